@@ -1,0 +1,105 @@
+//! What the verbs answer.
+//!
+//! Owns the public result types and their words. Plain values: nothing here refers to a store.
+
+use std::time::{Duration, SystemTime};
+
+/// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Not seen before, or expired since: it is marked now, and the caller is the one to handle it.
+    New,
+    /// Seen before, by whomever. Nothing was changed.
+    Duplicate,
+}
+
+/// What a store knows of an id that is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The scope that the id lives in.
+    pub scope: String,
+    /// The id, byte for byte.
+    pub id: Vec<u8>,
+    /// The earliest time it was marked with.
+    pub first_seen: SystemTime,
+    /// The latest time it was marked with.
+    pub last_seen: SystemTime,
+    /// When it stops being seen; `None` is never.
+    pub expires_at: Option<SystemTime>,
+    /// How many duplicates were turned away by `check_and_mark`. Best effort: a crash loses what was
+    /// counted since the last flush, and counts of other processes show once they have flushed.
+    pub suppressed: u64,
+}
+
+/// Figures of a store at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// How many ids are seen, in all scopes.
+    pub seen: u64,
+    /// How many expired ids still take up memory, to be swept by the next purge.
+    pub expired: u64,
+    /// Memory of the index, in bytes.
+    pub memory_bytes: u64,
+    /// Size of the database file, in bytes; 0 in memory.
+    pub file_bytes: u64,
+    /// Size of the write-ahead log, in bytes.
+    pub wal_bytes: u64,
+    /// When the last purge pass over the file began, by any process.
+    pub last_purge_at: Option<SystemTime>,
+    /// How often `is_seen` answered false because of an error, through this store's handles.
+    pub failed_open: u64,
+    /// How often this store had to rebuild its index: another process cleaned up, or history changed.
+    pub rebuilds: u64,
+}
+
+/// The settings that SQLite says are in force, read back from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pragmas {
+    /// `wal`, or `memory` for a store in memory.
+    pub journal_mode: String,
+    /// 1 is NORMAL, 2 is FULL.
+    pub synchronous: i64,
+    /// Pages when positive, KiB when negative.
+    pub cache_size: i64,
+    /// 2 is MEMORY.
+    pub temp_store: i64,
+    /// How long a call waits for other processes. The store does the waiting, not SQLite, so that it
+    /// can let its own threads go on meanwhile.
+    pub busy_timeout: Duration,
+    /// Pages of log after which a commit checkpoints.
+    pub wal_autocheckpoint: i64,
+    /// Bytes that a log is cut to after a checkpoint.
+    pub journal_size_limit: i64,
+    /// 0: memory mapping is off.
+    pub mmap_size: i64,
+    /// `normal` or `exclusive`.
+    pub locking_mode: String,
+    /// Bytes a page.
+    pub page_size: i64,
+    /// `0x5345454E`, "SEEN".
+    pub application_id: i64,
+    /// The version of the file format.
+    pub user_version: i64,
+}
+
+/// What [`verify`](crate::SeenStore::verify) found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// How many rows were compared with the index.
+    pub rows: u64,
+    /// One sentence for each thing that is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}

@@ -1,0 +1,202 @@
+//! The only place where time is read.
+//!
+//! Owns the conversion between `SystemTime` and the unix milliseconds of the file, and the rule for
+//! clocks that step backwards. A time handed out here always lies in `MIN_MS..=MAX_MS`, so that 0
+//! stays free to mean "tombstone" in the file and a time fits the 48 bits the index keeps of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The earliest instant that an entry can expire at, and the earliest `now`.
+pub(crate) const MIN_MS: i64 = 1;
+/// The latest of both, in the year 10889; later ones saturate.
+pub(crate) const MAX_MS: i64 = (1 << 48) - 2;
+/// Backward steps of up to this much are absorbed: time stands still until the clock catches up.
+pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
+
+/// Where a store reads the time of day.
+///
+/// The default is [`SystemClock`]. Tests inject a [`ManualClock`] and step it.
+pub trait Clock: Send + Sync + 'static {
+    /// The present moment.
+    fn now(&self) -> SystemTime;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> SystemTime {
+        (**self).now()
+    }
+}
+
+/// The operating system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A clock that stands still until it is told to move, for tests of programs that use a store.
+///
+/// ```
+/// use seen_store::{Config, ManualClock, SeenStore};
+/// use std::{sync::Arc, time::Duration};
+/// # fn main() -> seen_store::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("seen.db");
+/// let clock = Arc::new(ManualClock::default());
+/// let config = Config::default().ttl(Duration::from_secs(60)).clock(clock.clone());
+/// let store = SeenStore::open_with(path, config)?;
+/// store.mark_seen("a")?;
+/// clock.advance(Duration::from_secs(60));
+/// assert!(!store.is_seen("a"));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `start`, kept to the millisecond.
+    pub fn new(start: SystemTime) -> Self {
+        Self(AtomicI64::new(to_ms(start)))
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(duration_ms(by), Ordering::SeqCst);
+    }
+
+    /// Moves the clock to `time`, which may lie in its past.
+    pub fn set(&self, time: SystemTime) {
+        self.0.store(to_ms(time), Ordering::SeqCst);
+    }
+}
+
+impl Default for ManualClock {
+    /// A clock that shows 2020-01-01T00:00:00Z.
+    fn default() -> Self {
+        Self(AtomicI64::new(1_577_836_800_000))
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        from_ms(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A store's view of its clock: milliseconds, with small backward steps absorbed.
+///
+/// A clock set back by NTP must not bring expired entries back to life; one set back by an hour was
+/// wrong before, and standing still for an hour would be worse than following it.
+pub(crate) struct SteadyClock {
+    clock: Box<dyn Clock>,
+    latest_ms: AtomicI64,
+}
+
+impl SteadyClock {
+    pub(crate) fn new(clock: Box<dyn Clock>) -> Self {
+        Self { clock, latest_ms: AtomicI64::new(MIN_MS) }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        let read = to_ms(self.clock.now()).clamp(MIN_MS, MAX_MS);
+        let latest = self.latest_ms.load(Ordering::Relaxed);
+        if read > latest || latest - read > ABSORBED_STEP_MS {
+            // A lost race means that another thread has just read the same clock: its time does.
+            let _ =
+                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            read
+        } else {
+            latest
+        }
+    }
+}
+
+impl fmt::Debug for SteadyClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SteadyClock").field(&self.latest_ms).finish()
+    }
+}
+
+/// Elapsed time that no clock change touches, for waits and for the age of a look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Unix milliseconds, rounded down, negative before 1970, saturating.
+pub(crate) fn to_ms(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => duration_ms(after),
+        Err(before) => {
+            let before = before.duration();
+            let whole = duration_ms(before);
+            let round_down = i64::from(before.subsec_nanos() % 1_000_000 != 0);
+            -whole.saturating_add(round_down)
+        }
+    }
+}
+
+/// The inverse of [`to_ms`]; what `SystemTime` cannot hold becomes the epoch.
+pub(crate) fn from_ms(ms: i64) -> SystemTime {
+    let magnitude = Duration::from_millis(ms.unsigned_abs());
+    let time =
+        if ms < 0 { UNIX_EPOCH.checked_sub(magnitude) } else { UNIX_EPOCH.checked_add(magnitude) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// Whole milliseconds, rounded down, saturating.
+pub(crate) fn duration_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steady() -> (Arc<ManualClock>, SteadyClock) {
+        let manual = Arc::new(ManualClock::default());
+        (manual.clone(), SteadyClock::new(Box::new(manual)))
+    }
+
+    #[test]
+    fn a_backward_step_of_a_minute_stands_still_and_a_longer_one_is_followed() {
+        let (manual, steady) = steady();
+        let start = steady.now_ms();
+        manual.set(from_ms(start - 60_000));
+        assert_eq!(steady.now_ms(), start);
+        manual.set(from_ms(start - 60_001));
+        assert_eq!(steady.now_ms(), start - 60_001);
+    }
+
+    #[test]
+    fn time_never_leaves_the_range_that_the_file_can_hold() {
+        let (manual, steady) = steady();
+        manual.set(from_ms(-5));
+        assert_eq!(steady.now_ms(), MIN_MS);
+        manual.set(UNIX_EPOCH + Duration::from_millis(u64::try_from(MAX_MS).unwrap() + 7));
+        assert_eq!(steady.now_ms(), MAX_MS);
+    }
+
+    #[test]
+    fn times_before_1970_round_down_and_survive_the_round_trip() {
+        assert_eq!(to_ms(UNIX_EPOCH - Duration::from_micros(1_500)), -2);
+        assert_eq!(to_ms(from_ms(-2)), -2);
+        assert_eq!(to_ms(from_ms(1_700_000_000_123)), 1_700_000_000_123);
+    }
+}

@@ -1,0 +1,382 @@
+//! The settings of a store, their defaults and their costs.
+//!
+//! Owns what a caller may choose, and reads it from the environment. Always valid once
+//! [`Config::validate`] has passed, which every `open` calls before it touches a file. Knows nothing
+//! of how a setting is put in force.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a mark lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ttl {
+    /// This long after the mark's timestamp, in whole milliseconds, rounded up. Zero means "expired
+    /// at once": the mark is recorded and never seen.
+    After(Duration),
+    /// For ever.
+    Never,
+}
+
+impl From<Duration> for Ttl {
+    fn from(duration: Duration) -> Self {
+        Self::After(duration)
+    }
+}
+
+impl Ttl {
+    /// When a mark made at `at_ms` expires, in unix milliseconds; `None` is never. Saturates.
+    pub(crate) fn expires_at(self, at_ms: i64) -> Option<i64> {
+        match self {
+            Self::Never => None,
+            Self::After(duration) => {
+                let ms = i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+                Some(at_ms.saturating_add(ms).clamp(MIN_MS, MAX_MS))
+            }
+        }
+    }
+}
+
+/// What a commit waits for before it is acknowledged.
+///
+/// In either mode an acknowledged mark survives `kill -9` and the file is never corrupted. (They are
+/// SQLite's levels of the same name; its `OFF` could corrupt the file and is not offered.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// Wait for the write. A power cut may undo the newest commits.
+    #[default]
+    Normal,
+    /// Wait for the disk: one fsync a commit. A power cut undoes nothing.
+    Full,
+}
+
+/// The settings of a store. Start from the default and change what you need.
+///
+/// ```
+/// use seen_store::{Config, Synchronous};
+/// use std::time::Duration;
+/// let config = Config::default()
+///     .ttl(Duration::from_secs(36 * 3600))
+///     .synchronous(Synchronous::Full);
+/// ```
+#[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub struct Config {
+    pub(crate) ttl: Ttl,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) cache_size: i64,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) exclusive: bool,
+    pub(crate) read_only: bool,
+    pub(crate) wal_autocheckpoint: u32,
+    pub(crate) journal_size_limit: u64,
+    pub(crate) purge_on_open: bool,
+    pub(crate) purge_interval: Option<Duration>,
+    pub(crate) purge_thread: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::After(Duration::from_hours(7 * 24)),
+            synchronous: Synchronous::Normal,
+            cache_size: 10_000,
+            busy_timeout: Duration::from_secs(30),
+            exclusive: false,
+            read_only: false,
+            wal_autocheckpoint: 4_000,
+            journal_size_limit: 4 << 20,
+            purge_on_open: true,
+            purge_interval: Some(Duration::from_hours(1)),
+            purge_thread: false,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Config {
+    /// How long a mark lasts. Default: 7 days. Costs nothing; a longer one keeps more entries, at
+    /// about 45 bytes of memory and 65 bytes of disk each.
+    #[must_use]
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.ttl = ttl.into();
+        self
+    }
+
+    /// What a commit waits for. Default: [`Synchronous::Normal`]. `Full` costs an fsync a commit,
+    /// often milliseconds.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// SQLite's page cache: pages when positive, KiB when negative. Default: 10,000 pages (10 MB with
+    /// this store's pages of 1 KiB). Costs that much memory once that many pages were touched;
+    /// lookups do not use it.
+    #[must_use]
+    pub fn cache_size(mut self, cache_size: i64) -> Self {
+        self.cache_size = cache_size;
+        self
+    }
+
+    /// How long a call waits for other processes before it fails with [`ErrorKind::Busy`].
+    /// Default: 30 s. The wait blocks only the calling thread.
+    #[must_use]
+    pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
+        self.busy_timeout = busy_timeout;
+        self
+    }
+
+    /// Whether this store is the file's only user. Default: off. On, every lookup is answered from
+    /// memory, marks are cheaper, and no `-shm` file is used; any second open, by this process or
+    /// another, fails with [`ErrorKind::Busy`].
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// Whether to leave the file as it is: no marks, no purge, no upgrade, no creation. Default: off.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// After how many pages of write-ahead log a commit copies it into the file. Default: 4,000
+    /// (4 MB). The commit that does it waits for two fsyncs; a larger value makes that rarer and the
+    /// log longer. 0 leaves it to [`checkpoint`](crate::SeenStore::checkpoint) and `close`.
+    #[must_use]
+    pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
+        self.wal_autocheckpoint = pages;
+        self
+    }
+
+    /// To how many bytes a write-ahead log that grew beyond it is cut after a checkpoint. Default:
+    /// 4 MiB. A smaller one costs file-system work to grow the log again.
+    #[must_use]
+    pub fn journal_size_limit(mut self, bytes: u64) -> Self {
+        self.journal_size_limit = bytes;
+        self
+    }
+
+    /// Whether opening removes what has expired. Default: on. Costs about a microsecond an expired
+    /// entry.
+    #[must_use]
+    pub fn purge_on_open(mut self, purge_on_open: bool) -> Self {
+        self.purge_on_open = purge_on_open;
+        self
+    }
+
+    /// How often what has expired is removed while the store is in use; `None` leaves it to
+    /// [`purge_expired`](crate::SeenStore::purge_expired). Default: 1 hour. Once that time has passed,
+    /// each commit does one small step (well under a millisecond) until the file has been gone
+    /// through. The processes on one file share the work.
+    #[must_use]
+    pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.purge_interval = interval.into();
+        self
+    }
+
+    /// Whether a thread of the store's own does those purges, also while nobody writes. Default: off.
+    /// It ends with the last handle.
+    #[must_use]
+    pub fn purge_thread(mut self, purge_thread: bool) -> Self {
+        self.purge_thread = purge_thread;
+        self
+    }
+
+    /// Where the time of day comes from. Default: [`SystemClock`].
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
+        if self.cache_size == 0 || i32::try_from(self.cache_size).is_err() {
+            return invalid(
+                "cache_size must be a number of pages, or of KiB when negative, that is not 0 and \
+                 fits 32 bits; the default is 10000",
+            );
+        }
+        if i32::try_from(self.wal_autocheckpoint).is_err() {
+            return invalid("wal_autocheckpoint must be below 2147483648 pages");
+        }
+        if i64::try_from(self.journal_size_limit).is_err() {
+            return invalid("journal_size_limit must be below 2^63 bytes");
+        }
+        if self.purge_interval.is_some_and(|interval| interval.is_zero()) {
+            return invalid("purge_interval must not be zero; use None to switch it off");
+        }
+        if self.purge_thread && self.purge_interval.is_none() {
+            return invalid("purge_thread needs a purge_interval");
+        }
+        if self.exclusive && self.read_only {
+            return invalid("a store cannot be both exclusive and read_only");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("ttl", &self.ttl)
+            .field("synchronous", &self.synchronous)
+            .field("cache_size", &self.cache_size)
+            .field("busy_timeout", &self.busy_timeout)
+            .field("exclusive", &self.exclusive)
+            .field("read_only", &self.read_only)
+            .field("wal_autocheckpoint", &self.wal_autocheckpoint)
+            .field("journal_size_limit", &self.journal_size_limit)
+            .field("purge_on_open", &self.purge_on_open)
+            .field("purge_interval", &self.purge_interval)
+            .field("purge_thread", &self.purge_thread)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The path and settings that the environment asks for; `var` looks a variable up.
+///
+/// Variables without effect here are logged, so that nobody believes them to work.
+pub(crate) fn read_environment(
+    var: impl Fn(&str) -> Option<std::ffi::OsString>,
+    names: impl Iterator<Item = String>,
+) -> Result<(PathBuf, Config)> {
+    let text = |name: &str| -> Result<Option<String>> {
+        match var(name).map(std::ffi::OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) if value.is_empty() => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(value)) => Err(bad_variable(name, &value.to_string_lossy(), "UTF-8 text")),
+        }
+    };
+    let mut config = Config::default();
+    if let Some(value) = text("SEEN_TTL_DAYS")? {
+        let days: u64 = value.trim().parse().map_err(|_| {
+            bad_variable("SEEN_TTL_DAYS", &value, "a whole number of days, such as 7")
+        })?;
+        config = config.ttl(Duration::from_secs(days.saturating_mul(24 * 3600)));
+    }
+    if let Some(value) = text("SQLITE_SYNCHRONOUS")? {
+        let synchronous = match value.trim().to_ascii_uppercase().as_str() {
+            "NORMAL" | "1" => Synchronous::Normal,
+            // SQLite's EXTRA differs from FULL only without a write-ahead log.
+            "FULL" | "2" | "EXTRA" | "3" => Synchronous::Full,
+            _ => return Err(bad_variable("SQLITE_SYNCHRONOUS", &value, "NORMAL or FULL")),
+        };
+        config = config.synchronous(synchronous);
+    }
+    if let Some(value) = text("SQLITE_CACHE_SIZE")? {
+        let size = value.trim().parse().ok().filter(|&n: &i64| n != 0 && i32::try_from(n).is_ok());
+        let expected = "a number of pages (KiB when negative) other than 0";
+        config = config
+            .cache_size(size.ok_or_else(|| bad_variable("SQLITE_CACHE_SIZE", &value, expected))?);
+    }
+    for name in names {
+        if name == "SQLITE_MMAP_SIZE" || name.starts_with("SEEN_STORE_CACHE_") {
+            log::info!(
+                "{name} is set and has no effect: lookups are answered from the store's index"
+            );
+        }
+    }
+    let path = var("SEEN_DB_PATH").filter(|path| !path.is_empty());
+    Ok((path.map_or_else(|| PathBuf::from("data/seen_ids.sqlite"), PathBuf::from), config))
+}
+
+fn bad_variable(name: &str, value: &str, expected: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the environment variable {name} is {value:?}; it must be {expected}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(variables: &[(&str, &str)]) -> Result<(PathBuf, Config)> {
+        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+        read_environment(
+            |name| variables.get(name).map(std::ffi::OsString::from),
+            variables.keys().map(ToString::to_string),
+        )
+    }
+
+    #[test]
+    fn the_environment_of_the_original_bot_is_understood() {
+        let (path, config) = read(&[
+            ("SEEN_DB_PATH", "/x/seen.db"),
+            ("SEEN_TTL_DAYS", "3"),
+            ("SQLITE_SYNCHRONOUS", "full"),
+            ("SQLITE_CACHE_SIZE", "-2000"),
+            ("SQLITE_MMAP_SIZE", "whatever"),
+            ("SEEN_STORE_CACHE_SIZE", "whatever"),
+        ])
+        .unwrap();
+        assert_eq!(path, PathBuf::from("/x/seen.db"));
+        assert_eq!(config.ttl, Ttl::After(Duration::from_secs(3 * 86_400)));
+        assert_eq!(config.synchronous, Synchronous::Full);
+        assert_eq!(config.cache_size, -2000);
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let (path, config) = read(&[("SEEN_TTL_DAYS", "")]).unwrap();
+        assert_eq!(path, PathBuf::from("data/seen_ids.sqlite"));
+        assert_eq!(config.ttl, Config::default().ttl);
+    }
+
+    #[test]
+    fn a_value_that_does_not_parse_is_named_with_its_variable() {
+        for (name, value) in [
+            ("SEEN_TTL_DAYS", "a week"),
+            ("SEEN_TTL_DAYS", "-1"),
+            ("SQLITE_SYNCHRONOUS", "OFF"),
+            ("SQLITE_CACHE_SIZE", "0"),
+            ("SQLITE_CACHE_SIZE", "10MB"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            let message = error.to_string();
+            assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let second = Duration::from_secs(1);
+        for config in [
+            Config::default().cache_size(0),
+            Config::default().cache_size(1 << 40),
+            Config::default().wal_autocheckpoint(u32::MAX),
+            Config::default().journal_size_limit(u64::MAX),
+            Config::default().purge_interval(Duration::ZERO),
+            Config::default().purge_interval(None).purge_thread(true),
+            Config::default().busy_timeout(second).exclusive(true).read_only(true),
+        ] {
+            assert_eq!(config.validate().unwrap_err().kind(), ErrorKind::InvalidConfig);
+        }
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_ttl_saturates_and_rounds_up_so_that_only_zero_is_zero() {
+        assert_eq!(Ttl::from(Duration::MAX).expires_at(5), Some(MAX_MS));
+        assert_eq!(Ttl::from(Duration::from_nanos(1)).expires_at(5), Some(6));
+        assert_eq!(Ttl::from(Duration::ZERO).expires_at(5), Some(5));
+        assert_eq!(Ttl::from(Duration::ZERO).expires_at(-5), Some(MIN_MS));
+        assert_eq!(Ttl::Never.expires_at(5), None);
+    }
+}

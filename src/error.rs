@@ -1,0 +1,152 @@
+//! The one error type of the crate.
+//!
+//! Owns the kinds of failure that callers can tell apart. An error always says what was being done
+//! and to which file, and carries its cause in `source()`. Knows nothing of SQL: the modules that
+//! speak it translate its errors into these.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What went wrong, as far as a program can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The id is empty or longer than 65,536 bytes, or the scope is longer than that.
+    InvalidId,
+    /// A setting or an environment variable has a value that makes no sense.
+    InvalidConfig,
+    /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI.
+    InvalidPath,
+    /// There is no file at the path, and a read-only store does not create one.
+    NotFound,
+    /// Something stands where a new file was asked for.
+    AlreadyExists,
+    /// The file is not a SQLite database.
+    NotADatabase,
+    /// The file is damaged: truncated, malformed, or parted from its write-ahead log.
+    Corrupt,
+    /// The file is a SQLite database of another application.
+    WrongApplication,
+    /// The file was written by a newer version of this crate.
+    NewerVersion,
+    /// The file has an older format, which a read-only store does not upgrade.
+    NeedsUpgrade,
+    /// The SQLite library is too old to be trusted with a write-ahead log.
+    UnsupportedSqlite,
+    /// Another process held the file for longer than the busy timeout.
+    Busy,
+    /// The disk is full. Nothing was marked; calls succeed again once there is room.
+    StorageFull,
+    /// The operating system failed a read, a write or a sync.
+    Io,
+    /// The operating system denies access to the file or its folder.
+    PermissionDenied,
+    /// The store was opened read-only and cannot write.
+    ReadOnly,
+    /// The file at the path is no longer the one that was opened.
+    FileReplaced,
+    /// The process forked after opening; the child must open a store of its own.
+    Forked,
+    /// The store was closed.
+    Closed,
+}
+
+/// The error of every fallible call.
+///
+/// [`kind`](Error::kind) is for programs, the display text for people: it names the file, the cause
+/// and, where there is one, the remedy. Cloning is cheap.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of every fallible call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+    }
+
+    /// An operating-system failure while doing something to a file.
+    pub(crate) fn io(doing: impl fmt::Display, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Os;
+        let kind = match source.kind() {
+            Os::PermissionDenied => ErrorKind::PermissionDenied,
+            Os::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            Os::StorageFull | Os::QuotaExceeded => ErrorKind::StorageFull,
+            Os::NotFound => ErrorKind::NotFound,
+            Os::AlreadyExists => ErrorKind::AlreadyExists,
+            _ => ErrorKind::Io,
+        };
+        Self::with_source(kind, doing.to_string(), source)
+    }
+
+    /// Which kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later with nothing changed but the circumstances: another
+    /// process let go of the file, the disk has room again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::StorageFull)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn an_error_keeps_its_cause_and_says_what_was_done_to_which_file() {
+        let cause = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::io("cannot create /x/seen.db", cause);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(error.to_string(), "cannot create /x/seen.db");
+        assert_eq!(error.source().unwrap().to_string(), "permission denied");
+        assert!(!error.is_retryable());
+    }
+
+    #[test]
+    fn only_busy_and_full_are_worth_a_retry() {
+        assert!(Error::new(ErrorKind::Busy, "").is_retryable());
+        assert!(Error::new(ErrorKind::StorageFull, "").is_retryable());
+        assert!(!Error::new(ErrorKind::Corrupt, "").is_retryable());
+    }
+}

@@ -1,0 +1,242 @@
+//! The file's place in the file system: which paths can be a store, how a new file is made, and
+//! whether the file at the path is still the one that was opened.
+//!
+//! What always holds: once a file exists, this module only asks for its metadata. Opening and closing
+//! a database by other means than SQLite cancels the POSIX locks that the process holds on it, and
+//! another process may then delete a live write-ahead log. Knows nothing of what is in the file.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::patience::Patience;
+
+/// Held while a file is looked up and, where it is missing, made: the descriptor that makes it must
+/// be closed before another thread of this process lets SQLite lock the same file.
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// How long an empty file beside a log may last before it is taken for a loss rather than for another
+/// process that is just creating the store.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// What tells one file from another that took its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    #[cfg(unix)]
+    device: u64,
+    #[cfg(unix)]
+    inode: u64,
+}
+
+impl Identity {
+    #[cfg(unix)]
+    fn of(metadata: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &fs::Metadata) -> Self {
+        Self {}
+    }
+}
+
+/// The absolute path that SQLite is to open, with every folder's links resolved.
+///
+/// The last component is left as it is: a link there is refused by [`prepare`].
+pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
+    let refuse =
+        |why: &str| Err(Error::new(ErrorKind::InvalidPath, format!("{}: {why}", shown(path))));
+    let text = path.as_os_str().as_encoded_bytes();
+    if text.is_empty() {
+        return refuse("the path of the store is empty; give the path of a file");
+    }
+    if text.starts_with(b":memory:") {
+        return refuse(
+            "a store in memory forgets; give the path of a file, or use SeenStore::in_memory in tests",
+        );
+    }
+    if text.starts_with(b"file:") {
+        return refuse("URIs are not understood; give the plain path of a file");
+    }
+    if text.contains(&0) {
+        return refuse("a path cannot contain a NUL byte");
+    }
+    let Some(name) = path.file_name() else {
+        return refuse("is a folder; give the path of a file in it");
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if create_folders {
+        fs::create_dir_all(folder)
+            .map_err(|e| Error::io(format!("cannot create the folder {}", shown(folder)), e))?;
+    }
+    let folder = folder
+        .canonicalize()
+        .map_err(|e| Error::io(format!("cannot find the folder of {}", shown(path)), e))?;
+    Ok(folder.join(name))
+}
+
+/// Makes sure that there is a file for SQLite to open, creating it (mode 0600) where `create` allows.
+pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
+    let mut patience = Patience::new(SECOND_LOOK);
+    loop {
+        let opening = OPENING.lock();
+        let found = match fs::symlink_metadata(path) {
+            Ok(metadata) => {
+                refuse_wrong_type(path, &metadata)?;
+                (metadata.len() > 0).then(|| Identity::of(&metadata))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if !create {
+                    return Err(Error::new(
+                        ErrorKind::NotFound,
+                        format!(
+                            "{}: there is no store here, and reading does not create one",
+                            shown(path)
+                        ),
+                    ));
+                }
+                None
+            }
+            Err(e) => return Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        };
+        if let Some(identity) = found {
+            return Ok(identity);
+        }
+        // SQLite takes an empty database beside a log for a new one and deletes the log.
+        if wal_bytes(path) == 0 {
+            if create {
+                create_private(path)?;
+            }
+            return identity(path);
+        }
+        drop(opening);
+        if !patience.pause() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{0}: the database is empty or missing but {1} holds data; put the database back \
+                     beside it, or move {1} away to start anew",
+                    shown(path),
+                    shown(&beside(path, "-wal")),
+                ),
+            ));
+        }
+    }
+}
+
+fn refuse_wrong_type(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    let why = if metadata.is_symlink() {
+        "is a symbolic link; give the path that it points to"
+    } else if metadata.is_dir() {
+        "is a folder; give the path of a file in it"
+    } else if !metadata.is_file() {
+        "is not a regular file"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidPath, format!("{} {why}", shown(path))))
+}
+
+/// Creates an empty file that only its owner may read, unless somebody else has just done so.
+///
+/// SQLite would create it with the umask's mode; its side files take the mode of the database.
+fn create_private(path: &Path) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::io(format!("cannot create {}", shown(path)), e)),
+    }
+}
+
+/// Creates the file of a copy, which must not exist yet.
+pub(crate) fn create_new(path: &Path) -> Result<()> {
+    let _opening = OPENING.lock();
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create_private(path),
+        Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        Ok(_) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} exists already; choose another path or move it away", shown(path)),
+        )),
+    }
+}
+
+pub(crate) fn identity(path: &Path) -> Result<Identity> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Identity::of(&metadata)),
+        Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+    }
+}
+
+/// Whether the file at the path is another one than `opened`, or gone.
+pub(crate) fn check_still_there(path: &Path, opened: Identity) -> Result<()> {
+    let happened = match fs::symlink_metadata(path) {
+        Ok(metadata) if Identity::of(&metadata) == opened => return Ok(()),
+        Ok(_) => "was replaced by another file",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => "was moved or deleted",
+        Err(e) => return Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+    };
+    Err(Error::new(
+        ErrorKind::FileReplaced,
+        format!("{} {happened} while the store was open; open it anew", shown(path)),
+    ))
+}
+
+/// The size of the file, 0 when it is missing.
+pub(crate) fn bytes(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The size of the write-ahead log beside the file, 0 when there is none.
+pub(crate) fn wal_bytes(path: &Path) -> u64 {
+    bytes(&beside(path, "-wal"))
+}
+
+/// The file's neighbour with `suffix` added to its name.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// The path as messages show it: control characters escaped, for it may end on a terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| {
+            let escaped: Box<dyn Iterator<Item = char>> = if c.is_control() {
+                Box::new(c.escape_default())
+            } else {
+                Box::new([c].into_iter())
+            };
+            escaped
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_escape_codes_is_shown_harmlessly() {
+        assert_eq!(shown(Path::new("a\u{1b}[31m b")), "a\\u{1b}[31m b");
+    }
+}

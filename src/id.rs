@@ -1,0 +1,153 @@
+//! Ids and scopes: what is valid, and how a pair of them becomes an index key.
+//!
+//! Owns the limits and the keyed hash. A key is 128 bits of SipHash-1-3 (Aumasson and Bernstein,
+//! "SipHash: a fast short-input PRF") under a random key that never leaves the process, so nobody
+//! who chooses ids can aim two of them at one key. Knows nothing of where keys are kept.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest id and the longest scope, in bytes.
+pub(crate) const MAX_ID_BYTES: usize = 65_536;
+
+/// What the index knows an id in its scope by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) low: u64,
+    pub(crate) high: u64,
+}
+
+impl std::hash::Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.low);
+    }
+}
+
+/// Hashes ids under this process's random key.
+#[derive(Clone)]
+pub(crate) struct KeyHasher {
+    fresh: SipHasher13,
+}
+
+impl KeyHasher {
+    pub(crate) fn random() -> Self {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).expect("the operating system provides random bytes");
+        Self { fresh: SipHasher13::new_with_key(&key) }
+    }
+
+    /// The state that has taken in `scope`. Its length goes first, so that the end of a scope and
+    /// the beginning of an id cannot be confused.
+    pub(crate) fn scoped(&self, scope: &str) -> ScopedHasher {
+        let mut state = self.fresh;
+        state.write_u64(scope.len() as u64);
+        state.write(scope.as_bytes());
+        ScopedHasher { state }
+    }
+}
+
+impl fmt::Debug for KeyHasher {
+    /// The key is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHasher")
+    }
+}
+
+/// Hashes the ids of one scope.
+#[derive(Clone)]
+pub(crate) struct ScopedHasher {
+    state: SipHasher13,
+}
+
+impl ScopedHasher {
+    pub(crate) fn key(&self, id: &[u8]) -> Key {
+        let mut state = self.state;
+        state.write(id);
+        let hash = state.finish128();
+        Key { low: hash.h1, high: hash.h2 }
+    }
+}
+
+/// A namespace for ids, with its half of the hash worked out once.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    name: Arc<str>,
+    hasher: ScopedHasher,
+}
+
+impl Scope {
+    pub(crate) fn new(name: &str, hasher: &KeyHasher) -> Self {
+        Self { name: name.into(), hasher: hasher.scoped(name) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id as the journal takes it, or what is wrong with it.
+    pub(crate) fn id<'a>(&'a self, bytes: &'a [u8]) -> Result<Id<'a>> {
+        if self.name.len() > MAX_ID_BYTES {
+            return Err(Error::new(
+                ErrorKind::InvalidId,
+                format!("the scope has {} bytes; at most 65536 are allowed", self.name.len()),
+            ));
+        }
+        match bytes.len() {
+            0 => Err(Error::new(
+                ErrorKind::InvalidId,
+                "the id is empty; 1 to 65536 bytes are needed",
+            )),
+            1..=MAX_ID_BYTES => Ok(Id { scope: &self.name, bytes, key: self.hasher.key(bytes) }),
+            length => Err(Error::new(
+                ErrorKind::InvalidId,
+                format!("the id has {length} bytes; at most 65536 are allowed: use a digest of it"),
+            )),
+        }
+    }
+}
+
+/// A valid id in its scope.
+#[derive(Clone, Copy)]
+pub(crate) struct Id<'a> {
+    pub(crate) scope: &'a str,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) key: Key,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_65536_bytes() {
+        let scope = Scope::new("", &KeyHasher::random());
+        assert_eq!(scope.id(b"").err().unwrap().kind(), ErrorKind::InvalidId);
+        assert!(scope.id(b"a").is_ok());
+        assert!(scope.id(&vec![0; 65_536]).is_ok());
+        assert_eq!(scope.id(&vec![0; 65_537]).err().unwrap().kind(), ErrorKind::InvalidId);
+    }
+
+    #[test]
+    fn a_scope_that_is_too_long_is_told_by_the_verbs() {
+        let scope = Scope::new(&"s".repeat(65_537), &KeyHasher::random());
+        assert_eq!(scope.id(b"a").err().unwrap().kind(), ErrorKind::InvalidId);
+    }
+
+    #[test]
+    fn the_border_between_scope_and_id_is_part_of_the_key() {
+        let hasher = KeyHasher::random();
+        assert_ne!(hasher.scoped("ab").key(b"c"), hasher.scoped("a").key(b"bc"));
+        assert_eq!(hasher.scoped("ab").key(b"c"), hasher.scoped("ab").key(b"c"));
+    }
+
+    #[test]
+    fn two_processes_hash_differently() {
+        let (one, other) = (KeyHasher::random(), KeyHasher::random());
+        assert_ne!(one.scoped("").key(b"a"), other.scoped("").key(b"a"));
+    }
+}

@@ -1,0 +1,542 @@
+//! The journal: the table `seen` and what this process knows of it.
+//!
+//! Owns the connection and its place in the file's history. The table is append-only in commit order;
+//! memory (the index) follows it, as in Bitcask. What always holds:
+//!
+//! - A row, once committed, changes only in its `suppressed` count. News is a new row with a higher
+//!   `seq`; the rows that it replaces are deleted in the same transaction, after it was appended. So
+//!   the newest row is never deleted, and no `seq` is ever given twice.
+//! - A **look** reads what other connections appended since the last one. The newest row known, the
+//!   *tip*, must still be there or be explained by a later row of the same id; otherwise history went
+//!   back (the file was restored in place) and the index is rebuilt.
+//! - A deletion leaves a trace: a refresh has its newer row; a forget appends a *tombstone*
+//!   (`expires_at` 0); a cleanup raises `generation` in `meta`, which makes others rebuild; a purge
+//!   deletes only what has expired for everybody, and when it deletes tombstones it raises `floor`: a
+//!   process whose tip lies below it may have missed one and rebuilds.
+//! - Nothing here waits for another process. Whoever is told "busy" lets go of the mutex and sleeps.
+//!
+//! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
+
+mod purge;
+mod reports;
+mod transaction;
+
+use std::path::PathBuf;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+pub(crate) use self::purge::Found;
+pub(crate) use self::reports::{check_file, copy_file};
+pub(crate) use self::transaction::Transaction;
+use crate::clock::Stopwatch;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{self, Identity, shown};
+use crate::id::{Key, KeyHasher, ScopedHasher};
+use crate::index::{Index, MAX_SEQ, Slot};
+use crate::schema;
+use crate::schema::connect;
+use crate::schema::failure::{failure, is_busy};
+
+/// How many rows a look reads in one statement, and the most that are read under the write lock.
+const TAIL_ROWS: usize = 1_000;
+
+/// How old the answer to "is this still our file?" may be.
+const FILE_CHECK_MS: u128 = 100;
+
+/// Bound to the rowid at or above which to read. The counters come along so that one statement, and
+/// so one snapshot, answers all of a look.
+const READ_TAIL: &str = "\
+SELECT seq, scope, id, expires_at, \
+       (SELECT value FROM meta WHERE key = 'generation'), \
+       (SELECT value FROM meta WHERE key = 'floor') \
+FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000";
+
+const APPEND: &str = "\
+INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at) \
+VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+const DATA_VERSION: &str = "PRAGMA data_version";
+
+/// The newest row that the index has taken in.
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    seq: i64,
+    key: Key,
+    expires_at: Option<i64>,
+}
+
+/// Where the journal lives.
+enum Home {
+    Memory,
+    File { path: PathBuf, identity: Identity, checked: Stopwatch },
+}
+
+/// See the module's header.
+pub(crate) struct Journal {
+    /// `None` after an I/O error, until the next call opens the file again.
+    connection: Option<Connection>,
+    home: Home,
+    config: Config,
+    hasher: KeyHasher,
+    tip: Option<Tip>,
+    generation: i64,
+    floor: i64,
+    /// SQLite's `data_version` at the last look: unchanged means that nobody else has committed.
+    data_version: Option<i64>,
+    /// Where transactions gather their changes; empty between them.
+    pending: transaction::Pending,
+    pid: u32,
+    rebuilds: u64,
+}
+
+/// What came of an attempt to take the write lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Ready,
+    /// Another process writes. Let go of the mutex, sleep, try again.
+    Busy,
+}
+
+/// What a read of the tail found.
+enum Tail {
+    Complete,
+    More,
+    /// The index can no longer be brought up to date row by row.
+    Broken,
+}
+
+impl Journal {
+    /// Opens the file and fills the index. Returns how many expired rows it saw.
+    pub(crate) fn open(
+        path: PathBuf,
+        config: &Config,
+        hasher: &KeyHasher,
+        index: &Index,
+        now_ms: i64,
+    ) -> Result<(Self, u64)> {
+        let connected = connect::open(&path, config, now_ms)?;
+        let home = Home::File { path, identity: connected.identity, checked: Stopwatch::start() };
+        let mut journal = Self::new(home, config, hasher);
+        journal.connection = Some(connected.connection);
+        let expired = journal.rebuild(index, now_ms)?;
+        Ok((journal, expired))
+    }
+
+    pub(crate) fn in_memory(config: &Config, hasher: &KeyHasher) -> Result<Self> {
+        let mut journal = Self::new(Home::Memory, config, hasher);
+        let connection = schema::create_in_memory(config);
+        journal.connection = Some(connection.map_err(|e| journal.failure("create", e))?);
+        Ok(journal)
+    }
+
+    fn new(home: Home, config: &Config, hasher: &KeyHasher) -> Self {
+        Self {
+            connection: None,
+            home,
+            config: config.clone(),
+            hasher: hasher.clone(),
+            tip: None,
+            generation: 0,
+            floor: 0,
+            data_version: None,
+            pending: transaction::Pending::default(),
+            pid: std::process::id(),
+            rebuilds: 0,
+        }
+    }
+
+    /// The file's name, as messages show it.
+    pub(crate) fn name(&self) -> String {
+        match &self.home {
+            Home::Memory => "the store in memory".into(),
+            Home::File { path, .. } => shown(path),
+        }
+    }
+
+    fn failure(&self, doing: &str, error: rusqlite::Error) -> Error {
+        failure(doing, &self.name(), error)
+    }
+
+    /// Whether no other connection can change the data, so that there is never anything to look for.
+    pub(crate) fn is_private(&self) -> bool {
+        self.config.exclusive || matches!(self.home, Home::Memory)
+    }
+
+    pub(crate) fn rebuilds(&self) -> u64 {
+        self.rebuilds
+    }
+
+    /// Whether this is the process that opened the file. A forked child shares its parent's locks and
+    /// buffers and must touch neither.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    /// The connection, opened again if an I/O error cost the last one.
+    fn connection(&mut self) -> Result<&Connection> {
+        self.ensure_open()?;
+        Ok(self.open_connection())
+    }
+
+    fn open_connection(&self) -> &Connection {
+        self.connection.as_ref().expect("callers have called ensure_open")
+    }
+
+    fn with<T>(
+        &mut self,
+        doing: &str,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        run(self.open_connection()).map_err(|e| self.failure(doing, e))
+    }
+
+    fn ensure_open(&mut self) -> Result<()> {
+        if !self.is_ours() {
+            return Err(Error::new(
+                ErrorKind::Forked,
+                format!(
+                    "{}: this process is a fork of the one that opened it; open it after forking",
+                    self.name()
+                ),
+            ));
+        }
+        if let Home::File { path, identity, checked } = &mut self.home {
+            if checked.elapsed().as_millis() >= FILE_CHECK_MS {
+                file::check_still_there(path, *identity)?;
+                *checked = Stopwatch::start();
+            }
+            if self.connection.is_none() {
+                let connection = connect::reopen(path, &self.config, *identity)?;
+                self.data_version = None;
+                self.connection = Some(connection);
+                log::info!("{}: opened again after a failure", self.name());
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the index up to date with what other connections have committed.
+    pub(crate) fn look(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+        self.ensure_open()?;
+        if self.is_private() && self.data_version.is_some() {
+            return Ok(Begun::Ready);
+        }
+        let looked = self.look_now(index, now_ms);
+        match looked {
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
+            Err(e) => Err(e),
+            Ok(()) => Ok(Begun::Ready),
+        }
+    }
+
+    fn look_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
+        // The version is read before the rows: what is committed in between is read twice, not never.
+        let version = self.read_data_version()?;
+        if self.data_version == Some(version) {
+            return Ok(());
+        }
+        loop {
+            match self.read_tail(index)? {
+                Tail::Complete => break,
+                Tail::More => {}
+                Tail::Broken => {
+                    self.rebuild(index, now_ms)?;
+                    self.rebuilds += 1;
+                    break;
+                }
+            }
+        }
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    fn read_data_version(&mut self) -> Result<i64> {
+        self.with("read", read_data_version)
+    }
+
+    /// Takes the write lock without waiting, and brings the index up to date under it.
+    ///
+    /// `Ready` means that a transaction is open; [`transaction`](Self::transaction) hands it out.
+    pub(crate) fn begin(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+        if self.config.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("{} was opened read-only", self.name()),
+            ));
+        }
+        self.ensure_open()?;
+        loop {
+            match run(self.open_connection(), "BEGIN IMMEDIATE") {
+                Ok(()) => {}
+                Err(e) if is_busy(&e) => return Ok(Begun::Busy),
+                Err(e) => return Err(self.failure("write to", e)),
+            }
+            if self.is_private() && self.data_version.is_some() {
+                return Ok(Begun::Ready);
+            }
+            let caught_up = self.catch_up(index);
+            match caught_up {
+                Ok(true) => return Ok(Begun::Ready),
+                // A long way to go, which must not be gone while all others wait.
+                Ok(false) => {
+                    self.rollback();
+                    if self.look(index, now_ms)? == Begun::Busy {
+                        return Ok(Begun::Busy);
+                    }
+                }
+                Err(e) => {
+                    self.rollback();
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// The short way under the write lock: true when the index is up to date.
+    fn catch_up(&mut self, index: &Index) -> Result<bool> {
+        let version = self.read_data_version()?;
+        if self.data_version == Some(version) {
+            return Ok(true);
+        }
+        let complete = matches!(self.read_tail(index)?, Tail::Complete);
+        if complete {
+            self.data_version = Some(version);
+        }
+        Ok(complete)
+    }
+
+    /// The transaction that [`begin`](Self::begin) opened.
+    pub(crate) fn transaction<'j>(&'j mut self, index: &'j Index, now_ms: i64) -> Transaction<'j> {
+        Transaction::new(self, index, now_ms)
+    }
+
+    /// Ends an open transaction without a trace. Where not even that works, the connection is given
+    /// up: SQLite undoes its transaction when it closes.
+    fn rollback(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if connection.is_autocommit() {
+            return; // SQLite has rolled back by itself, as it does when the disk is full.
+        }
+        if let Err(e) = connection.execute_batch("ROLLBACK") {
+            log::warn!("{}: cannot roll back, opening it again: {e}", self.name());
+            self.connection = None;
+        }
+    }
+
+    /// Reads up to [`TAIL_ROWS`] rows from the tip on into the index.
+    fn read_tail(&mut self, index: &Index) -> Result<Tail> {
+        let Self { connection, tip, generation, floor, hasher, .. } = self;
+        let connection = connection.as_ref().expect("callers have called ensure_open");
+        let known = *tip;
+        let mut read = || -> Result<Tail, ReadError> {
+            let mut statement = connection.prepare_cached(READ_TAIL)?;
+            let mut rows = statement.query([known.map_or(0, |tip| tip.seq)])?;
+            let mut keys = RowKeys::new(hasher);
+            let (mut count, mut explained) = (0, known.is_none());
+            while let Some(row) = rows.next()? {
+                let (seq, key, expires_at) = keys.read(row)?;
+                if count == 0 {
+                    let counters: (i64, i64) = (row.get(4)?, row.get(5)?);
+                    match known {
+                        None => (*generation, *floor) = counters,
+                        Some(tip) if counters.0 != *generation || tip.seq < counters.1 => {
+                            return Ok(Tail::Broken);
+                        }
+                        Some(tip) if seq == tip.seq => {
+                            explained = tip.key == key && tip.expires_at == expires_at;
+                            if !explained {
+                                return Ok(Tail::Broken);
+                            }
+                        }
+                        Some(_) => {}
+                    }
+                }
+                count += 1;
+                explained |= known.is_some_and(|tip| tip.key == key);
+                take_in(index, seq, key, expires_at);
+                *tip = Some(Tip { seq, key, expires_at });
+            }
+            Ok(match count {
+                _ if !explained => Tail::Broken,
+                TAIL_ROWS => Tail::More,
+                _ => Tail::Complete,
+            })
+        };
+        read().map_err(|e| {
+            // What was taken in stays true, but the tip has not been explained yet.
+            self.tip = known;
+            e.at(&self.name())
+        })
+    }
+
+    /// Fills the index anew from the whole table. Returns how many expired rows it saw.
+    fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
+        let version = self.read_data_version()?;
+        let loaded =
+            load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
+        index.replace_with(loaded.index);
+        (self.generation, self.floor, self.tip) = (loaded.generation, loaded.floor, loaded.tip);
+        self.data_version = Some(version);
+        Ok(loaded.expired)
+    }
+
+    /// Lets go of the file; the last connection to do so empties the log and removes it.
+    pub(crate) fn close(mut self) -> Result<()> {
+        let name = self.name();
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        if matches!(self.home, Home::File { .. }) && !self.config.read_only {
+            // With others on the file this may be impossible at the moment; they will do it.
+            if let Err(e) = truncate_log(&connection) {
+                log::debug!("{name}: the log stays as it is: {e}");
+            }
+        }
+        connection.close().map_err(|(_, e)| failure("close", &name, e))
+    }
+
+    /// Copies the log into the file and cuts it to nothing.
+    pub(crate) fn checkpoint(&mut self) -> Result<Begun> {
+        if self.config.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("{} was opened read-only", self.name()),
+            ));
+        }
+        match truncate_log(self.connection()?) {
+            Ok(true) => Ok(Begun::Ready),
+            Ok(false) => Ok(Begun::Busy),
+            Err(e) if is_busy(&e) => Ok(Begun::Busy),
+            Err(e) => Err(self.failure("checkpoint", e)),
+        }
+    }
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
+}
+
+/// True when nothing of the log is left.
+fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
+        .optional()
+        .map(|done| done.unwrap_or(true))
+}
+
+/// What a row tells the index.
+fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
+    if expires_at == Some(0) {
+        index.remove(key, seq);
+    } else {
+        index.put(key, Slot { seq, expires_at });
+    }
+}
+
+struct Loaded {
+    index: Index,
+    generation: i64,
+    floor: i64,
+    tip: Option<Tip>,
+    expired: u64,
+}
+
+/// Reads the whole table in one transaction.
+fn load(connection: &Connection, hasher: &KeyHasher, now_ms: i64) -> Result<Loaded, ReadError> {
+    let transaction = connection.unchecked_transaction()?;
+    let counter = |key: &str| -> Result<i64, ReadError> {
+        let value = transaction
+            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            .optional()?;
+        value.ok_or(ReadError::Content("its table meta lacks a counter"))
+    };
+    let (generation, floor) = (counter("generation")?, counter("floor")?);
+    let (index, mut tip, mut expired) = (Index::new(), None, 0);
+    let mut statement =
+        transaction.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let mut keys = RowKeys::new(hasher);
+    while let Some(row) = rows.next()? {
+        let (seq, key, expires_at) = keys.read(row)?;
+        if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
+            // Also a tombstone. The id has no live row before this one either.
+            index.remove(key, seq);
+            expired += u64::from(expires_at != Some(0));
+        } else {
+            index.put(key, Slot { seq, expires_at });
+        }
+        tip = Some(Tip { seq, key, expires_at });
+    }
+    Ok(Loaded { index, generation, floor, tip, expired })
+}
+
+/// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
+/// follow each other, and the scope's half of the hash is worked out once for them.
+struct RowKeys<'a> {
+    hasher: &'a KeyHasher,
+    scope: String,
+    scoped: ScopedHasher,
+}
+
+impl<'a> RowKeys<'a> {
+    fn new(hasher: &'a KeyHasher) -> Self {
+        Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
+    }
+
+    fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
+        let seq = row.get(0)?;
+        if !(1..=MAX_SEQ).contains(&seq) {
+            return Err(ReadError::Content("a seq is out of range"));
+        }
+        let ValueRef::Text(scope) = row.get_ref(1)? else {
+            return Err(ReadError::Content("a scope is not text"));
+        };
+        if scope != self.scope.as_bytes() {
+            let scope =
+                str::from_utf8(scope).map_err(|_| ReadError::Content("a scope is not UTF-8"))?;
+            self.scoped = self.hasher.scoped(scope);
+            scope.clone_into(&mut self.scope);
+        }
+        let key = self.scoped.key(id_bytes(row.get_ref(2)?)?);
+        let expires_at = row.get::<_, Option<i64>>(3)?;
+        if expires_at.is_some_and(|at| !(0..=crate::clock::MAX_MS).contains(&at)) {
+            return Err(ReadError::Content("an expiry is out of range"));
+        }
+        Ok((seq, key, expires_at))
+    }
+}
+
+fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
+        _ => Err(ReadError::Content("an id is neither text nor bytes")),
+    }
+}
+
+/// Why rows could not be read: SQLite failed, or they are not what a store writes.
+enum ReadError {
+    Sqlite(rusqlite::Error),
+    Content(&'static str),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl ReadError {
+    fn at(self, name: &str) -> Error {
+        match self {
+            Self::Sqlite(e) => failure("read", name, e),
+            Self::Content(what) => Error::new(
+                ErrorKind::Corrupt,
+                format!("{name} does not hold what a store holds: {what}; restore a backup of it"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Deleting rows: what has expired, and what is older than asked.
+//!
+//! Owns the steps. Each goes through a bounded number of rows, so that no other caller waits long, and
+//! says where the next one goes on. What always holds: the newest row stays, and every deletion leaves
+//! the trace that other processes need (see the header of `journal`).
+
+use super::{Journal, Tip, Transaction};
+use crate::error::Result;
+use crate::id::Id;
+
+/// How long a tombstone is kept, so that processes which look now and then need not rebuild.
+const TOMBSTONE_MS: i64 = 3_600_000;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// The `seq` to go on after; `None` when the end was reached.
+    pub(crate) next: Option<i64>,
+    /// How many marks were deleted, tombstones not counted.
+    pub(crate) deleted: u64,
+}
+
+/// What is to be deleted among some rows.
+struct Scan {
+    /// The last row looked at.
+    last: i64,
+    next: Option<i64>,
+    marks: u64,
+    newest_tombstone: Option<i64>,
+}
+
+const SCAN: &str = "\
+SELECT seq, expires_at, last_seen FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+
+const DELETE_EXPIRED: &str = "\
+DELETE FROM seen WHERE seq > ?1 AND seq <= ?2 AND \
+(expires_at BETWEEN 1 AND ?3 OR expires_at = 0 AND last_seen <= ?4)";
+
+fn scan(
+    connection: &rusqlite::Connection,
+    tip: Option<Tip>,
+    after: i64,
+    limit: i64,
+    now_ms: i64,
+) -> rusqlite::Result<Scan> {
+    let mut statement = connection.prepare_cached(SCAN)?;
+    let mut rows = statement.query((after, limit))?;
+    let mut scan = Scan { last: after, next: None, marks: 0, newest_tombstone: None };
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        count += 1;
+        if tip.is_none_or(|tip| seq >= tip.seq) {
+            break; // The newest row is never deleted.
+        }
+        scan.last = seq;
+        match row.get::<_, Option<i64>>(1)? {
+            Some(0) if row.get::<_, i64>(2)? <= now_ms - TOMBSTONE_MS => {
+                scan.newest_tombstone = Some(seq);
+            }
+            Some(expires_at @ 1..) if expires_at <= now_ms => scan.marks += 1,
+            _ => {}
+        }
+    }
+    scan.next = (count == limit && scan.last > after).then_some(scan.last);
+    Ok(scan)
+}
+
+impl Journal {
+    /// Looks for expired rows without the write lock: the step to take, or where to look next.
+    pub(crate) fn find_expired(&mut self, after: i64, limit: i64, now_ms: i64) -> Result<Found> {
+        self.ensure_open()?;
+        let tip = self.tip;
+        let scan = self.with("purge", |connection| scan(connection, tip, after, limit, now_ms))?;
+        if scan.marks > 0 || scan.newest_tombstone.is_some() {
+            return Ok(Found::Expired);
+        }
+        Ok(Found::Nothing { next: scan.next })
+    }
+
+    pub(crate) fn last_purge_ms(&mut self) -> Result<i64> {
+        self.ensure_open()?;
+        self.with("read", |connection| {
+            connection
+                .prepare_cached("SELECT value FROM meta WHERE key = 'last_purge_at'")?
+                .query_row([], |row| row.get(0))
+        })
+    }
+}
+
+/// What [`Journal::find_expired`] found.
+pub(crate) enum Found {
+    Expired,
+    Nothing { next: Option<i64> },
+}
+
+impl Transaction<'_> {
+    /// Deletes what has expired among the next `limit` rows after `after`.
+    pub(crate) fn purge_step(&mut self, after: i64, limit: i64) -> Result<Step> {
+        let (tip, now_ms) = (self.tip, self.now_ms);
+        let scan = self.with(|connection| {
+            let scan = scan(connection, tip, after, limit, now_ms)?;
+            if scan.marks > 0 || scan.newest_tombstone.is_some() {
+                connection.prepare_cached(DELETE_EXPIRED)?.execute((
+                    after,
+                    scan.last,
+                    now_ms,
+                    now_ms - TOMBSTONE_MS,
+                ))?;
+            }
+            Ok(scan)
+        })?;
+        if let Some(tombstone) = scan.newest_tombstone
+            && tombstone > self.counters.1
+        {
+            self.set_counter("floor", tombstone)?;
+            self.counters.1 = tombstone;
+        }
+        Ok(Step { next: scan.next, deleted: scan.marks })
+    }
+
+    /// Deletes what was last seen before `before_ms` in one scope among the next `limit` rows.
+    pub(crate) fn cleanup_step(
+        &mut self,
+        scope: &str,
+        before_ms: i64,
+        after: i64,
+        limit: i64,
+    ) -> Result<Step> {
+        let scoped = self.journal.hasher.scoped(scope);
+        let (doomed, last, count) = self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT seq, scope, id, expires_at, last_seen FROM seen \
+                 WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut rows = statement.query((after, limit))?;
+            let (mut doomed, mut last, mut count) = (Vec::new(), after, 0);
+            while let Some(row) = rows.next()? {
+                count += 1;
+                last = row.get(0)?;
+                let old = row.get::<_, i64>(4)? < before_ms && row.get_ref(3)? != TOMBSTONE;
+                if old && row.get_ref(1)?.as_bytes()? == scope.as_bytes() {
+                    doomed.push((last, row.get_ref(2)?.as_bytes()?.to_vec()));
+                }
+            }
+            Ok((doomed, last, count))
+        })?;
+        if let Some((seq, id)) = doomed.last()
+            && self.tip.is_some_and(|tip| tip.seq == *seq)
+        {
+            self.append_tombstone(Id { scope, bytes: id, key: scoped.key(id) })?;
+        }
+        for (seq, id) in &doomed {
+            self.delete(*seq)?;
+            self.removed(scoped.key(id), *seq);
+        }
+        if !doomed.is_empty() {
+            let generation = self.counters.0 + 1;
+            self.set_counter("generation", generation)?;
+            self.counters.0 = generation;
+        }
+        Ok(Step { next: (count == limit).then_some(last), deleted: doomed.len() as u64 })
+    }
+}
+
+const TOMBSTONE: rusqlite::types::ValueRef<'static> = rusqlite::types::ValueRef::Integer(0);

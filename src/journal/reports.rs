@@ -1,0 +1,145 @@
+//! What the journal can tell about itself: settings, integrity, a copy.
+//!
+//! Owns reads that are neither looks nor marks. Long ones use a short-lived connection of their own
+//! where the file allows one, so that marks go on.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::{Home, Journal, ReadError, RowKeys, read_data_version};
+use crate::answer::Pragmas;
+use crate::config::Config;
+use crate::error::Result;
+use crate::file::shown;
+use crate::index::Index;
+use crate::schema::failure::failure;
+use crate::schema::{self, connect, copy};
+
+/// How many problems of one kind a report lists.
+const MOST_PROBLEMS: usize = 20;
+
+impl Journal {
+    pub(crate) fn pragmas(&mut self) -> Result<Pragmas> {
+        let config = self.config.clone();
+        let connection = self.connection()?;
+        schema::pragmas(connection, &config).map_err(|e| self.failure("read", e))
+    }
+
+    /// Copies everything to a new file, for a journal that no second connection can read.
+    pub(crate) fn copy_to(&mut self, target: &Path) -> Result<()> {
+        copy::copy(self.connection()?, target)
+    }
+
+    pub(crate) fn integrity_problems(&mut self) -> Result<Vec<String>> {
+        let problems = integrity_check(self.connection()?);
+        problems.map_err(|e| self.failure("verify", e))
+    }
+
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match &self.home {
+            Home::File { path, .. } => Some(path.clone()),
+            Home::Memory => None,
+        }
+    }
+
+    /// Where a second connection can read what this one has committed; `None` where none can.
+    pub(crate) fn readable_path(&self) -> Option<PathBuf> {
+        self.path().filter(|_| !self.config.exclusive)
+    }
+
+    /// Compares up to `limit` rows after `after` with the index. `None` when another process wrote in
+    /// between: look and try again.
+    pub(crate) fn compare_rows(
+        &mut self,
+        index: &Index,
+        now_ms: i64,
+        after: i64,
+        limit: i64,
+    ) -> Result<Option<Compared>> {
+        let hasher = self.hasher.clone();
+        self.in_step(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT seq, scope, id, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut rows = statement.query((after, limit))?;
+            let mut keys = RowKeys::new(&hasher);
+            let mut compared = Compared { next: after, rows: 0, problems: Vec::new() };
+            while let Some(row) = rows.next()? {
+                let (seq, key, expires_at) = keys.read(row)?;
+                (compared.next, compared.rows) = (seq, compared.rows + 1);
+                let slot = index.get(key);
+                let wrong = match (expires_at, slot) {
+                    (Some(0), Some(slot)) => slot.seq <= seq,
+                    (Some(at), _) if at <= now_ms => false,
+                    (at, Some(slot)) => slot.seq < seq || slot.seq == seq && slot.expires_at != at,
+                    (_, None) => true,
+                };
+                if wrong && compared.problems.len() < MOST_PROBLEMS {
+                    compared.problems.push(format!("row {seq} and the index disagree: {slot:?}"));
+                }
+            }
+            Ok(compared)
+        })
+    }
+
+    /// Which live ids of one shard of the index have no row. `None` as for `compare_rows`.
+    pub(crate) fn missing_rows(
+        &mut self,
+        index: &Index,
+        now_ms: i64,
+        shard: usize,
+    ) -> Result<Option<Vec<String>>> {
+        self.in_step(|connection| {
+            let mut exists = connection.prepare_cached("SELECT 1 FROM seen WHERE seq = ?1")?;
+            let mut problems = Vec::new();
+            for seq in index.live_seqs(shard, now_ms) {
+                if !exists.exists([seq])? && problems.len() < MOST_PROBLEMS {
+                    problems.push(format!("the index knows row {seq}, which the table lacks"));
+                }
+            }
+            Ok(problems)
+        })
+    }
+
+    /// Runs a read on the very state that the index was last brought up to.
+    fn in_step<T>(
+        &mut self,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<Option<T>> {
+        self.ensure_open()?;
+        let known = self.data_version;
+        let connection = self.open_connection();
+        let read = || {
+            let _one_snapshot = connection.unchecked_transaction()?;
+            let unchanged = known == Some(read_data_version(connection)?);
+            if unchanged { read(connection).map(Some) } else { Ok(None) }
+        };
+        read().map_err(|e: ReadError| e.at(&self.name()))
+    }
+}
+
+/// What a comparison of some rows found.
+pub(crate) struct Compared {
+    pub(crate) next: i64,
+    pub(crate) rows: u64,
+    pub(crate) problems: Vec<String>,
+}
+
+/// Copies the store at `path` to a new file while others write.
+pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<()> {
+    copy::copy(&connect::reader(path, config)?, target)
+}
+
+/// SQLite's own integrity check of the store at `path`, while others write.
+pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
+    integrity_check(&connect::reader(path, config)?).map_err(|e| failure("verify", &shown(path), e))
+}
+
+fn integrity_check(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let lines: Vec<String> = connection
+        .prepare("PRAGMA integrity_check")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}

@@ -1,0 +1,312 @@
+//! One write transaction: what it has decided so far, and what becomes of it.
+//!
+//! Owns the changes between `BEGIN IMMEDIATE` and `COMMIT`. What always holds: decisions see the index
+//! and this transaction's own changes; the index learns of them only after COMMIT returned Ok, for an
+//! id in the index that a crash could lose would turn a later alert away that nobody ever sent. A
+//! transaction that is dropped, also by a panic, is rolled back.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
+
+use rusqlite::Connection;
+
+use super::{APPEND, Journal, Tip, id_bytes, run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{Id, Key};
+use crate::index::{Index, MAX_SEQ, Slot};
+use crate::schema::IdValue;
+
+/// A transaction's changes by key: the row that is now the newest, or its tombstone.
+pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    Put(Slot),
+    Remove { seq: i64 },
+}
+
+/// A key is a hash already.
+#[derive(Default)]
+pub(super) struct KeyIsHash(u64);
+
+impl Hasher for KeyIsHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a Key hashes as one u64");
+    }
+
+    fn write_u64(&mut self, low: u64) {
+        self.0 = low;
+    }
+}
+
+/// See the module's header.
+pub(crate) struct Transaction<'j> {
+    pub(super) journal: &'j mut Journal,
+    index: &'j Index,
+    pub(crate) now_ms: i64,
+    pending: Pending,
+    pub(super) tip: Option<Tip>,
+    /// `generation` and `floor` as this transaction leaves them.
+    pub(super) counters: (i64, i64),
+    open: bool,
+}
+
+impl<'j> Transaction<'j> {
+    pub(super) fn new(journal: &'j mut Journal, index: &'j Index, now_ms: i64) -> Self {
+        let pending = mem::take(&mut journal.pending);
+        let (tip, counters) = (journal.tip, (journal.generation, journal.floor));
+        Self { journal, index, now_ms, pending, tip, counters, open: true }
+    }
+
+    pub(super) fn with<T>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.journal.with("write to", run)
+    }
+
+    /// The id's row if it is live now, as this transaction has left it.
+    pub(crate) fn live(&self, key: Key) -> Option<Slot> {
+        self.newest(key).filter(|slot| slot.is_live(self.now_ms))
+    }
+
+    fn newest(&self, key: Key) -> Option<Slot> {
+        if !self.pending.is_empty()
+            && let Some(change) = self.pending.get(&key)
+        {
+            return match *change {
+                Change::Put(slot) => Some(slot),
+                Change::Remove { .. } => None,
+            };
+        }
+        self.index.get(key)
+    }
+
+    /// Appends a mark of an id that is not live.
+    pub(crate) fn append(
+        &mut self,
+        id: Id<'_>,
+        seen_at_ms: i64,
+        expires_at: Option<i64>,
+    ) -> Result<()> {
+        // An expired row that is still known makes room at once; others wait for a purge.
+        let stale = self.newest(id.key);
+        self.append_row(id, seen_at_ms, expires_at)?;
+        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
+    }
+
+    fn append_row(&mut self, id: Id<'_>, seen_at_ms: i64, expires_at: Option<i64>) -> Result<()> {
+        let seq = self.next_seq()?;
+        self.with(|connection| {
+            let id_value = IdValue(id.bytes);
+            let row = (seq, id.scope, id_value, seen_at_ms, seen_at_ms, expires_at);
+            connection.prepare_cached(APPEND)?.execute(row)
+        })?;
+        self.appended(id.key, seq, expires_at);
+        Ok(())
+    }
+
+    /// Appends a newer row of a live id in place of `old`: seen at `seen_at_ms` too, and expiring at
+    /// `expires_at` or when it would have anyway, whichever is later.
+    pub(crate) fn refresh(
+        &mut self,
+        id: Id<'_>,
+        old: Slot,
+        seen_at_ms: i64,
+        expires_at: Option<i64>,
+        suppressed: u32,
+    ) -> Result<()> {
+        let expires_at = match (old.expires_at, expires_at) {
+            (Some(old), Some(new)) => Some(old.max(new)),
+            _ => None,
+        };
+        let seq = self.next_seq()?;
+        let copied = self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO seen \
+                     SELECT ?2, scope, id, min(first_seen, ?3), max(last_seen, ?3), ?4, \
+                            suppressed + ?5, token, attempts, last_error, receipt \
+                     FROM seen WHERE seq = ?1",
+                )?
+                .execute((old.seq, seq, seen_at_ms, expires_at, suppressed))
+        })?;
+        if copied == 0 {
+            // Another process, whose clock is ahead, purged the row: to everybody else it is gone.
+            return self.append_row(id, seen_at_ms, expires_at);
+        }
+        self.appended(id.key, seq, expires_at);
+        self.delete(old.seq)
+    }
+
+    /// Ends a live id: appends its tombstone, then deletes its row.
+    pub(crate) fn forget(&mut self, id: Id<'_>, old: Slot) -> Result<()> {
+        self.append_row(id, self.now_ms, Some(0))?;
+        self.delete(old.seq)
+    }
+
+    fn next_seq(&self) -> Result<i64> {
+        match self.tip.map_or(1, |tip| tip.seq + 1) {
+            seq @ 1..=MAX_SEQ => Ok(seq),
+            _ => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{} has used up its sequence numbers; export and import it",
+                    self.journal.name()
+                ),
+            )),
+        }
+    }
+
+    fn appended(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
+        self.tip = Some(Tip { seq, key, expires_at });
+        let change = match expires_at {
+            Some(0) => Change::Remove { seq },
+            _ => Change::Put(Slot { seq, expires_at }),
+        };
+        self.pending.insert(key, change);
+    }
+
+    pub(super) fn delete(&mut self, seq: i64) -> Result<()> {
+        self.with(|connection| {
+            connection.prepare_cached("DELETE FROM seen WHERE seq = ?1")?.execute([seq])
+        })?;
+        Ok(())
+    }
+
+    /// A row that a cleanup deleted, to be gone from the index too.
+    pub(super) fn removed(&mut self, key: Key, seq: i64) {
+        if self.newest(key).is_some_and(|slot| slot.seq == seq) {
+            self.pending.insert(key, Change::Remove { seq });
+        }
+    }
+
+    pub(super) fn append_tombstone(&mut self, id: Id<'_>) -> Result<()> {
+        self.append_row(id, self.now_ms, Some(0))
+    }
+
+    pub(crate) fn set_counter(&mut self, name: &str, value: i64) -> Result<()> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?
+                .execute((name, value))
+        })?;
+        Ok(())
+    }
+
+    /// Writes down how often ids were turned away.
+    pub(crate) fn add_suppressed(&mut self, counts: &[(i64, u32)]) -> Result<()> {
+        self.with(|connection| {
+            let mut update = connection.prepare_cached(
+                "UPDATE seen SET suppressed = suppressed + ?2 WHERE seq = ?1 AND expires_at IS NOT 0",
+            )?;
+            counts.iter().try_for_each(|count| update.execute(*count).map(drop))
+        })
+    }
+
+    /// Commits, then lets the index know.
+    ///
+    /// When the outcome is unknown because of an I/O error, the file is opened again and asked; an
+    /// error means that nothing was committed, or that not even that could be found out.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        let committed = self.with(|connection| run(connection, "COMMIT"));
+        self.open = false;
+        match committed {
+            Ok(()) => {
+                self.publish();
+                Ok(())
+            }
+            Err(error) => {
+                self.journal.rollback();
+                let in_doubt =
+                    error.kind() == ErrorKind::Io && self.settles_as_committed(&error)?;
+                if in_doubt { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        for (key, change) in self.pending.drain() {
+            match change {
+                Change::Put(slot) => self.index.put(key, slot),
+                Change::Remove { seq } => self.index.remove(key, seq),
+            }
+        }
+        self.journal.tip = self.tip;
+        (self.journal.generation, self.journal.floor) = self.counters;
+    }
+
+    /// Whether the transaction is in the file after all. On the way the index has caught up with
+    /// whatever is there.
+    fn settles_as_committed(&mut self, error: &Error) -> Result<bool> {
+        log::warn!("{}: {error}; opening it again to see", self.journal.name());
+        let Some(last) =
+            self.tip.filter(|tip| self.journal.tip.is_none_or(|old| old.seq < tip.seq))
+        else {
+            return Ok(false); // Nothing was appended: doing it again does no harm.
+        };
+        // SQLite drops an unfinished commit when the connection closes.
+        self.journal.connection = None;
+        self.journal.ensure_open()?;
+        self.journal.look_now(self.index, self.now_ms)?;
+        // A commit is whole or absent, so its last row speaks for all of it. Somebody else's row of
+        // the same number has another key, or another expiry.
+        let hasher = self.journal.hasher.clone();
+        self.journal.with("read", |connection| {
+            let mut statement =
+                connection.prepare("SELECT scope, id, expires_at FROM seen WHERE seq = ?1")?;
+            let mut rows = statement.query([last.seq])?;
+            let Some(row) = rows.next()? else { return Ok(false) };
+            let scoped = hasher.scoped(&row.get::<_, String>(0)?);
+            let same_key = id_bytes(row.get_ref(1)?).is_ok_and(|id| scoped.key(id) == last.key);
+            Ok(same_key && row.get::<_, Option<i64>>(2)? == last.expires_at)
+        })
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.journal.rollback();
+        }
+        self.pending.clear();
+        self.journal.pending = mem::take(&mut self.pending);
+    }
+}
+
+impl Journal {
+    /// Reads the row of a live id. `None` when the row is gone, because the id was refreshed or
+    /// forgotten by somebody else since the index was asked.
+    pub(crate) fn row(&mut self, seq: i64) -> Result<Option<StoredRow>> {
+        use rusqlite::OptionalExtension;
+        self.ensure_open()?;
+        self.with("read", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT first_seen, last_seen, expires_at, suppressed FROM seen WHERE seq = ?1",
+                )?
+                .query_row([seq], |row| {
+                    Ok(StoredRow {
+                        first_seen: row.get(0)?,
+                        last_seen: row.get(1)?,
+                        expires_at: row.get(2)?,
+                        suppressed: row.get(3)?,
+                    })
+                })
+                .optional()
+        })
+    }
+}
+
+/// What the table holds of an id besides its name.
+pub(crate) struct StoredRow {
+    pub(crate) first_seen: i64,
+    pub(crate) last_seen: i64,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) suppressed: i64,
+}

@@ -1,0 +1,208 @@
+//! Work that no caller asked for at that moment: purges in small steps, and the thread that may do
+//! them.
+//!
+//! Owns when a purge is due, how far the running one has come, and the optional thread. What always
+//! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
+//! time. The processes on one file share the work by `last_purge_at` in its `meta`.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::duration_ms;
+use crate::config::Config;
+use crate::error::Result;
+use crate::journal::Found;
+use crate::store::engine::{Engine, Writer};
+
+/// How many rows a step of a called-for purge goes through: about a millisecond.
+const ROWS_A_STEP: i64 = 1_000;
+/// The same for a step that rides on somebody's commit.
+const ROWS_A_COMMIT: i64 = 128;
+/// How many slots of the index such a step sweeps, at least.
+const SLOTS_A_COMMIT: usize = 2_048;
+/// How many counts of duplicates a finished pass writes down.
+const COUNTS_A_PASS: usize = 128;
+
+/// When the next pass begins and how far the present one has come.
+pub(crate) struct PurgeSchedule {
+    interval_ms: Option<i64>,
+    due_ms: i64,
+    pass: Option<Pass>,
+}
+
+/// A pass over the rows of the file (unless another process does that) and the slots of the index.
+#[derive(Clone, Copy)]
+struct Pass {
+    rows_after: Option<i64>,
+    next_shard: usize,
+}
+
+impl PurgeSchedule {
+    pub(crate) fn new(config: &Config, now_ms: i64) -> Self {
+        let interval_ms = config.purge_interval.map(duration_ms).filter(|_| !config.read_only);
+        Self { interval_ms, due_ms: now_ms.saturating_add(interval_ms.unwrap_or(0)), pass: None }
+    }
+
+    /// Puts the next pass off, after somebody has purged everything.
+    fn purged(&mut self, now_ms: i64) {
+        self.due_ms = now_ms.saturating_add(self.interval_ms.unwrap_or(0));
+        self.pass = None;
+    }
+
+    fn is_due(&mut self, now_ms: i64) -> bool {
+        let Some(interval_ms) = self.interval_ms else { return false };
+        // A clock that was set back far must not put the next pass off for as long.
+        self.due_ms = self.due_ms.min(now_ms.saturating_add(interval_ms));
+        self.pass.is_some() || now_ms >= self.due_ms
+    }
+}
+
+impl Engine {
+    /// Removes everything that has expired; how many marks the file lost.
+    pub(crate) fn purge_expired(&self) -> Result<u64> {
+        self.check_open()?;
+        let mut deleted = 0;
+        let mut after = Some(0);
+        self.write_step(|transaction| {
+            transaction.set_counter("last_purge_at", transaction.now_ms)
+        })?;
+        while let Some(from) = after {
+            let found = self.with_journal(|writer| {
+                writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms()).map(Some)
+            })?;
+            after = match found {
+                Found::Nothing { next } => {
+                    self.let_others_go();
+                    next
+                }
+                Found::Expired => {
+                    let step =
+                        self.write_step(|transaction| transaction.purge_step(from, ROWS_A_STEP))?;
+                    deleted += step.deleted;
+                    step.next
+                }
+            };
+        }
+        self.index.sweep(self.clock.now_ms());
+        self.flush_suppressed(usize::MAX)?;
+        self.with_journal(|writer| {
+            writer.purges.purged(self.clock.now_ms());
+            Ok(Some(()))
+        })?;
+        Ok(deleted)
+    }
+
+    /// Removes what was last seen in `scope` longer ago than `older_than`, expired or not.
+    pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
+        self.check_open()?;
+        let before_ms = self.clock.now_ms().saturating_sub(duration_ms(older_than));
+        let mut deleted = 0;
+        let mut after = Some(0);
+        while let Some(from) = after {
+            let step = self.write_step(|transaction| {
+                transaction.cleanup_step(scope, before_ms, from, ROWS_A_STEP)
+            })?;
+            deleted += step.deleted;
+            after = step.next;
+        }
+        // Gives the memory of what went back.
+        self.index.sweep(self.clock.now_ms());
+        Ok(deleted)
+    }
+
+    /// After a commit: one small step, if a purge is due. Never fails the caller.
+    pub(crate) fn purge_when_due(&self, writer: &mut Writer) {
+        if writer.purges.is_due(self.clock.now_ms())
+            && let Err(e) = self.purge_a_little(writer)
+        {
+            log::warn!("{}: the purge is put off: {e}", self.name);
+            writer.purges.purged(self.clock.now_ms());
+        }
+    }
+
+    fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
+        let now_ms = self.clock.now_ms();
+        let Some(mut pass) = (match writer.purges.pass {
+            Some(pass) => Some(pass),
+            None => self.begin_pass(writer)?,
+        }) else {
+            return Ok(()); // Another process holds the write lock; the next commit tries again.
+        };
+        if let Some(from) = pass.rows_after {
+            match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
+                Found::Nothing { next } => pass.rows_after = next,
+                Found::Expired => {
+                    let step = self.try_write(writer, &mut |transaction| {
+                        transaction.purge_step(from, ROWS_A_COMMIT)
+                    })?;
+                    // `None`: busy; the same rows again next time.
+                    if let Some(step) = step {
+                        pass.rows_after = step.next;
+                    }
+                }
+            }
+        }
+        let mut swept = 0;
+        while pass.next_shard < self.index.shard_count() && swept < SLOTS_A_COMMIT {
+            swept += self.index.sweep_shard(pass.next_shard, now_ms);
+            pass.next_shard += 1;
+        }
+        writer.purges.pass = Some(pass);
+        if pass.rows_after.is_none() && pass.next_shard == self.index.shard_count() {
+            writer.purges.purged(now_ms);
+            let counts = self.suppressed.some(COUNTS_A_PASS);
+            let written =
+                self.try_write(writer, &mut |transaction| transaction.add_suppressed(&counts))?;
+            if written.is_some() {
+                for &(seq, count) in &counts {
+                    self.suppressed.settle(seq, count);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a pass: over file and index, or over the index alone when another process has purged the
+    /// file within the interval.
+    fn begin_pass(&self, writer: &mut Writer) -> Result<Option<Pass>> {
+        let now_ms = self.clock.now_ms();
+        let interval_ms = writer.purges.interval_ms.unwrap_or(i64::MAX);
+        let last_ms = writer.journal.last_purge_ms()?;
+        // One in the future was written under a clock that has been set back since.
+        if last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms) {
+            return Ok(Some(Pass { rows_after: None, next_shard: 0 }));
+        }
+        let begun = self.try_write(writer, &mut |transaction| {
+            transaction.set_counter("last_purge_at", transaction.now_ms)
+        })?;
+        Ok(begun.map(|()| Pass { rows_after: Some(0), next_shard: 0 }))
+    }
+}
+
+/// The thread that purges while nobody writes. Dropping this ends it.
+pub(crate) struct PurgeThread {
+    _stop: mpsc::Sender<()>,
+}
+
+impl PurgeThread {
+    /// The thread holds no handle of the store, so that dropping the last one closes it.
+    pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let weak = Arc::downgrade(engine);
+        std::thread::Builder::new()
+            .name("seen-purge".into())
+            .spawn(move || purge_every(&weak, interval, &stopped))
+            .map_err(|e| crate::error::Error::io("cannot start the purge thread", e))?;
+        Ok(Self { _stop: stop })
+    }
+}
+
+fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &mpsc::Receiver<()>) {
+    while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let Some(engine) = engine.upgrade() else { return };
+        if let Err(e) = engine.purge_expired() {
+            log::warn!("{}: the purge is put off: {e}", engine.name);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! From a path to a connection that may be trusted.
+//!
+//! Owns the order of the steps: look at the path, open, secure the connection, recognise the
+//! database, create or upgrade it, put the settings in force and read them back. Until a database is
+//! recognised nothing is written to it; a connection that is refused closes without a checkpoint.
+
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::{failure, is_busy};
+use super::{Format, create, pragma_number, pragma_text, recognise, upgrade};
+use crate::config::{Config, Synchronous};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{self, Identity, shown};
+use crate::patience::Patience;
+
+/// The most bytes a value or a row may have: an id, a scope and a receipt of 64 KiB each, and more
+/// to spare. A hostile file cannot make a read allocate beyond it.
+const MAX_ROW_BYTES: i32 = 1 << 20;
+
+/// How often a file that looks held in exclusive mode is tried again before the caller is told.
+const EXCLUSIVE_TRIES: u32 = 10;
+
+/// An open store file.
+pub(crate) struct Connected {
+    pub(crate) connection: Connection,
+    pub(crate) identity: Identity,
+}
+
+/// Opens the store at the resolved `path`, creating or upgrading it unless the config is read-only.
+pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
+    refuse_old_sqlite()?;
+    let identity = file::prepare(path, !config.read_only)?;
+    let mut connection = secured(path, config)?;
+    let format = patiently(path, config, "open", || recognise(&connection))?;
+    match accept(path, config, format)? {
+        Accepted::Ready => {}
+        Accepted::Create => patiently(path, config, "create", || create(&mut connection))?,
+        Accepted::Upgrade => upgrade::from_seed(&mut connection, path, config, now_ms)?,
+    }
+    if file::identity(path)? != identity {
+        return Err(Error::new(
+            ErrorKind::FileReplaced,
+            format!("{} was replaced while it was being opened; open it again", shown(path)),
+        ));
+    }
+    put_in_force(&connection, path, config)?;
+    Ok(Connected { connection, identity })
+}
+
+/// Opens a store again that was open before: never creates, upgrades or follows a replaced file.
+pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result<Connection> {
+    file::check_still_there(path, identity)?;
+    let connection = secured(path, config)?;
+    let format = patiently(path, config, "reopen", || recognise(&connection))?;
+    if format != Format::Current {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{} is no longer a store: {format:?}", shown(path)),
+        ));
+    }
+    put_in_force(&connection, path, config)?;
+    Ok(connection)
+}
+
+/// A short-lived connection beside the store's own, for long reads. It never checkpoints.
+pub(crate) fn reader(path: &Path, config: &Config) -> Result<Connection> {
+    let config = config.clone().read_only(true).exclusive(false);
+    let connection = secured(path, &config)?;
+    patiently(path, &config, "read", || connection.pragma_update(None, "query_only", true))?;
+    Ok(connection)
+}
+
+/// Opens and protects against what a hostile file could do; reads nothing of it yet.
+fn secured(path: &Path, config: &Config) -> Result<Connection> {
+    // No CREATE: a missing file was made by `file::prepare`. No URI: a path is a path.
+    let access = if config.read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let had_log = file::wal_bytes(path) > 0;
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        secure(&connection)?;
+        // Closing the last connection copies the log into the file, which a file that will be
+        // refused must be spared. `put_in_force` lifts this.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, had_log)?;
+        if config.exclusive {
+            // Before anything is read, so that no shared-memory file is ever used.
+            connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+        }
+        Ok(connection)
+    };
+    let connection = open().map_err(|e| failure("open", &shown(path), e))?;
+    let fell_back = connection.is_readonly("main").map_err(|e| failure("open", &shown(path), e))?;
+    if fell_back && !config.read_only {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!(
+                "{}: the file is not writable; change its permissions or open it read-only",
+                shown(path)
+            ),
+        ));
+    }
+    Ok(connection)
+}
+
+/// Switches off whatever could run code out of the file. Also for connections in memory.
+pub(super) fn secure(connection: &Connection) -> rusqlite::Result<()> {
+    // The waiting is done by `Patience`, without any lock of ours held.
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        // Without it a statement with a bound LIMIT is compiled anew each time it is bound.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+enum Accepted {
+    Ready,
+    Create,
+    Upgrade,
+}
+
+fn accept(path: &Path, config: &Config, format: Format) -> Result<Accepted> {
+    let refuse = |kind, why: String| Err(Error::new(kind, format!("{}: {why}", shown(path))));
+    match format {
+        Format::Current => Ok(Accepted::Ready),
+        Format::Empty if config.read_only => refuse(
+            ErrorKind::NotADatabase,
+            "the file is empty, and reading does not fill it".into(),
+        ),
+        Format::Empty => Ok(Accepted::Create),
+        Format::Seed if config.read_only => refuse(
+            ErrorKind::NeedsUpgrade,
+            "the file has the older format seen(id, ts); open it once for writing to upgrade it"
+                .into(),
+        ),
+        Format::Seed => Ok(Accepted::Upgrade),
+        Format::Newer(version) => refuse(
+            ErrorKind::NewerVersion,
+            format!(
+                "the file has format version {version}, this program knows up to {}; update the program",
+                super::FORMAT_VERSION
+            ),
+        ),
+        Format::Foreign(why) => refuse(
+            ErrorKind::WrongApplication,
+            format!("the database belongs to another application ({why}); give another path"),
+        ),
+    }
+}
+
+/// Switches to the write-ahead log, applies the settings and checks that each took.
+fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
+    if !config.read_only {
+        // Skipped where it is on already: asking again takes a lock that another process may hold.
+        let mode = patiently(path, config, "open", || pragma_text(connection, "journal_mode"))?;
+        if mode != "wal" {
+            let mode = patiently(path, config, "switch on the write-ahead log of", || {
+                connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
+                    row.get::<_, String>(0)
+                })
+            })?;
+            if mode != "wal" {
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!(
+                        "{}: a write-ahead log is impossible here (SQLite stays in mode {mode}); \
+                         use a local, writable file system",
+                        shown(path)
+                    ),
+                ));
+            }
+        }
+    }
+    patiently(path, config, "configure", || tune(connection, config))?;
+    check(connection, path, config)?;
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, config.read_only)
+        .map_err(|e| failure("configure", &shown(path), e))?;
+    Ok(())
+}
+
+pub(super) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
+    let synchronous = synchronous_number(config);
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "cache_size", config.cache_size)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A mapped file turns a truncation by somebody else into a SIGBUS.
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_rows)?;
+    connection.pragma_update_and_check(
+        None,
+        "wal_autocheckpoint",
+        config.wal_autocheckpoint,
+        |_| Ok(()),
+    )?;
+    let limit = i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX);
+    connection.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(()))
+}
+
+fn no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
+    if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) }
+}
+
+fn synchronous_number(config: &Config) -> i64 {
+    match config.synchronous {
+        Synchronous::Normal => 1,
+        Synchronous::Full => 2,
+    }
+}
+
+/// Reads every setting back: SQLite answers a pragma it cannot follow with silence.
+fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
+    let wanted = [
+        ("synchronous", synchronous_number(config)),
+        ("cache_size", config.cache_size),
+        ("temp_store", 2),
+        ("mmap_size", 0),
+        ("wal_autocheckpoint", i64::from(config.wal_autocheckpoint)),
+        ("journal_size_limit", i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX)),
+        ("trusted_schema", 0),
+        ("cell_size_check", 1),
+    ];
+    for (name, wanted) in wanted {
+        let answer =
+            pragma_number(connection, name).map_err(|e| failure("configure", &shown(path), e))?;
+        if answer != wanted {
+            return Err(Error::new(
+                ErrorKind::UnsupportedSqlite,
+                format!(
+                    "{}: this SQLite answers {answer} when asked for {name} = {wanted}; \
+                     build with the feature `bundled`",
+                    shown(path)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a step again while other processes are in the way, up to the busy timeout.
+///
+/// A holder in exclusive mode will not let go, and is told by its log without a `-shm` beside it:
+/// then the error comes at once.
+pub(super) fn patiently<T>(
+    path: &Path,
+    config: &Config,
+    doing: &str,
+    mut step: impl FnMut() -> rusqlite::Result<T>,
+) -> Result<T> {
+    let mut patience = Patience::new(config.busy_timeout);
+    let mut looked_exclusive = 0;
+    loop {
+        let error = match step() {
+            Ok(done) => return Ok(done),
+            Err(error) if is_busy(&error) => error,
+            Err(error) => return Err(failure(doing, &shown(path), error)),
+        };
+        let exclusive =
+            file::exists(&file::beside(path, "-wal")) && !file::exists(&file::beside(path, "-shm"));
+        looked_exclusive = if exclusive { looked_exclusive + 1 } else { 0 };
+        if looked_exclusive == EXCLUSIVE_TRIES {
+            return Err(Error::with_source(
+                ErrorKind::Busy,
+                format!(
+                    "cannot {doing} {}: another store holds it in exclusive mode; close that one first",
+                    shown(path)
+                ),
+                error,
+            ));
+        }
+        // The tries against an exclusive holder are spread a little, for a process that is just
+        // closing leaves the same picture for a moment.
+        let paused = if exclusive {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            true
+        } else {
+            patience.pause()
+        };
+        if !paused {
+            return Err(failure(doing, &shown(path), error));
+        }
+    }
+}
+
+/// SQLite lost committed transactions when a checkpoint raced with a log's restart ("WAL-reset"),
+/// mended in 3.51.3, 3.50.7 and 3.44.6.
+fn refuse_old_sqlite() -> Result<()> {
+    let version = rusqlite::version_number();
+    if is_trusted(version) || cfg!(feature = "accept-any-sqlite") {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::UnsupportedSqlite,
+        format!(
+            "SQLite {} can lose commits from a write-ahead log; build with the feature `bundled`, link \
+             SQLite 3.51.3 or later, or accept the risk with the feature `accept-any-sqlite`",
+            rusqlite::version()
+        ),
+    ))
+}
+
+fn is_trusted(version: i32) -> bool {
+    version >= 3_051_003 || version == 3_050_007 || version == 3_044_006
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_with_the_wal_reset_bug_are_told_from_the_mended_ones() {
+        for mended in [3_044_006, 3_050_007, 3_051_003, 3_054_001] {
+            assert!(is_trusted(mended));
+        }
+        for broken in [3_040_001, 3_044_005, 3_045_000, 3_050_006, 3_051_002] {
+            assert!(!is_trusted(broken));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A copy of a database as it stands at one moment.
+//!
+//! Owns the new file until it is complete: whatever goes wrong, no half copy stays behind. The copy is
+//! one file of mode 0600 without a log beside it.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::failure::failure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{create_new, shown};
+
+/// How many pages are copied between two looks at the result.
+const PAGES: i32 = 1_000;
+
+/// Copies what `connection` sees to `target`, which must not exist.
+pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
+    create_new(target)?;
+    let copied = fill(connection, target);
+    if copied.is_err() {
+        let _ = fs::remove_file(target); // The first error is the one to tell.
+    }
+    copied
+}
+
+fn fill(source: &Connection, target: &Path) -> Result<()> {
+    let fail = |e| failure("write the copy", &shown(target), e);
+    let mut connection = Connection::open(target).map_err(fail)?;
+    // One read transaction, so that writers go on and the copy is still of one moment.
+    let moment = source.unchecked_transaction().map_err(fail)?;
+    moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+    let backup = Backup::new(&moment, &mut connection).map_err(fail)?;
+    loop {
+        match backup.step(PAGES).map_err(fail)? {
+            StepResult::Done => break,
+            StepResult::More => {}
+            // Nobody else can know the new file, and the source is read in one transaction.
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("cannot write the copy {}: {other:?}", shown(target)),
+                ));
+            }
+        }
+    }
+    drop(backup);
+    drop(moment);
+    connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(fail)?;
+    connection.close().map_err(|(_, e)| fail(e))
+}

@@ -1,0 +1,51 @@
+//! The translation of SQLite's errors into this crate's.
+//!
+//! Owns the mapping of result codes to [`ErrorKind`]. Every message names what was being done, the
+//! file and, where one exists, the remedy; SQLite's own words are kept as the cause.
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi;
+
+use crate::error::{Error, ErrorKind};
+
+/// Whether another connection is in the way, so that the same step may succeed in a moment.
+pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// The error for a step that failed while `doing` something to `file`.
+pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error {
+    let extended = error.sqlite_error().map_or(0, |e| e.extended_code);
+    let (kind, remedy) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Busy, ": another process holds it; try again")
+        }
+        Some(ErrorCode::DiskFull) => {
+            (ErrorKind::StorageFull, ": the disk is full; nothing was changed")
+        }
+        Some(ErrorCode::NotADatabase) => (
+            ErrorKind::NotADatabase,
+            ": it is not a SQLite database, and was left as it is; give another path",
+        ),
+        Some(ErrorCode::DatabaseCorrupt) => (
+            ErrorKind::Corrupt,
+            ": the database is damaged, and was left as it is; restore a backup of it",
+        ),
+        Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_DBMOVED => {
+            (ErrorKind::FileReplaced, ": the file was moved or deleted; open it anew")
+        }
+        Some(ErrorCode::ReadOnly) => {
+            (ErrorKind::ReadOnly, ": it is read-only; make it and its folder writable")
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => (
+            ErrorKind::PermissionDenied,
+            ": check the permissions of the file, of its side files and of its folder",
+        ),
+        Some(ErrorCode::SystemIoFailure) => {
+            (ErrorKind::Io, ": the operating system reported a failure")
+        }
+        // Anything else comes from content that no version of this crate writes.
+        _ => (ErrorKind::Corrupt, ": the database does not hold what a store holds"),
+    };
+    Error::with_source(kind, format!("cannot {doing} {file}{remedy}"), error)
+}

@@ -1,0 +1,296 @@
+//! Wires the index and the journal together: one engine for each open store, shared by its handles.
+//!
+//! Owns the mutex around the journal, the index beside it, and when to look. What always holds: a hit
+//! is answered without the mutex, except for one look every 100 ms; a miss is answered only after a
+//! look that began after the call did; whoever waits for another process holds no lock. Lock order:
+//! the journal's mutex, then a shard of the index or of the counts. Knows nothing of SQL.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::clock::{SteadyClock, Stopwatch};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file;
+use crate::id::{Key, KeyHasher};
+use crate::index::{Index, Slot};
+use crate::journal::{Begun, Journal, Transaction};
+use crate::maintenance::{PurgeSchedule, PurgeThread};
+use crate::patience::Patience;
+use crate::suppressed::Suppressed;
+
+/// How old a look may be for a hit to be answered without another.
+const LOOK_EVERY_MS: u64 = 100;
+
+/// How many counts of duplicates are written down in one transaction.
+const FLUSHED_AT_ONCE: usize = 1_000;
+
+/// The part of the store that is behind the mutex.
+pub(crate) struct Writer {
+    pub(crate) journal: Journal,
+    pub(crate) purges: PurgeSchedule,
+}
+
+/// See the module's header.
+pub(crate) struct Engine {
+    pub(crate) index: Index,
+    pub(crate) suppressed: Suppressed,
+    pub(crate) clock: SteadyClock,
+    pub(crate) config: Config,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) name: String,
+    /// `None` once closed.
+    writer: Mutex<Option<Writer>>,
+    closed: AtomicBool,
+    /// No other connection can change the file.
+    private: bool,
+    opened: Stopwatch,
+    /// When the last look ended, in milliseconds after `opened`.
+    looked_at_ms: AtomicU64,
+    /// Looks are numbered as they begin. One with a number above that read at the beginning of a call
+    /// began after the call did.
+    looks_begun: AtomicU64,
+    last_good_look: AtomicU64,
+    pub(crate) failed_open: AtomicU64,
+    pub(crate) purge_thread: Mutex<Option<PurgeThread>>,
+}
+
+impl Engine {
+    /// Opens the file. Returns also how many expired rows it holds.
+    pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, u64)> {
+        config.validate()?;
+        let path = file::resolve(path, !config.read_only)?;
+        let clock = SteadyClock::new(Box::new(config.clock.clone()));
+        let (index, hasher) = (Index::new(), KeyHasher::random());
+        let (journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
+        Ok((Self::new(journal, index, hasher, clock, config), expired))
+    }
+
+    pub(crate) fn in_memory(config: Config) -> Result<Self> {
+        config.validate()?;
+        let clock = SteadyClock::new(Box::new(config.clock.clone()));
+        let hasher = KeyHasher::random();
+        let journal = Journal::in_memory(&config, &hasher)?;
+        Ok(Self::new(journal, Index::new(), hasher, clock, config))
+    }
+
+    fn new(
+        journal: Journal,
+        index: Index,
+        hasher: KeyHasher,
+        clock: SteadyClock,
+        config: Config,
+    ) -> Self {
+        Self {
+            index,
+            suppressed: Suppressed::new(),
+            name: journal.name(),
+            private: journal.is_private(),
+            writer: Mutex::new(Some(Writer {
+                purges: PurgeSchedule::new(&config, clock.now_ms()),
+                journal,
+            })),
+            clock,
+            config,
+            hasher,
+            closed: AtomicBool::new(false),
+            opened: Stopwatch::start(),
+            looked_at_ms: AtomicU64::new(0),
+            looks_begun: AtomicU64::new(0),
+            last_good_look: AtomicU64::new(0),
+            failed_open: AtomicU64::new(0),
+            purge_thread: Mutex::new(None),
+        }
+    }
+
+    fn closed_error(&self) -> Error {
+        Error::new(
+            ErrorKind::Closed,
+            format!("{} was closed through one of its handles; open it again", self.name),
+        )
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Relaxed) { Err(self.closed_error()) } else { Ok(()) }
+    }
+
+    /// The id's newest mark if it is live now, whoever made it.
+    pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
+        // Read before the index: a look that begins after this and finds nothing answers the call.
+        let begun = self.looks_begun.load(SeqCst);
+        let hit = self.recently_live(key)?;
+        if hit.is_some() || self.private {
+            return Ok(hit);
+        }
+        self.with_journal(|writer| {
+            if self.last_good_look.load(Relaxed) > begun {
+                return Ok(Some(()));
+            }
+            Ok((self.look(writer)? == Begun::Ready).then_some(()))
+        })?;
+        Ok(self.live_in_index(key))
+    }
+
+    /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
+    pub(crate) fn recently_live(&self, key: Key) -> Result<Option<Slot>> {
+        self.check_open()?;
+        let hit = self.live_in_index(key);
+        if hit.is_none()
+            || self.private
+            || self.since_opened_ms() < self.looked_at_ms.load(Relaxed) + LOOK_EVERY_MS
+        {
+            return Ok(hit);
+        }
+        // A forget elsewhere is to be noticed, but not by waiting for a commit here.
+        let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
+        let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
+        self.look(writer)?;
+        Ok(self.live_in_index(key))
+    }
+
+    fn live_in_index(&self, key: Key) -> Option<Slot> {
+        self.index.get(key).filter(|slot| slot.is_live(self.clock.now_ms()))
+    }
+
+    fn since_opened_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn look(&self, writer: &mut Writer) -> Result<Begun> {
+        let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
+        let looked = writer.journal.look(&self.index, self.clock.now_ms())?;
+        if looked == Begun::Ready {
+            self.looked(number);
+        }
+        Ok(looked)
+    }
+
+    fn looked(&self, number: u64) {
+        self.last_good_look.store(number, Relaxed);
+        self.looked_at_ms.store(self.since_opened_ms(), Relaxed);
+    }
+
+    /// Runs `step` with the journal until it has an answer. `None` means that another process is in
+    /// the way: the mutex is released and the call sleeps a little.
+    pub(crate) fn with_journal<T>(
+        &self,
+        mut step: impl FnMut(&mut Writer) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let mut patience = Patience::new(self.config.busy_timeout);
+        loop {
+            let mut guard = self.writer.lock();
+            let writer = guard.as_mut().ok_or_else(|| self.closed_error())?;
+            if let Some(answer) = step(writer)? {
+                return Ok(answer);
+            }
+            drop(guard);
+            if !patience.pause() {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "{}: another process has held it for {:?}; try again",
+                        self.name, self.config.busy_timeout
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Runs `decide` in one write transaction and commits it. What `decide` answers holds once this
+    /// returns Ok, and never did otherwise.
+    pub(crate) fn write<T>(
+        &self,
+        mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.check_open()?;
+        self.with_journal(|writer| {
+            let answer = self.try_write(writer, &mut decide)?;
+            if answer.is_some() {
+                self.purge_when_due(writer);
+            }
+            Ok(answer)
+        })
+    }
+
+    /// One step of a longer work: like [`write`](Self::write), and lets whoever waits go first.
+    pub(crate) fn write_step<T>(
+        &self,
+        mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.with_journal(|writer| self.try_write(writer, &mut decide))?;
+        self.let_others_go();
+        Ok(answer)
+    }
+
+    /// Hands the mutex to whoever waits for it: without this, a loop that takes it again at once would
+    /// keep it to itself.
+    pub(crate) fn let_others_go(&self) {
+        MutexGuard::unlock_fair(self.writer.lock());
+    }
+
+    /// `None` when another process holds the write lock.
+    pub(crate) fn try_write<T>(
+        &self,
+        writer: &mut Writer,
+        decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
+        let now_ms = self.clock.now_ms();
+        if writer.journal.begin(&self.index, now_ms)? == Begun::Busy {
+            return Ok(None);
+        }
+        self.looked(number);
+        let mut transaction = writer.journal.transaction(&self.index, now_ms);
+        let answer = decide(&mut transaction)?;
+        transaction.commit()?;
+        Ok(Some(answer))
+    }
+
+    /// Writes the counts of suppressed duplicates down, up to `limit` of them.
+    pub(crate) fn flush_suppressed(&self, limit: usize) -> Result<()> {
+        let mut left = limit;
+        while left > 0 {
+            let counts = self.suppressed.some(left.min(FLUSHED_AT_ONCE));
+            if counts.is_empty() {
+                return Ok(());
+            }
+            self.write_step(|transaction| transaction.add_suppressed(&counts))?;
+            for &(seq, count) in &counts {
+                self.suppressed.settle(seq, count);
+            }
+            left -= counts.len();
+        }
+        Ok(())
+    }
+
+    /// Closes the journal for every handle.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_open()?;
+        let flushed =
+            if self.config.read_only { Ok(()) } else { self.flush_suppressed(usize::MAX) };
+        self.closed.store(true, SeqCst);
+        drop(self.purge_thread.lock().take());
+        let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
+        if !writer.journal.is_ours() {
+            std::mem::forget(writer);
+            return flushed;
+        }
+        writer.journal.close().and(flushed)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.get_mut() else { return };
+        if !writer.journal.is_ours() {
+            // A forked child: closing would give up its parent's locks. The leak is the point.
+            std::mem::forget(self.writer.get_mut().take());
+            return;
+        }
+        if let Err(e) = self.close() {
+            log::error!("{}: closing failed: {e}", self.name);
+        }
+    }
+}

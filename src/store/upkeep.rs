@@ -1,0 +1,173 @@
+//! The verbs that keep a store in order and tell how it is.
+//!
+//! Owns nothing: each is the public face of a work in `maintenance` or `journal`.
+
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::SeenStore;
+use crate::answer::{Pragmas, Report, Stats};
+use crate::clock::from_ms;
+use crate::error::Result;
+use crate::file;
+use crate::journal::{Begun, check_file, copy_file};
+
+/// How many rows `verify` compares with the index at a time.
+const ROWS_COMPARED_AT_ONCE: i64 = 1_000;
+
+impl SeenStore {
+    /// Removes everything that has expired, in all scopes; how many marks the file lost. They were
+    /// unseen already: this gives their room back.
+    ///
+    /// Goes through the file in steps of about a millisecond; other callers come in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`mark_seen`](Self::mark_seen). Steps that were done stay done.
+    pub fn purge_expired(&self) -> Result<u64> {
+        self.engine.purge_expired()
+    }
+
+    /// Removes the marks of this handle's scope that were last seen longer ago than `older_than`,
+    /// expired or not; how many. Other processes notice within 100 ms, and rebuild their index.
+    ///
+    /// Goes through the file in small steps, as [`purge_expired`](Self::purge_expired).
+    ///
+    /// # Errors
+    ///
+    /// As [`mark_seen`](Self::mark_seen). Steps that were done stay done.
+    pub fn cleanup_old_entries(&self, older_than: Duration) -> Result<u64> {
+        self.engine.cleanup(self.scope.name(), older_than)
+    }
+
+    /// Figures of the store at this moment. Goes through the index: about 10 ms for a million ids.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_is_seen`](Self::try_is_seen).
+    pub fn stats(&self) -> Result<Stats> {
+        let engine = &self.engine;
+        engine.check_open()?;
+        let (last_purge_ms, rebuilds, path) = engine.with_journal(|writer| {
+            if engine.look(writer)? == Begun::Busy {
+                return Ok(None);
+            }
+            let journal = &mut writer.journal;
+            Ok(Some((journal.last_purge_ms()?, journal.rebuilds(), journal.path())))
+        })?;
+        let (seen, expired) = engine.index.count(engine.clock.now_ms());
+        Ok(Stats {
+            seen,
+            expired,
+            memory_bytes: engine.index.memory_bytes(),
+            file_bytes: path.as_deref().map_or(0, file::bytes),
+            wal_bytes: path.as_deref().map_or(0, file::wal_bytes),
+            last_purge_at: (last_purge_ms > 0).then(|| from_ms(last_purge_ms)),
+            failed_open: engine.failed_open.load(Relaxed),
+            rebuilds,
+        })
+    }
+
+    /// The settings in force, read back from SQLite.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed), and what reading the file can meet.
+    pub fn pragmas(&self) -> Result<Pragmas> {
+        self.engine.check_open()?;
+        self.engine.with_journal(|writer| writer.journal.pragmas().map(Some))
+    }
+
+    /// Checks everything: SQLite's integrity check of the file, and the index against the table, row
+    /// by row. Changes nothing. Takes seconds for a million ids; marks go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_is_seen`](Self::try_is_seen), when the check itself could not be done. What it found
+    /// is in the report.
+    pub fn verify(&self) -> Result<Report> {
+        let engine = &self.engine;
+        engine.check_open()?;
+        let problems = match self.readable_path()? {
+            Some(path) => check_file(&path, &engine.config)?,
+            None => engine.with_journal(|writer| writer.journal.integrity_problems().map(Some))?,
+        };
+        let mut report = Report { rows: 0, problems };
+        let mut after = 0;
+        loop {
+            let compared = engine.with_journal(|writer| {
+                if engine.look(writer)? == Begun::Busy {
+                    return Ok(None);
+                }
+                let now_ms = engine.clock.now_ms();
+                writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_AT_ONCE)
+            })?;
+            if compared.rows == 0 {
+                break;
+            }
+            after = compared.next;
+            report.rows += compared.rows;
+            report.problems.extend(compared.problems);
+            engine.let_others_go();
+        }
+        for shard in 0..engine.index.shard_count() {
+            let missing = engine.with_journal(|writer| {
+                if engine.look(writer)? == Begun::Busy {
+                    return Ok(None);
+                }
+                writer.journal.missing_rows(&engine.index, engine.clock.now_ms(), shard)
+            })?;
+            report.problems.extend(missing);
+            engine.let_others_go();
+        }
+        Ok(report)
+    }
+
+    /// Copies the store to a new file, as it stands at one moment, while others go on writing. The
+    /// copy is a store itself, one file of mode 0600.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) where something stands at `path`, and what
+    /// reading and writing files can meet. No half copy stays behind.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.engine.check_open()?;
+        let target = file::resolve(path.as_ref(), false)?;
+        match self.readable_path()? {
+            Some(source) => copy_file(&source, &target, &self.engine.config),
+            None => self.engine.with_journal(|writer| writer.journal.copy_to(&target).map(Some)),
+        }
+    }
+
+    /// Copies the write-ahead log into the file and cuts it to nothing. Commits do this now and then
+    /// by themselves; call it before copying the file by other means.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) when a reader in another process is in the way for longer than
+    /// the busy timeout; [`StorageFull`](crate::ErrorKind::StorageFull),
+    /// [`Io`](crate::ErrorKind::Io), [`ReadOnly`](crate::ErrorKind::ReadOnly),
+    /// [`Closed`](crate::ErrorKind::Closed).
+    pub fn checkpoint(&self) -> Result<()> {
+        self.engine.check_open()?;
+        self.engine
+            .with_journal(|writer| Ok((writer.journal.checkpoint()? == Begun::Ready).then_some(())))
+    }
+
+    /// Closes the store for all of its handles; the last store on a file to close leaves no log or
+    /// other side file behind. Any later call answers [`Closed`](crate::ErrorKind::Closed), and `is_seen`
+    /// false. Dropping the last handle does the same and logs what went wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed) when it was closed before; what writing the last counts of
+    /// suppressed duplicates met. The store is closed even then.
+    pub fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+
+    fn readable_path(&self) -> Result<Option<std::path::PathBuf>> {
+        self.engine.with_journal(|writer| Ok(Some(writer.journal.readable_path())))
+    }
+}

@@ -1,0 +1,97 @@
+//! How often each id was turned away as a duplicate since the counts were last written down.
+//!
+//! Owns counts in memory, by the `seq` of the id's row. They are best effort: a crash loses what was
+//! gathered since the last flush, and beyond [`ROOM`] ids further ones go uncounted until then, so
+//! that a stream of duplicates stays a stream of reads in bounded memory.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+const SHARDS: usize = 64;
+/// For how many ids counts are kept between two flushes: about 2 MB.
+pub(crate) const ROOM: usize = 65_536;
+
+pub(crate) struct Suppressed {
+    shards: Box<[Mutex<HashMap<i64, u32>>]>,
+}
+
+impl Suppressed {
+    pub(crate) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, seq: i64) -> &Mutex<HashMap<i64, u32>> {
+        &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
+    }
+
+    /// Counts one duplicate of the id whose row is `seq`.
+    pub(crate) fn add(&self, seq: i64) {
+        let mut counts = self.shard(seq).lock();
+        let has_room = counts.len() < ROOM / SHARDS;
+        match counts.get_mut(&seq) {
+            Some(count) => *count = count.saturating_add(1),
+            None if has_room => {
+                counts.insert(seq, 1);
+            }
+            None => {}
+        }
+    }
+
+    /// What was counted for the row and is not in the file yet.
+    pub(crate) fn pending(&self, seq: i64) -> u32 {
+        self.shard(seq).lock().get(&seq).copied().unwrap_or(0)
+    }
+
+    /// A snapshot of up to `limit` counts, for a flush.
+    pub(crate) fn some(&self, limit: usize) -> Vec<(i64, u32)> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            let room = limit - taken.len();
+            taken.extend(shard.lock().iter().take(room).map(|(&seq, &count)| (seq, count)));
+            if taken.len() == limit {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Takes `count` off the row: it is in the file now.
+    pub(crate) fn settle(&self, seq: i64, count: u32) {
+        let mut counts = self.shard(seq).lock();
+        if let Some(pending) = counts.get_mut(&seq) {
+            *pending = pending.saturating_sub(count);
+            if *pending == 0 {
+                counts.remove(&seq);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {
+        let suppressed = Suppressed::new();
+        suppressed.add(7);
+        suppressed.add(7);
+        let flushed = suppressed.some(10);
+        assert_eq!(flushed, [(7, 2)]);
+        suppressed.add(7);
+        suppressed.settle(7, 2);
+        assert_eq!(suppressed.pending(7), 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_known_ids_go_on_counting() {
+        let suppressed = Suppressed::new();
+        for seq in 0..2 * i64::try_from(ROOM).unwrap() {
+            suppressed.add(seq);
+        }
+        assert_eq!(suppressed.some(usize::MAX).len(), ROOM);
+        suppressed.add(0);
+        assert_eq!(suppressed.pending(0), 2);
+    }
+}
