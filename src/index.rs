@@ -62,7 +62,8 @@ impl Packed {
     }
 
     fn has(&self, key: Key) -> bool {
-        self.key == [key.low as u32, (key.low >> 32) as u32, key.high as u32]
+        // Word by word: comparing the arrays would call memcmp.
+        self.hash() == key.low && self.key[2] == key.high as u32
     }
 
     fn hash(&self) -> u64 {
@@ -92,9 +93,7 @@ impl Index {
     }
 
     fn shard(&self, key: Key) -> &RwLock<Shard> {
-        // The top bits of the half that is cut off, so that keys which share a shard do not share
-        // any bits that tell them apart within it.
-        &self.shards[(key.high >> 56) as usize % SHARDS]
+        &self.shards[shard_of(key)]
     }
 
     /// The newest known row of the id, expired or not.
@@ -104,28 +103,12 @@ impl Index {
 
     /// Takes in a row, unless a newer one of the same id is known.
     pub(crate) fn put(&self, key: Key, slot: Slot) {
-        let packed = Packed::new(key, slot);
-        let mut shard = self.shard(key).write();
-        match shard.entry(key.low, |packed| packed.has(key), Packed::hash) {
-            Entry::Occupied(mut known) => {
-                if known.get().seq() <= slot.seq {
-                    *known.get_mut() = packed;
-                }
-            }
-            Entry::Vacant(place) => {
-                place.insert(packed);
-            }
-        }
+        put(&mut self.shard(key).write(), key, slot);
     }
 
     /// Forgets the id, unless a row newer than `seq` is known.
     pub(crate) fn remove(&self, key: Key, seq: i64) {
-        let mut shard = self.shard(key).write();
-        if let Ok(known) = shard.find_entry(key.low, |packed| packed.has(key))
-            && known.get().seq() <= seq
-        {
-            known.remove();
-        }
+        remove(&mut self.shard(key).write(), key, seq);
     }
 
     /// Drops the expired slots of one shard, and gives its memory back where it has become mostly
@@ -187,6 +170,95 @@ impl Index {
     pub(crate) fn memory_bytes(&self) -> u64 {
         let tables: usize = self.shards.iter().map(|shard| shard.read().allocation_size()).sum();
         (tables + size_of_val(&*self.shards)) as u64
+    }
+}
+
+/// The top bits of the half that is cut off, so that keys which share a shard do not share any bits
+/// that tell them apart within it.
+fn shard_of(key: Key) -> usize {
+    (key.high >> 56) as usize % SHARDS
+}
+
+fn put(shard: &mut Shard, key: Key, slot: Slot) {
+    let packed = Packed::new(key, slot);
+    match shard.entry(key.low, |packed| packed.has(key), Packed::hash) {
+        Entry::Occupied(mut known) => {
+            if known.get().seq() <= slot.seq {
+                *known.get_mut() = packed;
+            }
+        }
+        Entry::Vacant(place) => {
+            place.insert(packed);
+        }
+    }
+}
+
+fn remove(shard: &mut Shard, key: Key, seq: i64) {
+    if let Ok(known) = shard.find_entry(key.low, |packed| packed.has(key))
+        && known.get().seq() <= seq
+    {
+        known.remove();
+    }
+}
+
+/// Fills a new index with many rows.
+///
+/// Rows are gathered by shard and put in a batch at a time, so that one small table after the other
+/// is in the processor's cache: a third of the time of putting each in where it belongs at once.
+pub(crate) struct Filler {
+    index: Index,
+    waiting: Vec<Vec<(Key, Row)>>,
+    count: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Row {
+    Live(Slot),
+    Gone { seq: i64 },
+}
+
+/// About 12 MB of rows waiting.
+const FILLED_AT_ONCE: usize = 1 << 18;
+
+impl Filler {
+    pub(crate) fn new() -> Self {
+        Self { index: Index::new(), waiting: vec![Vec::new(); SHARDS], count: 0 }
+    }
+
+    /// See [`Index::put`].
+    pub(crate) fn put(&mut self, key: Key, slot: Slot) {
+        self.push(key, Row::Live(slot));
+    }
+
+    /// See [`Index::remove`].
+    pub(crate) fn remove(&mut self, key: Key, seq: i64) {
+        self.push(key, Row::Gone { seq });
+    }
+
+    fn push(&mut self, key: Key, row: Row) {
+        self.waiting[shard_of(key)].push((key, row));
+        self.count += 1;
+        if self.count == FILLED_AT_ONCE {
+            self.fill();
+        }
+    }
+
+    fn fill(&mut self) {
+        for (shard, waiting) in self.index.shards.iter_mut().zip(&mut self.waiting) {
+            let shard = shard.get_mut();
+            for (key, row) in waiting.drain(..) {
+                match row {
+                    Row::Live(slot) => put(shard, key, slot),
+                    Row::Gone { seq } => remove(shard, key, seq),
+                }
+            }
+        }
+        self.count = 0;
+    }
+
+    pub(crate) fn finish(mut self) -> Index {
+        self.fill();
+        self.index
     }
 }
 

@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
 use crate::id::{Key, KeyHasher, ScopedHasher};
-use crate::index::{Index, MAX_SEQ, Slot};
+use crate::index::{Filler, Index, MAX_SEQ, Slot};
 use crate::schema;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
@@ -455,7 +455,7 @@ fn load(connection: &Connection, hasher: &KeyHasher, now_ms: i64) -> Result<Load
         value.ok_or(ReadError::Content("its table meta lacks a counter"))
     };
     let (generation, floor) = (counter("generation")?, counter("floor")?);
-    let (index, mut tip, mut expired) = (Index::new(), None, 0);
+    let (mut index, mut tip, mut expired) = (Filler::new(), None, 0);
     let mut statement =
         transaction.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
     let mut rows = statement.query([])?;
@@ -471,7 +471,7 @@ fn load(connection: &Connection, hasher: &KeyHasher, now_ms: i64) -> Result<Load
         }
         tip = Some(Tip { seq, key, expires_at });
     }
-    Ok(Loaded { index, generation, floor, tip, expired })
+    Ok(Loaded { index: index.finish(), generation, floor, tip, expired })
 }
 
 /// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
@@ -495,7 +495,11 @@ impl<'a> RowKeys<'a> {
         let ValueRef::Text(scope) = row.get_ref(1)? else {
             return Err(ReadError::Content("a scope is not text"));
         };
-        if scope != self.scope.as_bytes() {
+        // Lengths first: memcmp of two empty slices takes 200 ns on processors where its masked load
+        // from a dangling pointer is a fault to suppress.
+        let same = scope.len() == self.scope.len()
+            && (scope.is_empty() || scope == self.scope.as_bytes());
+        if !same {
             let scope =
                 str::from_utf8(scope).map_err(|_| ReadError::Content("a scope is not UTF-8"))?;
             self.scoped = self.hasher.scoped(scope);
