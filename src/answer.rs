@@ -13,9 +13,26 @@ pub enum Verdict {
     New,
     /// Seen before, by whomever. Nothing was changed.
     Duplicate,
+    /// Claimed by a worker that has neither confirmed nor given it back. Nothing was changed.
+    InFlight,
 }
 
-/// What a store knows of an id that is seen.
+/// What has become of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Marked or confirmed, and not expired.
+    Seen,
+    /// Claimed, and the lease runs.
+    InFlight,
+    /// The last attempt failed; it may be claimed again.
+    Failed,
+    /// No longer in force and not purged yet: a mark past its expiry, or a claim that was released or
+    /// whose lease ran out.
+    Expired,
+}
+
+/// What a store knows of an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
@@ -23,13 +40,24 @@ pub struct Entry {
     pub scope: String,
     /// The id, byte for byte.
     pub id: Vec<u8>,
-    /// The earliest time it was marked with.
+    /// What has become of it.
+    pub state: State,
+    /// The earliest time it was marked with; of a claim, when it was claimed.
     pub first_seen: SystemTime,
-    /// The latest time it was marked with.
+    /// The latest time it was marked with or, in a sliding window, seen at: up to a sixteenth of the
+    /// TTL behind. Of a claim, when it was claimed.
     pub last_seen: SystemTime,
-    /// When it stops being seen; `None` is never.
+    /// When it stops being seen, or the claim's attempts are forgotten; `None` is never.
     pub expires_at: Option<SystemTime>,
-    /// How many duplicates were turned away by `check_and_mark`. Best effort: a crash loses what was
+    /// While it is in flight, when the lease ends; after a failure, when it may be claimed again.
+    pub lease_until: Option<SystemTime>,
+    /// How often it was claimed; 0 for one that was only marked.
+    pub attempts: u32,
+    /// Why the last failed attempt failed.
+    pub last_error: Option<String>,
+    /// What was stored when it was confirmed.
+    pub receipt: Option<Vec<u8>>,
+    /// How many duplicates were turned away by `check_and_mark` and `claim`. Best effort: a crash loses what was
     /// counted since the last flush, and counts of other processes show once they have flushed.
     pub suppressed: u64,
 }
@@ -40,6 +68,10 @@ pub struct Entry {
 pub struct Stats {
     /// How many ids are seen, in all scopes.
     pub seen: u64,
+    /// How many ids are claimed and in flight.
+    pub in_flight: u64,
+    /// How many ids failed in their last attempt and may be claimed again.
+    pub failed: u64,
     /// How many expired ids still take up memory, to be swept by the next purge.
     pub expired: u64,
     /// Memory of the index, in bytes.

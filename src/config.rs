@@ -42,6 +42,65 @@ impl Ttl {
     }
 }
 
+/// Whether sightings of a seen id keep it seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Window {
+    /// A mark lasts one TTL, however often the id comes back.
+    #[default]
+    Fixed,
+    /// A mark lasts one TTL after the last sighting by
+    /// [`check_and_mark`](crate::SeenStore::check_and_mark) or
+    /// [`claim`](crate::SeenStore::claim): an id that is still in the feed stays seen. To keep a
+    /// stream of sightings a stream of reads, the mark is extended to a sixteenth of the TTL more
+    /// than asked, and again only when that is used up.
+    Sliding {
+        /// The longest a mark may last after the id was first seen, however often it comes back;
+        /// `None` is for ever.
+        max_age: Option<Duration>,
+    },
+}
+
+impl Window {
+    /// A sliding window without a maximum age.
+    pub const SLIDING: Self = Self::Sliding { max_age: None };
+}
+
+/// A TTL in a window: what a mark made through a handle lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetime {
+    pub(crate) ttl: Ttl,
+    pub(crate) window: Window,
+}
+
+impl Lifetime {
+    /// When a mark made at `at_ms` of an id first seen at `first_ms` expires.
+    pub(crate) fn expires_at(self, at_ms: i64, first_ms: i64) -> Option<i64> {
+        match (self.window, self.ttl) {
+            (Window::Fixed, ttl) => ttl.expires_at(at_ms),
+            (Window::Sliding { max_age }, ttl) => {
+                let slack = match ttl {
+                    Ttl::After(duration) => Ttl::After(duration.saturating_add(duration / 16)),
+                    Ttl::Never => ttl,
+                };
+                let oldest = max_age.map_or(Ttl::Never, Ttl::After).expires_at(first_ms);
+                match (slack.expires_at(at_ms), oldest) {
+                    (Some(sliding), Some(oldest)) => Some(sliding.min(oldest)),
+                    (sliding, oldest) => sliding.or(oldest),
+                }
+            }
+        }
+    }
+
+    /// Whether a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum age
+    /// allows one.
+    pub(crate) fn wants_more(self, expires_at: Option<i64>, now_ms: i64) -> bool {
+        let Some(expires_at) = expires_at else { return false };
+        self.window != Window::Fixed
+            && self.ttl.expires_at(now_ms).is_none_or(|wanted| expires_at < wanted)
+    }
+}
+
 /// What a commit waits for before it is acknowledged.
 ///
 /// In either mode an acknowledged mark survives `kill -9` and the file is never corrupted. (They are
@@ -69,6 +128,9 @@ pub enum Synchronous {
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Config {
     pub(crate) ttl: Ttl,
+    pub(crate) window: Window,
+    pub(crate) retry_delay: Duration,
+    pub(crate) max_attempts: Option<u32>,
     pub(crate) synchronous: Synchronous,
     pub(crate) cache_size: i64,
     pub(crate) busy_timeout: Duration,
@@ -86,6 +148,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             ttl: Ttl::After(Duration::from_hours(7 * 24)),
+            window: Window::Fixed,
+            retry_delay: Duration::ZERO,
+            max_attempts: None,
             synchronous: Synchronous::Normal,
             cache_size: 10_000,
             busy_timeout: Duration::from_secs(30),
@@ -107,6 +172,30 @@ impl Config {
     #[must_use]
     pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = ttl.into();
+        self
+    }
+
+    /// Whether sightings keep an id seen. Default: [`Window::Fixed`]. `Sliding` costs one commit for
+    /// each sixteenth of the TTL in which an id comes back.
+    #[must_use]
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// How long an id whose claim [failed](crate::Lease::fail) cannot be claimed again. Default: zero.
+    #[must_use]
+    pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
+        self.retry_delay = retry_delay;
+        self
+    }
+
+    /// After how many attempts [`claim`](crate::SeenStore::claim) answers
+    /// [`GivenUp`](crate::Claim::GivenUp). Default: `None`, never. A released attempt and one whose
+    /// lease ran out count too.
+    #[must_use]
+    pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
+        self.max_attempts = max_attempts.into();
         self
     }
 
@@ -221,6 +310,9 @@ impl Config {
         if self.purge_thread && self.purge_interval.is_none() {
             return invalid("purge_thread needs a purge_interval");
         }
+        if self.max_attempts == Some(0) {
+            return invalid("max_attempts must be at least 1; use None for no limit");
+        }
         if self.exclusive && self.read_only {
             return invalid("a store cannot be both exclusive and read_only");
         }
@@ -232,6 +324,9 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("ttl", &self.ttl)
+            .field("window", &self.window)
+            .field("retry_delay", &self.retry_delay)
+            .field("max_attempts", &self.max_attempts)
             .field("synchronous", &self.synchronous)
             .field("cache_size", &self.cache_size)
             .field("busy_timeout", &self.busy_timeout)

@@ -11,6 +11,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The lease of a claim is zero, or a receipt is longer than 65,536 bytes.
+    InvalidClaim,
     /// The id is empty or longer than 65,536 bytes, or the scope is longer than that.
     InvalidId,
     /// A setting or an environment variable has a value that makes no sense.
@@ -47,6 +49,9 @@ pub enum ErrorKind {
     FileReplaced,
     /// The process forked after opening; the child must open a store of its own.
     Forked,
+    /// The claim is no longer this holder's: its lease ran out and somebody else took the id over, or
+    /// it was ended before. Nothing was changed.
+    LeaseLost,
     /// The store was closed.
     Closed,
 }

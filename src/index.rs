@@ -70,6 +70,11 @@ impl Packed {
         u64::from(self.key[0]) | u64::from(self.key[1]) << 32
     }
 
+    /// As much of the key as tells it from all others: what finds this slot again.
+    fn key(&self, shard: usize) -> Key {
+        Key { low: self.hash(), high: (shard as u64) << 56 | u64::from(self.key[2]) }
+    }
+
     fn slot(&self) -> Slot {
         let expires = u64::from(self.expires_low) | u64::from(self.expires_high) << 32;
         Slot { seq: self.seq(), expires_at: (expires != NEVER).then_some(expires.cast_signed()) }
@@ -151,15 +156,12 @@ impl Index {
         (live, expired)
     }
 
-    /// The rows of the live ids in one of the [`shard_count`](Self::shard_count) shards.
-    pub(crate) fn live_seqs(&self, shard: usize, now_ms: i64) -> Vec<i64> {
-        let shard = self.shards[shard].read();
-        shard
-            .iter()
-            .map(Packed::slot)
-            .filter(|slot| slot.is_live(now_ms))
-            .map(|slot| slot.seq)
-            .collect()
+    /// The live ids of one of the [`shard_count`](Self::shard_count) shards, with their rows. A key
+    /// stays in its shard for ever.
+    pub(crate) fn live_slots(&self, shard: usize, now_ms: i64) -> Vec<(Key, i64)> {
+        let slots = self.shards[shard].read();
+        let live = slots.iter().filter(|packed| packed.slot().is_live(now_ms));
+        live.map(|packed| (packed.key(shard), packed.seq())).collect()
     }
 
     pub(crate) fn shard_count(&self) -> usize {

@@ -17,6 +17,7 @@
 //!
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
+pub(crate) mod claims;
 mod purge;
 mod reports;
 mod transaction;
@@ -28,7 +29,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
-pub(crate) use self::transaction::Transaction;
+pub(crate) use self::transaction::{StoredRow, Transaction};
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,6 +86,8 @@ pub(crate) struct Journal {
     floor: i64,
     /// SQLite's `data_version` at the last look: unchanged means that nobody else has committed.
     data_version: Option<i64>,
+    /// Whether the table of claims has rows; `None` when it may have changed since it was asked.
+    has_claims: Option<bool>,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
     pid: u32,
@@ -141,6 +144,7 @@ impl Journal {
             generation: 0,
             floor: 0,
             data_version: None,
+            has_claims: None,
             pending: transaction::Pending::default(),
             pid: std::process::id(),
             rebuilds: 0,
@@ -192,7 +196,7 @@ impl Journal {
         run(self.open_connection()).map_err(|e| self.failure(doing, e))
     }
 
-    fn ensure_open(&mut self) -> Result<()> {
+    pub(crate) fn ensure_open(&mut self) -> Result<()> {
         if !self.is_ours() {
             return Err(Error::new(
                 ErrorKind::Forked,
@@ -237,6 +241,7 @@ impl Journal {
         if self.data_version == Some(version) {
             return Ok(());
         }
+        self.has_claims = None;
         loop {
             match self.read_tail(index)? {
                 Tail::Complete => break,
@@ -300,6 +305,7 @@ impl Journal {
         if self.data_version == Some(version) {
             return Ok(true);
         }
+        self.has_claims = None;
         let complete = matches!(self.read_tail(index)?, Tail::Complete);
         if complete {
             self.data_version = Some(version);
@@ -315,6 +321,7 @@ impl Journal {
     /// Ends an open transaction without a trace. Where not even that works, the connection is given
     /// up: SQLite undoes its transaction when it closes.
     fn rollback(&mut self) {
+        self.has_claims = None;
         let Some(connection) = &self.connection else { return };
         if connection.is_autocommit() {
             return; // SQLite has rolled back by itself, as it does when the disk is full.
@@ -379,6 +386,7 @@ impl Journal {
         index.replace_with(loaded.index);
         (self.generation, self.floor, self.tip) = (loaded.generation, loaded.floor, loaded.tip);
         self.data_version = Some(version);
+        self.has_claims = None;
         Ok(loaded.expired)
     }
 
@@ -497,8 +505,8 @@ impl<'a> RowKeys<'a> {
         };
         // Lengths first: memcmp of two empty slices takes 200 ns on processors where its masked load
         // from a dangling pointer is a fault to suppress.
-        let same = scope.len() == self.scope.len()
-            && (scope.is_empty() || scope == self.scope.as_bytes());
+        let same =
+            scope.len() == self.scope.len() && (scope.is_empty() || scope == self.scope.as_bytes());
         if !same {
             let scope =
                 str::from_utf8(scope).map_err(|_| ReadError::Content("a scope is not UTF-8"))?;

@@ -13,6 +13,7 @@ use crate::clock::duration_ms;
 use crate::config::Config;
 use crate::error::Result;
 use crate::journal::Found;
+use crate::journal::claims::Place;
 use crate::store::engine::{Engine, Writer};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
@@ -31,10 +32,12 @@ pub(crate) struct PurgeSchedule {
     pass: Option<Pass>,
 }
 
-/// A pass over the rows of the file (unless another process does that) and the slots of the index.
-#[derive(Clone, Copy)]
+/// A pass over the rows and claims of the file (unless another process does that) and the slots of
+/// the index.
+#[derive(Clone)]
 struct Pass {
     rows_after: Option<i64>,
+    claims_after: Option<Place>,
     next_shard: usize,
 }
 
@@ -84,6 +87,10 @@ impl Engine {
                 }
             };
         }
+        let mut place = Some(Place::default());
+        while let Some(after) = place {
+            place = self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
+        }
         self.index.sweep(self.clock.now_ms());
         self.flush_suppressed(usize::MAX)?;
         self.with_journal(|writer| {
@@ -123,7 +130,7 @@ impl Engine {
 
     fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
         let now_ms = self.clock.now_ms();
-        let Some(mut pass) = (match writer.purges.pass {
+        let Some(mut pass) = (match writer.purges.pass.take() {
             Some(pass) => Some(pass),
             None => self.begin_pass(writer)?,
         }) else {
@@ -143,13 +150,25 @@ impl Engine {
                 }
             }
         }
+        if let Some(after) = &pass.claims_after {
+            let next = self.try_write(writer, &mut |transaction| {
+                transaction.purge_claims(after, ROWS_A_COMMIT)
+            })?;
+            if let Some(next) = next {
+                pass.claims_after = next;
+            }
+        }
         let mut swept = 0;
         while pass.next_shard < self.index.shard_count() && swept < SLOTS_A_COMMIT {
             swept += self.index.sweep_shard(pass.next_shard, now_ms);
             pass.next_shard += 1;
         }
-        writer.purges.pass = Some(pass);
-        if pass.rows_after.is_none() && pass.next_shard == self.index.shard_count() {
+        if pass.rows_after.is_some()
+            || pass.claims_after.is_some()
+            || pass.next_shard < self.index.shard_count()
+        {
+            writer.purges.pass = Some(pass);
+        } else {
             writer.purges.purged(now_ms);
             let counts = self.suppressed.some(COUNTS_A_PASS);
             let written =
@@ -171,12 +190,16 @@ impl Engine {
         let last_ms = writer.journal.last_purge_ms()?;
         // One in the future was written under a clock that has been set back since.
         if last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms) {
-            return Ok(Some(Pass { rows_after: None, next_shard: 0 }));
+            return Ok(Some(Pass { rows_after: None, claims_after: None, next_shard: 0 }));
         }
         let begun = self.try_write(writer, &mut |transaction| {
             transaction.set_counter("last_purge_at", transaction.now_ms)
         })?;
-        Ok(begun.map(|()| Pass { rows_after: Some(0), next_shard: 0 }))
+        Ok(begun.map(|()| Pass {
+            rows_after: Some(0),
+            claims_after: Some(Place::default()),
+            next_shard: 0,
+        }))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The public verbs.
 //!
-//! Owns the handle: a scope and a TTL over a shared engine. What always holds: a verb validates its
+//! Owns the handle: a scope, a TTL and a window over a shared engine. What always holds: a verb validates its
 //! ids before anything is written, and decides under the write lock. Knows nothing of SQL.
 
 pub(crate) mod engine;
+mod entries;
 mod upkeep;
+
+pub use entries::{Entries, Filter};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +15,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use crate::answer::{Entry, Verdict};
-use crate::clock::{from_ms, to_ms};
-use crate::config::{Config, Ttl, read_environment};
+use crate::clock::to_ms;
+use crate::config::{Config, Lifetime, Ttl, Window, read_environment};
 use crate::error::Result;
 use crate::id::{Id, Scope};
+use crate::index::Slot;
+use crate::journal::claims::Confirmed;
 use crate::journal::{Begun, Transaction};
 use crate::maintenance::PurgeThread;
 use engine::Engine;
@@ -45,9 +50,9 @@ const IDS_A_COMMIT: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct SeenStore {
-    engine: Arc<Engine>,
-    scope: Scope,
-    ttl: Ttl,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) scope: Scope,
+    pub(crate) lifetime: Lifetime,
 }
 
 const _: () = {
@@ -141,8 +146,9 @@ impl SeenStore {
     }
 
     fn on(engine: Engine) -> Self {
-        let (scope, ttl) = (Scope::new("", &engine.hasher), engine.config.ttl);
-        Self { engine: Arc::new(engine), scope, ttl }
+        let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
+        let scope = Scope::new("", &engine.hasher);
+        Self { engine: Arc::new(engine), scope, lifetime }
     }
 
     /// A handle on the same store for the ids of another scope. Ids of different scopes have nothing
@@ -158,7 +164,15 @@ impl SeenStore {
     /// A handle on the same store whose marks last another time.
     #[must_use]
     pub fn ttl(&self, ttl: impl Into<Ttl>) -> Self {
-        Self { ttl: ttl.into(), ..self.clone() }
+        let lifetime = Lifetime { ttl: ttl.into(), ..self.lifetime };
+        Self { lifetime, ..self.clone() }
+    }
+
+    /// A handle on the same store with another [`Window`]: whether sightings keep an id seen.
+    #[must_use]
+    pub fn window(&self, window: Window) -> Self {
+        let lifetime = Lifetime { window, ..self.lifetime };
+        Self { lifetime, ..self.clone() }
     }
 
     /// Whether the id was marked and has not expired. **False on any error**, which is logged and
@@ -225,14 +239,40 @@ impl SeenStore {
     }
 
     fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
-        let expires_at = self.ttl.expires_at(seen_at_ms);
-        match transaction.live(id.key) {
-            None => transaction.append(id, seen_at_ms, expires_at),
-            Some(old) => {
-                let suppressed = self.engine.suppressed.pending(old.seq);
-                transaction.refresh(id, old, seen_at_ms, expires_at, suppressed)
-            }
+        if let Some(old) = transaction.live(id.key) {
+            return self.refresh(transaction, id, old, seen_at_ms);
         }
+        let expires_at = self.lifetime.expires_at(seen_at_ms, seen_at_ms);
+        let Some(claim) = transaction.claim(id)? else {
+            return transaction.append(id, seen_at_ms, expires_at);
+        };
+        // The holder's token stays with the mark, so that its confirm will succeed.
+        let confirmed = Confirmed {
+            token: claim.token,
+            attempts: claim.attempts,
+            last_error: claim.last_error.as_deref(),
+            receipt: None,
+        };
+        transaction.append_confirmed(id, seen_at_ms, seen_at_ms, expires_at, confirmed)
+    }
+
+    /// Takes note of a live id's being seen at `seen_at_ms`, within the window's maximum age.
+    fn refresh(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        old: Slot,
+        seen_at_ms: i64,
+    ) -> Result<()> {
+        let first_ms = match self.lifetime.window {
+            Window::Sliding { max_age: Some(_) } => {
+                transaction.row(old)?.map_or(seen_at_ms, |row| row.first_seen.min(seen_at_ms))
+            }
+            _ => seen_at_ms,
+        };
+        let expires_at = self.lifetime.expires_at(seen_at_ms, first_ms);
+        let suppressed = self.engine.suppressed.pending(old.seq);
+        transaction.refresh(id, old, seen_at_ms, expires_at, suppressed)
     }
 
     /// Marks the id unless it is seen: of any number of threads and processes that call this at once,
@@ -248,21 +288,69 @@ impl SeenStore {
     /// As [`mark_seen`](Self::mark_seen).
     pub fn check_and_mark(&self, id: impl AsRef<[u8]>) -> Result<Verdict> {
         let id = self.scope.id(id.as_ref())?;
-        // Deciding under the write lock includes a look, so a miss need not make one first.
-        if let Some(slot) = self.engine.recently_live(id.key)? {
-            self.engine.suppressed.add(slot.seq);
+        if self.is_duplicate(id)? {
             return Ok(Verdict::Duplicate);
         }
         self.engine.write(|transaction| self.check(transaction, id))
     }
 
+    /// Whether the index alone can turn the id away; then it is counted.
+    pub(crate) fn is_duplicate(&self, id: Id<'_>) -> Result<bool> {
+        // Deciding under the write lock includes a look, so a miss need not make one first.
+        let Some(slot) = self.engine.recently_live(id.key)? else { return Ok(false) };
+        if self.wants_extension(slot, self.engine.clock.now_ms()) {
+            return Ok(false);
+        }
+        self.engine.suppressed.add(slot.seq);
+        Ok(true)
+    }
+
     fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        if let Some(slot) = transaction.live(id.key) {
-            self.engine.suppressed.add(slot.seq);
+        if self.sighted(transaction, id)? {
             return Ok(Verdict::Duplicate);
         }
-        transaction.append(id, transaction.now_ms, self.ttl.expires_at(transaction.now_ms))?;
+        let now_ms = transaction.now_ms;
+        let expires_at = self.lifetime.expires_at(now_ms, now_ms);
+        match transaction.claim(id)? {
+            None => transaction.append(id, now_ms, expires_at)?,
+            Some(claim) if claim.is_in_flight(now_ms) => return Ok(Verdict::InFlight),
+            Some(claim) => {
+                // Without its token: whoever let the lease run out is not the one to handle the id.
+                let confirmed = Confirmed {
+                    attempts: claim.attempts,
+                    last_error: claim.last_error.as_deref(),
+                    ..Confirmed::default()
+                };
+                transaction.append_confirmed(id, now_ms, now_ms, expires_at, confirmed)?;
+            }
+        }
         Ok(Verdict::New)
+    }
+
+    /// Whether the id is live; then the sighting is counted, and extends its mark in a sliding window.
+    pub(crate) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
+        let Some(slot) = transaction.live(id.key) else { return Ok(false) };
+        self.engine.suppressed.add(slot.seq);
+        if self.wants_extension(slot, transaction.now_ms) {
+            self.refresh(transaction, id, slot, transaction.now_ms)?;
+            let kept = transaction.live(id.key);
+            if let (Some(kept), Window::Sliding { max_age: Some(age) }) =
+                (kept, self.lifetime.window)
+                && self.lifetime.wants_more(kept.expires_at, transaction.now_ms)
+            {
+                self.engine.capped.add(kept.seq, age);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a sighting of a live id is to be written down.
+    fn wants_extension(&self, slot: Slot, now_ms: i64) -> bool {
+        self.lifetime.wants_more(slot.expires_at, now_ms)
+            && match self.lifetime.window {
+                Window::Sliding { max_age: Some(age) } => !self.engine.capped.covers(slot.seq, age),
+                _ => true,
+            }
     }
 
     /// [`check_and_mark`](Self::check_and_mark) for many ids, with a verdict for each, in their order.
@@ -321,7 +409,9 @@ impl SeenStore {
         Ok(())
     }
 
-    /// Makes the id unseen; whether it was seen. Other processes notice within 100 ms.
+    /// Makes the id unseen and drops any claim on it; whether there was anything to forget. Other
+    /// processes notice within 100 ms; a worker that had claimed it gets
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost).
     ///
     /// # Errors
     ///
@@ -330,12 +420,12 @@ impl SeenStore {
         let id = self.scope.id(id.as_ref())?;
         self.engine.write(|transaction| match transaction.live(id.key) {
             Some(old) => transaction.forget(id, old).map(|()| true),
-            None => Ok(false),
+            None => Ok(transaction.claim(id)?.is_some() && transaction.delete_claim(id)?),
         })
     }
 
-    /// What is known of the id, if it is seen: when it was first and last marked, when it expires, how
-    /// often it was turned away.
+    /// What is known of the id, if it is seen or was claimed: since when, until when, how often it was
+    /// turned away, how often it was tried and what came of it, its receipt.
     ///
     /// # Errors
     ///
@@ -348,21 +438,13 @@ impl SeenStore {
                 return Ok(None);
             }
             let now_ms = self.engine.clock.now_ms();
-            let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms))
-            else {
-                return Ok(Some(None));
-            };
-            // Refreshed or forgotten by another process since the look: look again.
-            let Some(row) = writer.journal.row(slot.seq)? else { return Ok(None) };
-            let pending = self.engine.suppressed.pending(slot.seq);
-            Ok(Some(Some(Entry {
-                scope: id.scope.to_owned(),
-                id: id.bytes.to_vec(),
-                first_seen: from_ms(row.first_seen),
-                last_seen: from_ms(row.last_seen),
-                expires_at: row.expires_at.map(from_ms),
-                suppressed: row.suppressed.cast_unsigned().saturating_add(pending.into()),
-            })))
+            if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
+                // No row: refreshed or forgotten by another process since the look. Look again.
+                let row = writer.journal.row(slot.seq)?;
+                return Ok(row.map(|row| Some(self.engine.entry(slot.seq, row, now_ms))));
+            }
+            let claim = writer.journal.claim(id, now_ms)?;
+            Ok(Some(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms))))
         })
     }
 }
@@ -372,7 +454,8 @@ impl std::fmt::Debug for SeenStore {
         f.debug_struct("SeenStore")
             .field("file", &self.engine.name)
             .field("scope", &self.scope.name())
-            .field("ttl", &self.ttl)
+            .field("ttl", &self.lifetime.ttl)
+            .field("window", &self.lifetime.window)
             .finish_non_exhaustive()
     }
 }

@@ -1,10 +1,12 @@
-//! How often each id was turned away as a duplicate since the counts were last written down.
+//! What memory keeps of ids that come back: how often each was turned away as a duplicate since the
+//! counts were last written down, and which marks cannot be extended any more.
 //!
 //! Owns counts in memory, by the `seq` of the id's row. They are best effort: a crash loses what was
 //! gathered since the last flush, and beyond [`ROOM`] ids further ones go uncounted until then, so
 //! that a stream of duplicates stays a stream of reads in bounded memory.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -68,9 +70,53 @@ impl Suppressed {
     }
 }
 
+/// Marks that are known to be at their maximum age, so that their sightings need not be written down.
+///
+/// A cache: what it forgets costs a transaction that finds it out again.
+pub(crate) struct Capped {
+    shards: Box<[Mutex<HashMap<i64, Duration>>]>,
+}
+
+impl Capped {
+    pub(crate) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, seq: i64) -> &Mutex<HashMap<i64, Duration>> {
+        &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
+    }
+
+    /// The row `seq` cannot be extended within `max_age`.
+    pub(crate) fn add(&self, seq: i64, max_age: Duration) {
+        let mut known = self.shard(seq).lock();
+        if known.len() == ROOM / SHARDS {
+            known.clear();
+        }
+        known.insert(seq, max_age);
+    }
+
+    /// Whether the row `seq` is known not to be extensible within `max_age`.
+    pub(crate) fn covers(&self, seq: i64, max_age: Duration) -> bool {
+        self.shard(seq).lock().get(&seq).is_some_and(|known| max_age <= *known)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cap_covers_shorter_ages_and_forgets_rather_than_grows() {
+        let capped = Capped::new();
+        let hour = Duration::from_hours(1);
+        capped.add(7, hour);
+        assert!(capped.covers(7, hour) && capped.covers(7, hour / 2));
+        assert!(!capped.covers(7, hour * 2) && !capped.covers(8, hour));
+        for seq in 0..2 * i64::try_from(ROOM).unwrap() {
+            capped.add(seq, hour);
+        }
+        assert!(capped.shards.iter().all(|shard| shard.lock().len() <= ROOM / SHARDS));
+    }
 
     #[test]
     fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {

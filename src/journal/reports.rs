@@ -93,7 +93,7 @@ impl Journal {
         self.in_step(|connection| {
             let mut exists = connection.prepare_cached("SELECT 1 FROM seen WHERE seq = ?1")?;
             let mut problems = Vec::new();
-            for seq in index.live_seqs(shard, now_ms) {
+            for (_, seq) in index.live_slots(shard, now_ms) {
                 if !exists.exists([seq])? && problems.len() < MOST_PROBLEMS {
                     problems.push(format!("the index knows row {seq}, which the table lacks"));
                 }

@@ -9,13 +9,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::claims::{ClaimRow, Confirmed};
 use super::{APPEND, Journal, Tip, id_bytes, run};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{Id, Key};
+use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
 use crate::schema::IdValue;
+use crate::token::Token;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
 pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
@@ -53,14 +55,22 @@ pub(crate) struct Transaction<'j> {
     pub(super) tip: Option<Tip>,
     /// `generation` and `floor` as this transaction leaves them.
     pub(super) counters: (i64, i64),
+    /// What is in the file if and only if this transaction was committed.
+    proof: Option<Proof>,
     open: bool,
+}
+
+/// The last thing that a transaction wrote. A commit is whole or absent, so it speaks for all.
+enum Proof {
+    Row(Tip),
+    Claim { scope: String, id: Vec<u8>, claim: ClaimRow },
 }
 
 impl<'j> Transaction<'j> {
     pub(super) fn new(journal: &'j mut Journal, index: &'j Index, now_ms: i64) -> Self {
         let pending = mem::take(&mut journal.pending);
         let (tip, counters) = (journal.tip, (journal.generation, journal.floor));
-        Self { journal, index, now_ms, pending, tip, counters, open: true }
+        Self { journal, index, now_ms, pending, tip, counters, proof: None, open: true }
     }
 
     pub(super) fn with<T>(
@@ -98,6 +108,64 @@ impl<'j> Transaction<'j> {
         let stale = self.newest(id.key);
         self.append_row(id, seen_at_ms, expires_at)?;
         stale.map_or(Ok(()), |stale| self.delete(stale.seq))
+    }
+
+    /// The same for a mark that ends a claim, with what the claim leaves behind.
+    pub(crate) fn append_confirmed(
+        &mut self,
+        id: Id<'_>,
+        first_seen_ms: i64,
+        seen_at_ms: i64,
+        expires_at: Option<i64>,
+        confirmed: Confirmed<'_>,
+    ) -> Result<()> {
+        self.delete_claim(id)?;
+        let stale = self.newest(id.key);
+        let seq = self.next_seq()?;
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at, \
+                                       token, attempts, last_error, receipt) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                )?
+                .execute((
+                    seq,
+                    id.scope,
+                    IdValue(id.bytes),
+                    first_seen_ms,
+                    seen_at_ms,
+                    expires_at,
+                    confirmed.token.map(Token::bytes),
+                    confirmed.attempts,
+                    confirmed.last_error,
+                    confirmed.receipt,
+                ))
+        })?;
+        self.appended(id.key, seq, expires_at);
+        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
+    }
+
+    /// What the mark of a live id holds besides its name.
+    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<StoredRow>> {
+        self.journal.row(slot.seq)
+    }
+
+    /// Appends a newer row of a live id that holds a receipt too.
+    pub(crate) fn add_receipt(&mut self, id: Id<'_>, old: Slot, receipt: &[u8]) -> Result<()> {
+        let seq = self.next_seq()?;
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO seen \
+                     SELECT ?2, scope, id, first_seen, last_seen, expires_at, suppressed, token, \
+                            attempts, last_error, ?3 \
+                     FROM seen WHERE seq = ?1",
+                )?
+                .execute((old.seq, seq, receipt))
+        })?;
+        self.appended(id.key, seq, old.expires_at);
+        self.delete(old.seq)
     }
 
     fn append_row(&mut self, id: Id<'_>, seen_at_ms: i64, expires_at: Option<i64>) -> Result<()> {
@@ -164,12 +232,22 @@ impl<'j> Transaction<'j> {
     }
 
     fn appended(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
-        self.tip = Some(Tip { seq, key, expires_at });
+        let tip = Tip { seq, key, expires_at };
+        (self.tip, self.proof) = (Some(tip), Some(Proof::Row(tip)));
         let change = match expires_at {
             Some(0) => Change::Remove { seq },
             _ => Change::Put(Slot { seq, expires_at }),
         };
         self.pending.insert(key, change);
+    }
+
+    pub(super) fn claims_changed(&mut self) {
+        self.journal.has_claims = None;
+    }
+
+    pub(super) fn proof_is_claim(&mut self, id: Id<'_>, claim: &ClaimRow) {
+        let (scope, id) = (id.scope.to_owned(), id.bytes.to_vec());
+        self.proof = Some(Proof::Claim { scope, id, claim: claim.clone() });
     }
 
     pub(super) fn delete(&mut self, seq: i64) -> Result<()> {
@@ -245,27 +323,21 @@ impl<'j> Transaction<'j> {
     /// whatever is there.
     fn settles_as_committed(&mut self, error: &Error) -> Result<bool> {
         log::warn!("{}: {error}; opening it again to see", self.journal.name());
-        let Some(last) =
-            self.tip.filter(|tip| self.journal.tip.is_none_or(|old| old.seq < tip.seq))
-        else {
-            return Ok(false); // Nothing was appended: doing it again does no harm.
+        let Some(proof) = self.proof.take() else {
+            return Ok(false); // Only deletions: doing them again does no harm.
         };
         // SQLite drops an unfinished commit when the connection closes.
         self.journal.connection = None;
         self.journal.ensure_open()?;
         self.journal.look_now(self.index, self.now_ms)?;
-        // A commit is whole or absent, so its last row speaks for all of it. Somebody else's row of
-        // the same number has another key, or another expiry.
-        let hasher = self.journal.hasher.clone();
-        self.journal.with("read", |connection| {
-            let mut statement =
-                connection.prepare("SELECT scope, id, expires_at FROM seen WHERE seq = ?1")?;
-            let mut rows = statement.query([last.seq])?;
-            let Some(row) = rows.next()? else { return Ok(false) };
-            let scoped = hasher.scoped(&row.get::<_, String>(0)?);
-            let same_key = id_bytes(row.get_ref(1)?).is_ok_and(|id| scoped.key(id) == last.key);
-            Ok(same_key && row.get::<_, Option<i64>>(2)? == last.expires_at)
-        })
+        match proof {
+            Proof::Row(last) => self.journal.holds_row(last),
+            Proof::Claim { scope, id, claim } => {
+                let scope = Scope::new(&scope, &self.journal.hasher);
+                let found = self.journal.claim(scope.id(&id)?, self.now_ms)?;
+                Ok(found.as_ref() == Some(&claim))
+            }
+        }
     }
 }
 
@@ -280,33 +352,90 @@ impl Drop for Transaction<'_> {
 }
 
 impl Journal {
+    /// Whether the file holds this very row. Somebody else's row of the same number has another key, or
+    /// another expiry.
+    fn holds_row(&mut self, tip: Tip) -> Result<bool> {
+        let hasher = self.hasher.clone();
+        self.with("read", |connection| {
+            let mut statement =
+                connection.prepare("SELECT scope, id, expires_at FROM seen WHERE seq = ?1")?;
+            let mut rows = statement.query([tip.seq])?;
+            let Some(row) = rows.next()? else { return Ok(false) };
+            let scoped = hasher.scoped(&row.get::<_, String>(0)?);
+            let same_key = id_bytes(row.get_ref(1)?).is_ok_and(|id| scoped.key(id) == tip.key);
+            Ok(same_key && row.get::<_, Option<i64>>(2)? == tip.expires_at)
+        })
+    }
+
     /// Reads the row of a live id. `None` when the row is gone, because the id was refreshed or
     /// forgotten by somebody else since the index was asked.
     pub(crate) fn row(&mut self, seq: i64) -> Result<Option<StoredRow>> {
-        use rusqlite::OptionalExtension;
         self.ensure_open()?;
         self.with("read", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT first_seen, last_seen, expires_at, suppressed FROM seen WHERE seq = ?1",
+                    "SELECT scope, id, first_seen, last_seen, expires_at, suppressed, token, \
+                            attempts, last_error, receipt FROM seen WHERE seq = ?1",
                 )?
-                .query_row([seq], |row| {
-                    Ok(StoredRow {
-                        first_seen: row.get(0)?,
-                        last_seen: row.get(1)?,
-                        expires_at: row.get(2)?,
-                        suppressed: row.get(3)?,
-                    })
-                })
+                .query_row([seq], StoredRow::read)
                 .optional()
+        })
+    }
+
+    /// The marks among the next `limit` rows after `after` that have expired, and where to go on.
+    pub(crate) fn expired_after(
+        &mut self,
+        after: i64,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<(Vec<(i64, StoredRow)>, Option<i64>)> {
+        self.ensure_open()?;
+        self.with("read", |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, \
+                        last_error, receipt, seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut rows = statement.query((after, limit))?;
+            let (mut expired, mut last, mut count) = (Vec::new(), after, 0);
+            while let Some(row) = rows.next()? {
+                (last, count) = (row.get(10)?, count + 1);
+                if row.get::<_, Option<i64>>(4)?.is_some_and(|at| (1..=now_ms).contains(&at)) {
+                    expired.push((last, StoredRow::read(row)?));
+                }
+            }
+            Ok((expired, (count == limit).then_some(last)))
         })
     }
 }
 
-/// What the table holds of an id besides its name.
+/// A row of the table.
 pub(crate) struct StoredRow {
+    pub(crate) scope: String,
+    pub(crate) id: Vec<u8>,
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
     pub(crate) suppressed: i64,
+    pub(crate) token: Option<Token>,
+    pub(crate) attempts: u32,
+    pub(crate) last_error: Option<String>,
+    pub(crate) receipt: Option<Vec<u8>>,
+}
+
+impl StoredRow {
+    /// From the columns `scope` to `receipt` of the table, without `seq`.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            scope: row.get(0)?,
+            id: row.get_ref(1)?.as_bytes()?.to_vec(),
+            first_seen: row.get(2)?,
+            last_seen: row.get(3)?,
+            expires_at: row.get(4)?,
+            suppressed: row.get(5)?,
+            token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
+            attempts: row.get::<_, Option<u32>>(7)?.unwrap_or(0),
+            last_error: row.get(8)?,
+            receipt: row.get(9)?,
+        })
+    }
 }

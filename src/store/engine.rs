@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::clock::{SteadyClock, Stopwatch};
+use crate::answer::{Entry, State};
+use crate::clock::{SteadyClock, Stopwatch, from_ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::id::{Key, KeyHasher};
 use crate::index::{Index, Slot};
-use crate::journal::{Begun, Journal, Transaction};
+use crate::journal::{Begun, Journal, StoredRow, Transaction};
 use crate::maintenance::{PurgeSchedule, PurgeThread};
 use crate::patience::Patience;
-use crate::suppressed::Suppressed;
+use crate::suppressed::{Capped, Suppressed};
+use crate::token::Tokens;
 
 /// How old a look may be for a hit to be answered without another.
 const LOOK_EVERY_MS: u64 = 100;
@@ -37,6 +39,9 @@ pub(crate) struct Writer {
 pub(crate) struct Engine {
     pub(crate) index: Index,
     pub(crate) suppressed: Suppressed,
+    /// Marks that a sliding window's maximum age keeps from being extended.
+    pub(crate) capped: Capped,
+    pub(crate) tokens: Tokens,
     pub(crate) clock: SteadyClock,
     pub(crate) config: Config,
     pub(crate) hasher: KeyHasher,
@@ -86,6 +91,8 @@ impl Engine {
         Self {
             index,
             suppressed: Suppressed::new(),
+            capped: Capped::new(),
+            tokens: Tokens::new(),
             name: journal.name(),
             private: journal.is_private(),
             writer: Mutex::new(Some(Writer {
@@ -246,6 +253,25 @@ impl Engine {
         let answer = decide(&mut transaction)?;
         transaction.commit()?;
         Ok(Some(answer))
+    }
+
+    /// A row of the table as callers see it.
+    pub(crate) fn entry(&self, seq: i64, row: StoredRow, now_ms: i64) -> Entry {
+        let suppressed = row.suppressed.cast_unsigned();
+        let expired = row.expires_at.is_some_and(|expires_at| expires_at <= now_ms);
+        Entry {
+            scope: row.scope,
+            id: row.id,
+            state: if expired { State::Expired } else { State::Seen },
+            first_seen: from_ms(row.first_seen),
+            last_seen: from_ms(row.last_seen),
+            expires_at: row.expires_at.map(from_ms),
+            lease_until: None,
+            attempts: row.attempts,
+            last_error: row.last_error,
+            receipt: row.receipt,
+            suppressed: suppressed.saturating_add(self.suppressed.pending(seq).into()),
+        }
     }
 
     /// Writes the counts of suppressed duplicates down, up to `limit` of them.

@@ -49,16 +49,19 @@ impl SeenStore {
     pub fn stats(&self) -> Result<Stats> {
         let engine = &self.engine;
         engine.check_open()?;
-        let (last_purge_ms, rebuilds, path) = engine.with_journal(|writer| {
+        let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
             if engine.look(writer)? == Begun::Busy {
                 return Ok(None);
             }
             let journal = &mut writer.journal;
-            Ok(Some((journal.last_purge_ms()?, journal.rebuilds(), journal.path())))
+            let claims = journal.count_claims(engine.clock.now_ms())?;
+            Ok(Some((journal.last_purge_ms()?, journal.rebuilds(), journal.path(), claims)))
         })?;
         let (seen, expired) = engine.index.count(engine.clock.now_ms());
         Ok(Stats {
             seen,
+            in_flight: claims.in_flight,
+            failed: claims.failed,
             expired,
             memory_bytes: engine.index.memory_bytes(),
             file_bytes: path.as_deref().map_or(0, file::bytes),

@@ -1,0 +1,241 @@
+//! Listing what a store holds, a page at a time.
+//!
+//! Owns the filter and the place that a listing has come to. What always holds: the mutex is free
+//! between pages, and no statement or snapshot is kept open. An entry that exists throughout is
+//! returned exactly once, whatever is written meanwhile: claims are walked in the order of their primary
+//! key and remembered; marks are walked by the shards of the index, which an id never leaves, and looked
+//! up again by key when their row has moved.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use super::SeenStore;
+use super::engine::Writer;
+use crate::answer::{Entry, State};
+use crate::clock::{duration_ms, from_ms};
+use crate::error::Result;
+use crate::id::{Key, Scope};
+use crate::journal::Begun;
+use crate::journal::claims::Place;
+
+/// How many rows are read while the mutex is held.
+const PAGE: usize = 500;
+
+/// Which entries to list. The default lists all.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Filter {
+    scope: Option<String>,
+    state: Option<State>,
+    prefix: Vec<u8>,
+    older_than: Option<Duration>,
+    newer_than: Option<Duration>,
+}
+
+impl Filter {
+    /// Only this scope's. Without it, all scopes', whatever handle is asked.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Only those in this state. Without it, all states but [`State::Expired`] marks, which cost a
+    /// walk over the whole file.
+    pub fn state(mut self, state: State) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Only ids that begin with these bytes.
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        prefix.as_ref().clone_into(&mut self.prefix);
+        self
+    }
+
+    /// Only those last seen longer ago than this.
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
+    /// Only those last seen at most this long ago.
+    pub fn newer_than(mut self, age: Duration) -> Self {
+        self.newer_than = Some(age);
+        self
+    }
+
+    fn admits(&self, entry: &Entry, now_ms: i64) -> bool {
+        let since = |age: Duration| from_ms(now_ms.saturating_sub(duration_ms(age)));
+        self.scope.as_ref().is_none_or(|scope| *scope == entry.scope)
+            && self.state.is_none_or(|state| state == entry.state)
+            && entry.id.starts_with(&self.prefix)
+            && self.older_than.is_none_or(|age| entry.last_seen < since(age))
+            && self.newer_than.is_none_or(|age| entry.last_seen >= since(age))
+    }
+}
+
+/// The entries of a store, in no particular order. Ends after the first error.
+pub struct Entries {
+    store: SeenStore,
+    filter: Filter,
+    stage: Stage,
+    /// The claims that were returned: one that is confirmed meanwhile must not come again as a mark.
+    claims: HashSet<Key>,
+    page: VecDeque<Entry>,
+}
+
+/// What is walked at present.
+enum Stage {
+    Claims { after: Place },
+    Marks { shard: usize, waiting: Vec<(Key, i64)> },
+    Expired { after: i64, returned: HashSet<Key> },
+    Done,
+}
+
+impl SeenStore {
+    /// Lists what the store holds: marks and claims of all scopes, as far as the filter admits them.
+    ///
+    /// Reads 500 rows at a time and lets other callers go in between. An entry that exists throughout
+    /// is returned exactly once. Costs a few microseconds an entry of the store, and memory for a 256th
+    /// of its marks and for its claims.
+    ///
+    /// ```
+    /// use seen_store::{Filter, SeenStore, State};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = SeenStore::in_memory()?;
+    /// for entry in store.entries(Filter::default().state(State::Failed)) {
+    ///     let entry = entry?;
+    ///     println!("{:?} failed {} times", String::from_utf8_lossy(&entry.id), entry.attempts);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn entries(&self, filter: Filter) -> Entries {
+        Entries {
+            store: self.clone(),
+            filter,
+            stage: Stage::Claims { after: Place::default() },
+            claims: HashSet::new(),
+            page: VecDeque::new(),
+        }
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.page.pop_front() {
+                return Some(Ok(entry));
+            }
+            if matches!(self.stage, Stage::Done) {
+                return None;
+            }
+            if let Err(e) = self.turn_page() {
+                self.stage = Stage::Done;
+                return Some(Err(e));
+            }
+        }
+    }
+}
+
+impl Entries {
+    fn turn_page(&mut self) -> Result<()> {
+        let store = self.store.clone();
+        store.engine.check_open()?;
+        store.engine.with_journal(|writer| {
+            if store.engine.look(writer)? == Begun::Busy {
+                return Ok(None);
+            }
+            let now_ms = store.engine.clock.now_ms();
+            match &self.stage {
+                Stage::Claims { .. } => self.claims_page(writer, now_ms)?,
+                Stage::Marks { .. } => self.marks_page(writer, now_ms)?,
+                Stage::Expired { .. } => self.expired_page(writer, now_ms)?,
+                Stage::Done => {}
+            }
+            Ok(Some(()))
+        })?;
+        store.engine.let_others_go();
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Entry, now_ms: i64) {
+        if self.filter.admits(&entry, now_ms) {
+            self.page.push_back(entry);
+        }
+    }
+
+    fn key(&self, scope: &str, id: &[u8]) -> Result<Key> {
+        Ok(Scope::new(scope, &self.store.engine.hasher).id(id)?.key)
+    }
+
+    fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
+        let Stage::Claims { after } = &self.stage else { return Ok(()) };
+        let rows = writer.journal.claims_after(after, PAGE as i64)?;
+        self.stage = match rows.last() {
+            Some((place, _)) => Stage::Claims { after: place.clone() },
+            None => Stage::Marks { shard: 0, waiting: Vec::new() },
+        };
+        for (place, claim) in rows {
+            if !claim.is_expired(now_ms) {
+                self.claims.insert(self.key(&place.scope, &place.id)?);
+                self.take(claim.entry(&place.scope, &place.id, now_ms), now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
+        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(()) };
+        let index = &self.store.engine.index;
+        while waiting.is_empty() {
+            if *shard == index.shard_count() {
+                self.stage = if self.filter.state == Some(State::Expired) {
+                    Stage::Expired { after: 0, returned: HashSet::new() }
+                } else {
+                    Stage::Done
+                };
+                return Ok(());
+            }
+            // In the table's order, from the back, where a Vec gives its entries up.
+            *waiting = index.live_slots(*shard, now_ms);
+            waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
+            *shard += 1;
+        }
+        let keys: Vec<Key> =
+            waiting.drain(waiting.len().saturating_sub(PAGE)..).rev().map(|(key, _)| key).collect();
+        for key in keys {
+            // By key: the row may have moved since the shard was listed.
+            let engine = self.store.engine.clone();
+            if let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms))
+                && !self.claims.contains(&key)
+                && let Some(row) = writer.journal.row(slot.seq)?
+            {
+                self.take(engine.entry(slot.seq, row, now_ms), now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks that have expired are in the table only.
+    fn expired_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
+        let Stage::Expired { after, returned } = &mut self.stage else { return Ok(()) };
+        let engine = self.store.engine.clone();
+        let (rows, next) = writer.journal.expired_after(*after, PAGE as i64, now_ms)?;
+        let mut fresh = Vec::new();
+        for (seq, row) in rows {
+            let key = Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key;
+            let lives = engine.index.get(key).is_some_and(|slot| slot.is_live(now_ms));
+            if !lives && returned.insert(key) {
+                fresh.push(engine.entry(seq, row, now_ms));
+            }
+        }
+        match next {
+            Some(next) => *after = next,
+            None => self.stage = Stage::Done,
+        }
+        fresh.into_iter().for_each(|entry| self.take(entry, now_ms));
+        Ok(())
+    }
+}
