@@ -29,7 +29,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
-pub(crate) use self::transaction::{StoredRow, Transaction};
+pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};

@@ -185,6 +185,7 @@ impl fmt::Debug for Lease {
 }
 
 /// What was decided under the write lock, before it is known to be committed.
+#[derive(Clone, Copy)]
 enum Decision {
     Granted { token: Token, attempt: u32, until_ms: i64 },
     InFlight { until_ms: i64 },

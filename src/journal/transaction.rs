@@ -388,7 +388,7 @@ impl Journal {
         after: i64,
         limit: i64,
         now_ms: i64,
-    ) -> Result<(Vec<(i64, StoredRow)>, Option<i64>)> {
+    ) -> Result<ExpiredRows> {
         self.ensure_open()?;
         self.with("read", |connection| {
             let mut statement = connection.prepare_cached(
@@ -403,9 +403,16 @@ impl Journal {
                     expired.push((last, StoredRow::read(row)?));
                 }
             }
-            Ok((expired, (count == limit).then_some(last)))
+            Ok(ExpiredRows { rows: expired, next: (count == limit).then_some(last) })
         })
     }
+}
+
+/// Some of the rows that have expired, by `seq`.
+pub(crate) struct ExpiredRows {
+    pub(crate) rows: Vec<(i64, StoredRow)>,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<i64>,
 }
 
 /// A row of the table.

@@ -15,11 +15,11 @@ use crate::answer::{Entry, State};
 use crate::clock::{duration_ms, from_ms};
 use crate::error::Result;
 use crate::id::{Key, Scope};
-use crate::journal::Begun;
 use crate::journal::claims::Place;
+use crate::journal::{Begun, ExpiredRows};
 
 /// How many rows are read while the mutex is held.
-const PAGE: usize = 500;
+const PAGE: u16 = 500;
 
 /// Which entries to list. The default lists all.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +172,7 @@ impl Entries {
 
     fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
         let Stage::Claims { after } = &self.stage else { return Ok(()) };
-        let rows = writer.journal.claims_after(after, PAGE as i64)?;
+        let rows = writer.journal.claims_after(after, PAGE.into())?;
         self.stage = match rows.last() {
             Some((place, _)) => Stage::Claims { after: place.clone() },
             None => Stage::Marks { shard: 0, waiting: Vec::new() },
@@ -203,8 +203,11 @@ impl Entries {
             waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
             *shard += 1;
         }
-        let keys: Vec<Key> =
-            waiting.drain(waiting.len().saturating_sub(PAGE)..).rev().map(|(key, _)| key).collect();
+        let keys: Vec<Key> = waiting
+            .drain(waiting.len().saturating_sub(PAGE.into())..)
+            .rev()
+            .map(|(key, _)| key)
+            .collect();
         for key in keys {
             // By key: the row may have moved since the shard was listed.
             let engine = self.store.engine.clone();
@@ -222,7 +225,8 @@ impl Entries {
     fn expired_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
         let Stage::Expired { after, returned } = &mut self.stage else { return Ok(()) };
         let engine = self.store.engine.clone();
-        let (rows, next) = writer.journal.expired_after(*after, PAGE as i64, now_ms)?;
+        let ExpiredRows { rows, next } =
+            writer.journal.expired_after(*after, PAGE.into(), now_ms)?;
         let mut fresh = Vec::new();
         for (seq, row) in rows {
             let key = Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key;
@@ -235,7 +239,9 @@ impl Entries {
             Some(next) => *after = next,
             None => self.stage = Stage::Done,
         }
-        fresh.into_iter().for_each(|entry| self.take(entry, now_ms));
+        for entry in fresh {
+            self.take(entry, now_ms);
+        }
         Ok(())
     }
 }
