@@ -421,7 +421,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(path, PathBuf::from("/x/seen.db"));
-        assert_eq!(config.ttl, Ttl::After(Duration::from_secs(3 * 86_400)));
+        assert_eq!(config.ttl, Ttl::After(Duration::from_hours(72)));
         assert_eq!(config.synchronous, Synchronous::Full);
         assert_eq!(config.cache_size, -2000);
     }

@@ -1,0 +1,26 @@
+# The one place that knows how things are run; .ci/run calls nothing else.
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench
+
+help: ## Lists these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Runs the example alert bot on a sample feed, twice: alerts once
+	$(CARGO) build --example alert_bot
+	@CARGO='$(CARGO)' scripts/demo
+
+test: ## Everything that checks the behaviour: needs Rust and a C compiler
+	$(CARGO) test --all-features
+
+check: ## Formatting, lints, documentation, layers
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
+	scripts/check-layers
+	scripts/check-layers --prove
+
+bench: ## What the verbs cost, in time, memory and disk
+	$(CARGO) bench --bench store

@@ -1,0 +1,163 @@
+//! `--key`: the id of a line that is a JSON object.
+//!
+//! Owns which value a field names and how a value becomes text. Knows nothing of batches or stores.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use crate::fingerprint::fingerprint;
+
+/// The fields that the id is made of, at least one.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    fields: Vec<String>,
+}
+
+/// Why a line has no id.
+#[derive(Debug)]
+pub(crate) enum NoKey {
+    NotJson(serde_json::Error),
+    NotAnObject,
+    Lacking { field: String, found: &'static str },
+}
+
+impl FromStr for Key {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fields: Vec<String> = text.split(',').map(str::to_owned).collect();
+        if fields.iter().any(String::is_empty) {
+            return Err("a field's name is empty; write FIELD or FIELD,FIELD".into());
+        }
+        Ok(Self { fields })
+    }
+}
+
+impl Key {
+    /// The value of the one field, or the fingerprint of several.
+    pub(crate) fn id(&self, line: &[u8]) -> Result<Vec<u8>, NoKey> {
+        let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
+        let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
+        let texts =
+            self.fields.iter().map(|field| text(&object, field)).collect::<Result<Vec<_>, _>>()?;
+        match <[String; 1]>::try_from(texts) {
+            Ok([text]) => Ok(text.into_bytes()),
+            Err(texts) => {
+                let parts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+                Ok(fingerprint(&parts))
+            }
+        }
+    }
+}
+
+/// A field's value as text. Compact JSON has the names of an object in sorted order here, so that
+/// objects which differ only in their order are equal.
+fn text(object: &Map<String, Value>, field: &str) -> Result<String, NoKey> {
+    let lacking = |found| Err(NoKey::Lacking { field: field.to_owned(), found });
+    match find(object, field) {
+        None => lacking("is missing"),
+        Some(Value::Null) => lacking("is null"),
+        Some(Value::String(text)) if text.is_empty() => lacking("is empty"),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(value) => Ok(value.to_string()),
+    }
+}
+
+/// The value at a dotted path. A name at the top that has these very dots goes first.
+fn find<'a>(object: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
+    if let Some(value) = object.get(field) {
+        return Some(value);
+    }
+    let (first, rest) = field.split_once('.')?;
+    rest.split('.').try_fold(object.get(first)?, |value, step| match value {
+        Value::Object(object) => object.get(step),
+        Value::Array(array) => array.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson(e) => {
+                // The parser counts lines within the text it was given, which is one line.
+                let text = e.to_string();
+                let cause = text.split(" at line ").next().unwrap_or_default();
+                write!(f, "not JSON: {cause} at column {}", e.column())
+            }
+            Self::NotAnObject => write!(f, "not a JSON object"),
+            Self::Lacking { field, found } => write!(f, "the key {field:?} {found}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(key: &str, line: &str) -> String {
+        match key.parse::<Key>().unwrap().id(line.as_bytes()) {
+            Ok(id) => String::from_utf8(id).unwrap(),
+            Err(why) => format!("no key: {why}"),
+        }
+    }
+
+    #[test]
+    fn the_id_of_one_field_is_its_value_as_text() {
+        for (value, expected) in [
+            (r#""a\u00e9\n""#, "aé\n"),
+            ("17", "17"),
+            ("-0", "-0"),
+            ("1.50", "1.50"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            ("true", "true"),
+            (r"[ 1, 2.0 ]", "[1,2.0]"),
+            (r#"{ "b": 1, "a": "x" }"#, r#"{"a":"x","b":1}"#),
+        ] {
+            assert_eq!(id("k", &format!(r#"{{"k": {value}}}"#)), expected);
+        }
+    }
+
+    #[test]
+    fn a_dotted_path_leads_into_objects_and_arrays() {
+        let line = r#"{"a": {"b": [{"c": "deep"}, "second"], "": "empty"}}"#;
+        assert_eq!(id("a.b.0.c", line), "deep");
+        assert_eq!(id("a.b.1", line), "second");
+        assert_eq!(id("a.", line), "empty");
+        for astray in ["a.b.2", "a.b.x", "a.b.-1", "a.b.0.c.d", "b", "a.x"] {
+            assert_eq!(id(astray, line), format!("no key: the key {astray:?} is missing"));
+        }
+    }
+
+    #[test]
+    fn a_name_at_the_top_with_these_very_dots_goes_first() {
+        assert_eq!(id("a.b", r#"{"a": {"b": "path"}, "a.b": "name"}"#), "name");
+    }
+
+    #[test]
+    fn several_fields_combine_without_ambiguity() {
+        assert_eq!(id("x,y", r#"{"x": "ab", "y": "c"}"#), "f1:2:ab1:c");
+        assert_eq!(id("x,y", r#"{"x": "a", "y": "bc"}"#), "f1:1:a2:bc");
+        assert_eq!(id("y,x", r#"{"x": "a", "y": "bc"}"#), "f1:2:bc1:a");
+    }
+
+    #[test]
+    fn a_line_without_the_key_says_why() {
+        assert_eq!(id("k", r#"{"k": null}"#), r#"no key: the key "k" is null"#);
+        assert_eq!(id("k", r#"{"k": ""}"#), r#"no key: the key "k" is empty"#);
+        assert_eq!(id("k,l", r#"{"k": 1}"#), r#"no key: the key "l" is missing"#);
+        assert_eq!(id("0", r#"["k"]"#), "no key: not a JSON object");
+        assert_eq!(id("k", r#"{"k": 1} x"#), "no key: not JSON: trailing characters at column 10");
+        let deep = "[".repeat(1_000);
+        assert!(id("k", &deep).starts_with("no key: not JSON: recursion limit"));
+    }
+
+    #[test]
+    fn a_field_needs_a_name() {
+        for key in ["", ",", "a,", "a,,b"] {
+            assert!(key.parse::<Key>().is_err(), "{key:?}");
+        }
+    }
+}

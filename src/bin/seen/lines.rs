@@ -1,0 +1,152 @@
+//! Input as batches of lines: small when somebody types, large when input is plentiful.
+//!
+//! Owns the one buffer that input is read into. What always holds: a batch is made of the complete
+//! lines that are there, and nobody waits for more input while one is there. Knows nothing of what a
+//! line means.
+
+use std::io::{self, Read};
+
+/// What a read asks for. A pipe gives at most 64 KiB at once, a terminal one line.
+const READ_BYTES: usize = 1 << 20;
+
+/// The most lines of a batch: what the store marks in one commit.
+pub(crate) const LINES_A_BATCH: usize = 10_000;
+
+/// Reads batches of lines.
+pub(crate) struct Lines<R> {
+    input: R,
+    buffer: Vec<u8>,
+    /// Where the first line begins that was not handed out yet.
+    start: usize,
+    /// Up to where line ends were looked for, so that a long line is searched only once.
+    searched: usize,
+    /// Where what was read ends.
+    filled: usize,
+    /// Where each line of the batch ends, its newline included.
+    ends: Vec<usize>,
+}
+
+impl<R: Read> Lines<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self {
+            input,
+            buffer: vec![0; READ_BYTES],
+            start: 0,
+            searched: 0,
+            filled: 0,
+            ends: Vec::new(),
+        }
+    }
+
+    /// The next lines, each with its newline, which only the last line of all may lack. `None` at the
+    /// end of the input.
+    pub(crate) fn next_batch(&mut self) -> io::Result<Option<Vec<&[u8]>>> {
+        loop {
+            self.find_lines();
+            if !self.ends.is_empty() {
+                break;
+            }
+            if self.read_more()? == 0 {
+                if self.start == self.filled {
+                    return Ok(None);
+                }
+                self.ends.push(self.filled);
+                break;
+            }
+        }
+        let mut lines = Vec::with_capacity(self.ends.len());
+        for &end in &self.ends {
+            lines.push(&self.buffer[self.start..end]);
+            self.start = end;
+        }
+        Ok(Some(lines))
+    }
+
+    fn find_lines(&mut self) {
+        self.ends.clear();
+        while self.ends.len() < LINES_A_BATCH {
+            let unsearched = &self.buffer[self.searched..self.filled];
+            let Some(newline) = unsearched.iter().position(|&byte| byte == b'\n') else {
+                self.searched = self.filled;
+                return;
+            };
+            self.searched += newline + 1;
+            self.ends.push(self.searched);
+        }
+    }
+
+    fn read_more(&mut self) -> io::Result<usize> {
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.searched -= self.start;
+        self.filled -= self.start;
+        self.start = 0;
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(2 * self.filled, 0);
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.filled..]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+                Ok(bytes) => {
+                    self.filled += bytes;
+                    return Ok(bytes);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one prepared piece a read, as a terminal or a pipe does.
+    struct Pieces(Vec<Vec<u8>>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let mut piece = self.0.remove(0);
+            let bytes = piece.len().min(buffer.len());
+            buffer[..bytes].copy_from_slice(&piece[..bytes]);
+            if bytes < piece.len() {
+                self.0.insert(0, piece.split_off(bytes));
+            }
+            Ok(bytes)
+        }
+    }
+
+    fn batches(pieces: &[&[u8]]) -> Vec<Vec<Vec<u8>>> {
+        let mut lines = Lines::new(Pieces(pieces.iter().map(|piece| piece.to_vec()).collect()));
+        let mut batches = Vec::new();
+        while let Some(batch) = lines.next_batch().unwrap() {
+            batches.push(batch.iter().map(|line| line.to_vec()).collect());
+        }
+        batches
+    }
+
+    #[test]
+    fn what_one_read_gives_is_one_batch_and_a_broken_line_waits_for_its_end() {
+        let expected: [&[&[u8]]; 3] = [&[b"a\n", b"\n", b"b\n"], &[b"cd\n"], &[b"e"]];
+        assert_eq!(batches(&[b"a\n\nb\nc", b"d\ne"]), expected);
+    }
+
+    #[test]
+    fn no_input_is_no_batch() {
+        assert!(batches(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_batch_has_at_most_10_000_lines() {
+        let sizes: Vec<_> = batches(&[&b"\n".repeat(25_000)]).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [10_000, 10_000, 5_000]);
+    }
+
+    #[test]
+    fn a_line_may_be_longer_than_a_read() {
+        let long = [vec![b'x'; 3 * READ_BYTES], vec![b'\n']].concat();
+        assert_eq!(batches(&[&long, b"y\n"]), [vec![long.clone()], vec![b"y\n".to_vec()]]);
+    }
+}
