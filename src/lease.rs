@@ -394,6 +394,22 @@ impl SeenStore {
         self.for_all(claims, |transaction, id, token| self.finish_in(transaction, id, token, None))
     }
 
+    /// Releases many claims in one commit; which of them were still held.
+    ///
+    /// # Errors
+    ///
+    /// As [`mark_seen`](Self::mark_seen); then none is released.
+    pub fn release_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
+    where
+        I: IntoIterator<Item = (B, Token)>,
+        B: AsRef<[u8]>,
+    {
+        self.for_all(claims, |transaction, id, token| {
+            let now_ms = transaction.now_ms;
+            self.change(transaction, id, token, |claim| claim.end(now_ms))
+        })
+    }
+
     /// Renews many claims in one commit; which of them were still held.
     ///
     /// # Errors
@@ -432,10 +448,7 @@ impl SeenStore {
     ///
     /// As there.
     pub fn release(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.change_claim(id.as_ref(), *token, |claim, now_ms| {
-            claim.token = None;
-            claim.lease_until = now_ms;
-        })
+        self.change_claim(id.as_ref(), *token, ClaimRow::end)
     }
 
     /// [`Lease::fail`] for a worker that has the token.
@@ -447,8 +460,7 @@ impl SeenStore {
         let reason = &reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)];
         let delay = Ttl::After(self.engine.config.retry_delay);
         self.change_claim(id.as_ref(), *token, |claim, now_ms| {
-            claim.token = None;
-            claim.lease_until = end_of(delay, now_ms);
+            claim.end(end_of(delay, now_ms));
             claim.last_error = Some(reason.to_owned());
         })
     }

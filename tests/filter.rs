@@ -181,7 +181,7 @@ fn a_line_may_be_longer_than_an_id() {
     assert!(place.passed(&[], &input) == input.as_bytes());
     assert_eq!(place.passed(&[], &input), b"");
     // The text that a long line is remembered by is a line like any other.
-    let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000\n";
+    let digest = "f1:sha256:0000000000000000000000000000000000000000000000000000000000000000\n";
     assert_eq!(place.passed(&[], digest), digest.as_bytes());
     assert_eq!(place.passed(&[], digest), b"");
 }

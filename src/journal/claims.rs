@@ -34,6 +34,11 @@ impl ClaimRow {
         self.token.is_some() && now_ms < self.lease_until
     }
 
+    /// Takes the claim from its holder. The id may be claimed again at `again_ms`.
+    pub(crate) fn end(&mut self, again_ms: i64) {
+        (self.token, self.lease_until) = (None, again_ms);
+    }
+
     /// Whether it is time to forget that the id was ever claimed.
     pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
         now_ms >= self.lease_until && self.expires_at.is_some_and(|at| now_ms >= at)
@@ -122,7 +127,8 @@ impl Transaction<'_> {
     }
 
     pub(crate) fn put_claim(&mut self, id: Id<'_>, claim: &ClaimRow) -> Result<()> {
-        self.claims_changed();
+        // A rollback forgets this again.
+        self.journal.has_claims = Some(true);
         self.with(|connection| {
             connection
                 .prepare_cached(

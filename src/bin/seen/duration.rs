@@ -10,6 +10,14 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Ttl, String> {
     if text == "never" { Ok(Ttl::Never) } else { parse_duration(text).map(Ttl::After) }
 }
 
+/// How long a claim lasts.
+pub(crate) fn parse_lease(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("a lease of zero would end before the work began".into()),
+        lease => Ok(lease),
+    }
+}
+
 /// A length of time. A day has 24 hours; months and years have no fixed length and are refused.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wanted = "such as 90s, 36h or 7d";

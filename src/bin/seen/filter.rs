@@ -1,29 +1,35 @@
 //! `seen filter`: a `uniq` that lasts.
 //!
-//! Owns the way of a batch: identify its lines, decide which are new, write those. What always holds:
-//! the decision is durable before a line is written, and what was decided on is written and flushed
-//! before more is read.
+//! Owns the way of a batch: identify its lines, claim those that are new, write and flush them, confirm.
+//! What always holds: a line is confirmed only after it was flushed, so a crash at any point leaves it to
+//! whoever runs next; lines are written in their order; no claim is held while another filter's line is
+//! waited for, so two filters never wait for each other.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
-use seen_store::{Ttl, Verdict};
+use seen_store::Ttl;
 
 use crate::Result;
 use crate::database::Database;
-use crate::digest::id_of;
-use crate::duration::parse_ttl;
-use crate::key::{Key, NoKey};
+use crate::duration::{parse_lease, parse_ttl};
+use crate::key::{Key, NoKey, id_of};
 use crate::lines::Lines;
-use crate::memory::Memory;
+use crate::memory::{Decision, Held, Memory};
 use crate::message;
+use crate::renewer::Renewer;
 
 /// How many lines without an id are told of one by one.
 const WARNINGS: u64 = 10;
+
+/// How often another filter's line is looked at while it is waited for.
+const WAIT: Duration = Duration::from_millis(10);
 
 /// Print each line not seen before, and remember it
 ///
@@ -31,10 +37,11 @@ const WARNINGS: u64 = 10;
 /// and remembers it for the time to live. A line typed is answered at once; plentiful input is worked
 /// on in large batches. An empty line is printed and not remembered. Statuses: 0 done, 2 an error.
 ///
-/// Several filters may run at once on one store: no two of them print the same line. For that, a line
-/// is remembered before it is printed. What was remembered and not yet printed when the run is killed,
-/// or its output is closed or full, is not printed by a later run either: at most one batch, which is
-/// what one read gave and no more than 10,000 lines.
+/// Several filters may run at once on one store: each line is printed by one of them, as long as none
+/// dies or outlives its lease. A line is claimed, printed, and then remembered: after a crash at any
+/// point, whoever runs next prints what was claimed and not remembered, some of which may have been
+/// printed already. A line that another filter has claimed is waited for until that one remembers it
+/// or its lease ends.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
@@ -51,6 +58,11 @@ pub(crate) struct Arguments {
     /// How long a line is remembered: 90s, 36h, 7d, never. A day has 24 hours.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
+
+    /// How long a batch of lines is this filter's to print. Renewed while the output blocks; when the
+    /// filter dies, others print its lines after this time.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_lease)]
+    lease: Duration,
 
     /// Remember this field of each line, which is a JSON object, instead of the line.
     ///
@@ -83,17 +95,29 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let open = if arguments.dry_run { Memory::dry } else { Memory::lasting };
-    let memory = open(&arguments.database, arguments.ttl)?;
+    let memory = if arguments.dry_run {
+        Memory::dry(&arguments.database, arguments.ttl)?
+    } else {
+        Memory::lasting(&arguments.database, arguments.ttl, arguments.lease)?
+    };
     let mut filter = Filter {
         arguments,
+        renewer: Renewer::start(&memory)?,
         memory,
-        output: Output::new(arguments.invert),
+        output: Output::new(),
         counts: Counts::default(),
     };
     let done = filter.all_files();
     let counts = filter.counts;
+    drop(filter.renewer);
     filter.memory.close();
+    if counts.lost > 0 {
+        log::warn!(
+            "{} lines were printed after their lease had run out, and perhaps by another filter too; \
+             a longer --lease avoids this",
+            counts.lost
+        );
+    }
     if counts.without_id > WARNINGS {
         log::warn!("{} more lines without an id, taken as new", counts.without_id - WARNINGS);
     }
@@ -108,6 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 struct Filter<'a> {
     arguments: &'a Arguments,
     memory: Memory,
+    renewer: Renewer,
     output: Output,
     counts: Counts,
 }
@@ -117,6 +142,7 @@ struct Counts {
     read: u64,
     duplicates: u64,
     without_id: u64,
+    lost: u64,
 }
 
 /// The id of each line of a batch, up to one that ends the run. `None` is a line that is always new.
@@ -164,23 +190,38 @@ impl Filter<'_> {
 
     fn batch(&mut self, name: &str, lines_before: u64, lines: &[&[u8]]) -> Result<ControlFlow<()>> {
         let identified = self.identify(name, lines_before, lines);
-        let verdicts = self.decide(&identified.ids)?;
-        // A crash between here and the end of the writing loses what was not written yet.
-        match self.output.write(lines, &verdicts) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(ControlFlow::Break(())),
-            Err(e) => {
-                return Err(format!(
-                    "cannot write to standard output: {e}; lines that were not written are \
-                     remembered all the same"
-                )
-                .into());
+        let mut done = 0;
+        while done < identified.ids.len() {
+            let decided = self.decide(&identified.ids[done..])?;
+            let end = done + decided.prints.len();
+            self.renewer.hold(decided.held);
+            let written = self.output.write(&lines[done..end], &decided.prints);
+            let held = self.renewer.give_back();
+            if let Err(e) = written {
+                return self.give_up(held, &e);
+            }
+            self.counts.lost += self.memory.confirm(held)? as u64;
+            done = end;
+            if let Some(Some(id)) = identified.ids.get(done).filter(|_| decided.waits) {
+                while self.memory.is_in_flight(id)? {
+                    thread::sleep(WAIT);
+                }
             }
         }
         match identified.failure {
             Some(failure) => Err(failure.into()),
             None => Ok(ControlFlow::Continue(())),
         }
+    }
+
+    /// The output is closed or broken: nobody knows which lines arrived, so all are left to a later run.
+    fn give_up(&self, held: Vec<Held>, why: &io::Error) -> Result<ControlFlow<()>> {
+        self.memory.release(held)?;
+        if why.kind() == io::ErrorKind::BrokenPipe {
+            return Ok(ControlFlow::Break(()));
+        }
+        Err(format!("cannot write to standard output: {why}; the next run prints the batch again")
+            .into())
     }
 
     fn identify<'l>(
@@ -214,46 +255,75 @@ impl Filter<'_> {
         if line.is_empty() {
             return Ok(None);
         }
-        let text = match &self.arguments.key {
-            None => Cow::Borrowed(line),
+        Ok(Some(match &self.arguments.key {
+            None => id_of(line),
             Some(key) => Cow::Owned(key.id(line)?),
-        };
-        Ok(Some(id_of(text)))
+        }))
     }
 
-    /// Which lines are new. Whoever is told so is the only one to print the line.
-    fn decide(&mut self, ids: &[Option<Cow<'_, [u8]>>]) -> Result<Vec<Verdict>> {
-        let mut decided = self.memory.check(ids.iter().flatten())?.into_iter();
-        let verdicts: Vec<Verdict> = ids
-            .iter()
-            .map(|id| id.as_ref().and_then(|_| decided.next()).unwrap_or(Verdict::New))
-            .collect();
-        let duplicates = verdicts.iter().filter(|&&v| v == Verdict::Duplicate).count();
-        self.counts.read += ids.len() as u64;
-        self.counts.duplicates += duplicates as u64;
-        Ok(verdicts)
+    /// Decides on lines up to the first that another filter is printing at this moment.
+    fn decide(&mut self, ids: &[Option<Cow<'_, [u8]>>]) -> Result<Decided> {
+        let known: Vec<&Cow<'_, [u8]>> = ids.iter().flatten().collect();
+        let mut decisions = self.memory.decide(&known)?.into_iter();
+        let mut decided =
+            Decided { prints: Vec::with_capacity(ids.len()), held: Vec::new(), waits: false };
+        for id in ids {
+            let decision = match id {
+                None => Decision::New(None),
+                Some(_) => decisions.next().expect("a decision for each id"),
+            };
+            match decision {
+                Decision::New(held) => {
+                    decided.held.extend(held);
+                    decided.prints.push(!self.arguments.invert);
+                }
+                Decision::Duplicate => {
+                    self.counts.duplicates += 1;
+                    decided.prints.push(self.arguments.invert);
+                }
+                Decision::InFlight => {
+                    decided.waits = true;
+                    break;
+                }
+            }
+        }
+        self.counts.read += decided.prints.len() as u64;
+        // The claims of later lines must not be held during the wait: the other filter may be waiting
+        // for one of them.
+        let later = decisions.filter_map(|decision| match decision {
+            Decision::New(held) => held,
+            _ => None,
+        });
+        self.memory.release(later.collect())?;
+        Ok(decided)
     }
 }
 
-/// Standard output, and which lines go there.
+/// What was decided on some lines.
+struct Decided {
+    /// For each line whether it is printed.
+    prints: Vec<bool>,
+    /// The claims of the lines that are new.
+    held: Vec<Held>,
+    /// The next line is another filter's at the moment.
+    waits: bool,
+}
+
+/// Standard output.
 struct Output {
     stdout: BufWriter<StdoutLock<'static>>,
-    invert: bool,
     /// The last line written came from the end of a file and had no newline.
     newline_due: bool,
 }
 
 impl Output {
-    fn new(invert: bool) -> Self {
+    fn new() -> Self {
         let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        Self { stdout, invert, newline_due: false }
+        Self { stdout, newline_due: false }
     }
 
-    fn write(&mut self, lines: &[&[u8]], verdicts: &[Verdict]) -> io::Result<()> {
-        for (line, verdict) in lines.iter().zip(verdicts) {
-            if (*verdict == Verdict::Duplicate) != self.invert {
-                continue;
-            }
+    fn write(&mut self, lines: &[&[u8]], prints: &[bool]) -> io::Result<()> {
+        for (line, _) in lines.iter().zip(prints).filter(|(_, print)| **print) {
             // Without this, two lines from two files would become one.
             if std::mem::replace(&mut self.newline_due, !line.ends_with(b"\n")) {
                 self.stdout.write_all(b"\n")?;

@@ -1,13 +1,18 @@
-//! `--key`: the id of a line that is a JSON object.
+//! From a line to its id: the line itself or, with `--key`, fields of the JSON object that it is.
 //!
-//! Owns which value a field names and how a value becomes text. Knows nothing of batches or stores.
+//! Owns which value a field names, how a value becomes text, and how text of any length becomes an id.
+//! What always holds: different texts have different ids. Knows nothing of batches or stores.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use crate::fingerprint::fingerprint;
+use seen_store::fingerprint;
+
+/// The longest id that a store takes, in bytes.
+const MAX_ID_BYTES: usize = 65_536;
 
 /// The fields that the id is made of, at least one.
 #[derive(Clone, Debug)]
@@ -36,20 +41,27 @@ impl FromStr for Key {
 }
 
 impl Key {
-    /// The value of the one field, or the fingerprint of several.
+    /// The id of the value of the one field, or the fingerprint of several.
     pub(crate) fn id(&self, line: &[u8]) -> Result<Vec<u8>, NoKey> {
         let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
         let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
         let texts =
             self.fields.iter().map(|field| text(&object, field)).collect::<Result<Vec<_>, _>>()?;
-        match <[String; 1]>::try_from(texts) {
-            Ok([text]) => Ok(text.into_bytes()),
-            Err(texts) => {
-                let parts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-                Ok(fingerprint(&parts))
-            }
-        }
+        Ok(match texts.as_slice() {
+            [text] => id_of(text.as_bytes()).into_owned(),
+            texts => fingerprint(texts),
+        })
     }
+}
+
+/// The text itself, or the fingerprint of one that is too long to be an id.
+///
+/// A text that begins like a fingerprint gets one too, or a line could pass for several fields.
+pub(crate) fn id_of(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.len() <= MAX_ID_BYTES && !text.starts_with(b"f1:") {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(fingerprint([text]))
 }
 
 /// A field's value as text. Compact JSON has the names of an object in sorted order here, so that
@@ -102,6 +114,16 @@ mod tests {
             Ok(id) => String::from_utf8(id).unwrap(),
             Err(why) => format!("no key: {why}"),
         }
+    }
+
+    #[test]
+    fn a_text_is_its_own_id_unless_it_is_too_long_or_looks_like_a_fingerprint() {
+        let longest = vec![b'x'; MAX_ID_BYTES];
+        assert_eq!(id_of(&longest), longest);
+        let long = vec![b'x'; MAX_ID_BYTES + 1];
+        let digest = id_of(&long).into_owned();
+        assert!(digest.starts_with(b"f1:sha256:"));
+        assert_ne!(id_of(&digest), digest);
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! with `seen: ` and names every cause. What a command does is in its own module.
 
 mod database;
-mod digest;
 mod duration;
 mod filter;
-mod fingerprint;
 mod key;
 mod lines;
 mod memory;
 mod message;
+mod renewer;
 
 use std::process::ExitCode;
 

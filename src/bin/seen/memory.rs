@@ -1,25 +1,44 @@
 //! What the filter asks whether an id is new.
 //!
-//! Owns the difference between a run that remembers and a dry one. What always holds: an answer of a
-//! remembering run is durable before it is given; a dry run answers the same and changes no file.
+//! Owns the difference between a run that remembers and a dry one. What always holds: a remembering run
+//! claims an id before it is printed and confirms it afterwards, so that no crash in between loses it;
+//! a dry run answers the same and changes no file.
 
-use seen_store::{Config, ErrorKind, SeenStore, Ttl, Verdict};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use seen_store::{Claim, Config, ErrorKind, Ownership, SeenStore, State, Token, Ttl, Verdict};
 
 use crate::Result;
 use crate::database::Database;
 
+/// A claim that this run holds: the id, and the proof.
+pub(crate) type Held = (Vec<u8>, Token);
+
+/// What is to be done with a line.
+pub(crate) enum Decision {
+    /// Nobody has printed it. With the claim to be confirmed, unless it is never remembered.
+    New(Option<Held>),
+    Duplicate,
+    /// Another filter has claimed it and may be printing it at this moment.
+    InFlight,
+}
+
 pub(crate) enum Memory {
-    Lasting(SeenStore),
-    /// `before` is the store as it is, if there is one; `run` knows what this run has met.
-    Dry {
-        before: Option<SeenStore>,
-        run: SeenStore,
+    Lasting {
+        store: SeenStore,
+        lease: Duration,
+        /// With a time to live of zero a line that comes twice is new twice.
+        forgetful: bool,
     },
+    /// `before` is the store as it is, if there is one; `run` knows what this run has met.
+    Dry { before: Option<SeenStore>, run: SeenStore },
 }
 
 impl Memory {
-    pub(crate) fn lasting(database: &Database, ttl: Ttl) -> Result<Self> {
-        Ok(Self::Lasting(database.open(Config::default().ttl(ttl))?))
+    pub(crate) fn lasting(database: &Database, ttl: Ttl, lease: Duration) -> Result<Self> {
+        let store = database.open(Config::default().ttl(ttl))?;
+        Ok(Self::Lasting { store, lease, forgetful: ttl == Ttl::After(Duration::ZERO) })
     }
 
     pub(crate) fn dry(database: &Database, ttl: Ttl) -> Result<Self> {
@@ -31,31 +50,84 @@ impl Memory {
         Ok(Self::Dry { before, run: SeenStore::in_memory_with(Config::default().ttl(ttl))? })
     }
 
-    /// A verdict for each id, in their order. At most 10,000 at a time, so that an error leaves none
-    /// of them remembered.
-    pub(crate) fn check<I: AsRef<[u8]>>(
-        &self,
-        ids: impl Iterator<Item = I>,
-    ) -> Result<Vec<Verdict>> {
+    /// A decision for each id, in their order.
+    pub(crate) fn decide(&self, ids: &[impl AsRef<[u8]>]) -> Result<Vec<Decision>> {
         match self {
-            Self::Lasting(store) => Ok(store.check_and_mark_all(ids)?),
+            Self::Lasting { store, lease, forgetful } => {
+                let claims = store.claim_all(ids.iter().map(AsRef::as_ref), *lease)?;
+                Ok(decisions(ids, claims, *forgetful))
+            }
             Self::Dry { before, run } => ids
+                .iter()
                 .map(|id| match before {
-                    Some(store) if store.try_is_seen(&id)? => Ok(Verdict::Duplicate),
-                    _ => Ok(run.check_and_mark(&id)?),
+                    Some(store) if store.try_is_seen(id)? => Ok(Decision::Duplicate),
+                    _ => Ok(match run.check_and_mark(id)? {
+                        Verdict::New => Decision::New(None),
+                        _ => Decision::Duplicate,
+                    }),
                 })
                 .collect(),
         }
     }
 
-    /// Closes the store and tells what went wrong. Every verdict is durable by now, so that is no
+    /// Remembers what was printed. Returns how many claims were lost to another filter because they
+    /// outlived their lease.
+    pub(crate) fn confirm(&self, held: Vec<Held>) -> Result<usize> {
+        let Self::Lasting { store, .. } = self else { return Ok(0) };
+        let kept = store.confirm_all(held)?;
+        Ok(kept.iter().filter(|kept| **kept == Ownership::Lost).count())
+    }
+
+    /// Gives back what was not printed.
+    pub(crate) fn release(&self, held: Vec<Held>) -> Result<()> {
+        if let Self::Lasting { store, .. } = self
+            && !held.is_empty()
+        {
+            // One that was lost is somebody else's to print.
+            let _ = store.release_all(held)?;
+        }
+        Ok(())
+    }
+
+    /// Whether another filter still has the id.
+    pub(crate) fn is_in_flight(&self, id: &[u8]) -> Result<bool> {
+        match self {
+            Self::Lasting { store, .. } => {
+                Ok(store.get(id)?.is_some_and(|entry| entry.state == State::InFlight))
+            }
+            Self::Dry { .. } => Ok(false),
+        }
+    }
+
+    /// Closes the store and tells what went wrong. Every answer is durable by now, so that is no
     /// failure of the run.
     pub(crate) fn close(self) {
-        let (Self::Lasting(store) | Self::Dry { before: Some(store), .. }) = self else { return };
+        let (Self::Lasting { store, .. } | Self::Dry { before: Some(store), .. }) = self else {
+            return;
+        };
         if let Err(e) = store.close() {
             log::warn!("{}", crate::message::with_causes(&e));
         }
     }
+}
+
+/// An id that comes twice is in flight the second time, by this very run: a duplicate, unless the
+/// first is going to be forgotten at once.
+fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
+    let mut ours = HashSet::new();
+    ids.iter()
+        .zip(claims)
+        .map(|(id, claim)| match claim {
+            Claim::Granted(lease) => {
+                ours.insert(id.as_ref());
+                Decision::New(Some((id.as_ref().to_vec(), lease.into_token())))
+            }
+            Claim::InFlight { .. } if forgetful || !ours.contains(id.as_ref()) => {
+                Decision::InFlight
+            }
+            _ => Decision::Duplicate,
+        })
+        .collect()
 }
 
 fn is_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
