@@ -234,6 +234,7 @@ impl Config {
     }
 
     /// Whether to leave the file as it is: no marks, no purge, no upgrade, no creation. Default: off.
+    /// SQLite may leave an empty `-wal` and a `-shm` beside it.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

@@ -23,6 +23,7 @@ mod reports;
 mod transaction;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -36,6 +37,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
+use crate::patience::Patience;
 use crate::schema;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
@@ -90,7 +92,6 @@ pub(crate) struct Journal {
     has_claims: Option<bool>,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
-    pid: u32,
     rebuilds: u64,
 }
 
@@ -123,7 +124,9 @@ impl Journal {
         let home = Home::File { path, identity: connected.identity, checked: Stopwatch::start() };
         let mut journal = Self::new(home, config, hasher);
         journal.connection = Some(connected.connection);
-        let expired = journal.rebuild(index, now_ms)?;
+        // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
+        // it may wait.
+        let expired = patiently(config.busy_timeout, || journal.rebuild(index, now_ms))?;
         Ok((journal, expired))
     }
 
@@ -146,7 +149,6 @@ impl Journal {
             data_version: None,
             has_claims: None,
             pending: transaction::Pending::default(),
-            pid: std::process::id(),
             rebuilds: 0,
         }
     }
@@ -172,12 +174,6 @@ impl Journal {
         self.rebuilds
     }
 
-    /// Whether this is the process that opened the file. A forked child shares its parent's locks and
-    /// buffers and must touch neither.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.pid == std::process::id()
-    }
-
     /// The connection, opened again if an I/O error cost the last one.
     fn connection(&mut self) -> Result<&Connection> {
         self.ensure_open()?;
@@ -197,22 +193,15 @@ impl Journal {
     }
 
     pub(crate) fn ensure_open(&mut self) -> Result<()> {
-        if !self.is_ours() {
-            return Err(Error::new(
-                ErrorKind::Forked,
-                format!(
-                    "{}: this process is a fork of the one that opened it; open it after forking",
-                    self.name()
-                ),
-            ));
-        }
         if let Home::File { path, identity, checked } = &mut self.home {
             if checked.elapsed().as_millis() >= FILE_CHECK_MS {
                 file::check_still_there(path, *identity)?;
                 *checked = Stopwatch::start();
             }
             if self.connection.is_none() {
-                let connection = connect::reopen(path, &self.config, *identity)?;
+                // Without a wait: whoever is told "busy" lets go of the mutex first.
+                let impatient = self.config.clone().busy_timeout(Duration::ZERO);
+                let connection = connect::reopen(path, &impatient, *identity)?;
                 self.data_version = None;
                 self.connection = Some(connection);
                 log::info!("{}: opened again after a failure", self.name());
@@ -426,6 +415,18 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
+}
+
+/// Runs a step again while another process is in the way, up to the timeout. For steps that nobody else
+/// in this process waits for.
+fn patiently<T>(timeout: Duration, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut patience = Patience::new(timeout);
+    loop {
+        match step() {
+            Err(e) if e.kind() == ErrorKind::Busy && patience.pause() => {}
+            done => return done,
+        }
+    }
 }
 
 /// True when nothing of the log is left.

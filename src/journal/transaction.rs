@@ -12,7 +12,7 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::claims::{ClaimRow, Confirmed};
-use super::{APPEND, Journal, Tip, id_bytes, run};
+use super::{APPEND, Journal, Tip, id_bytes, patiently, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
@@ -328,14 +328,32 @@ impl<'j> Transaction<'j> {
         };
         // SQLite drops an unfinished commit when the connection closes.
         self.journal.connection = None;
+        // The one wait with the mutex held: to let go of it with the outcome unknown would let the call
+        // be tried again, and find its own mark.
+        let timeout = self.journal.config.busy_timeout;
+        let committed = patiently(timeout, || self.is_in_file(&proof));
+        if !matches!(committed, Ok(true)) {
+            self.journal.bury();
+        }
+        committed.map_err(|e| {
+            let name = self.journal.name();
+            Error::with_source(
+                ErrorKind::Io,
+                format!("{name}: a commit failed and what became of it cannot be found out"),
+                e,
+            )
+        })
+    }
+
+    fn is_in_file(&mut self, proof: &Proof) -> Result<bool> {
         self.journal.ensure_open()?;
         self.journal.look_now(self.index, self.now_ms)?;
         match proof {
-            Proof::Row(last) => self.journal.holds_row(last),
+            Proof::Row(last) => self.journal.holds_row(*last),
             Proof::Claim { scope, id, claim } => {
-                let scope = Scope::new(&scope, &self.journal.hasher);
-                let found = self.journal.claim(scope.id(&id)?, self.now_ms)?;
-                Ok(found.as_ref() == Some(&claim))
+                let scope = Scope::new(scope, &self.journal.hasher);
+                let found = self.journal.claim(scope.id(id)?, self.now_ms)?;
+                Ok(found.as_ref() == Some(claim))
             }
         }
     }
@@ -352,6 +370,22 @@ impl Drop for Transaction<'_> {
 }
 
 impl Journal {
+    /// Writes over what a failed commit may have left in the log. Frames that were written whole, but not
+    /// synced, are not part of the file now; after a crash, recovery would take them in.
+    fn bury(&mut self) {
+        let buried = self.ensure_open().and_then(|()| {
+            self.with("write to", |connection| {
+                connection.execute_batch(
+                    "BEGIN IMMEDIATE; UPDATE meta SET value = value WHERE key = 'generation'; COMMIT",
+                )
+            })
+        });
+        if let Err(e) = buried {
+            self.rollback();
+            log::warn!("{}: {e}; a crash now may bring back what has just failed", self.name());
+        }
+    }
+
     /// Whether the file holds this very row. Somebody else's row of the same number has another key, or
     /// another expiry.
     fn holds_row(&mut self, tip: Tip) -> Result<bool> {

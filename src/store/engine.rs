@@ -49,6 +49,9 @@ pub(crate) struct Engine {
     /// `None` once closed.
     writer: Mutex<Option<Writer>>,
     closed: AtomicBool,
+    /// The process that opened the file. A forked child shares its parent's locks and buffers and must
+    /// touch neither: it may even find the mutex held by a thread that it does not have.
+    pid: u32,
     /// No other connection can change the file.
     private: bool,
     opened: Stopwatch,
@@ -103,6 +106,7 @@ impl Engine {
             config,
             hasher,
             closed: AtomicBool::new(false),
+            pid: std::process::id(),
             opened: Stopwatch::start(),
             looked_at_ms: AtomicU64::new(0),
             looks_begun: AtomicU64::new(0),
@@ -121,6 +125,24 @@ impl Engine {
 
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Relaxed) { Err(self.closed_error()) } else { Ok(()) }
+    }
+
+    /// Comes before every use of the mutex.
+    fn check_process(&self) -> Result<()> {
+        if self.is_ours() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Forked,
+            format!(
+                "{}: this process is a fork of the one that opened it; open it after forking",
+                self.name
+            ),
+        ))
+    }
+
+    fn is_ours(&self) -> bool {
+        self.pid == std::process::id()
     }
 
     /// The id's newest mark if it is live now, whoever made it.
@@ -150,6 +172,7 @@ impl Engine {
         {
             return Ok(hit);
         }
+        self.check_process()?;
         // A forget elsewhere is to be noticed, but not by waiting for a commit here.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
@@ -179,18 +202,21 @@ impl Engine {
         self.looked_at_ms.store(self.since_opened_ms(), Relaxed);
     }
 
-    /// Runs `step` with the journal until it has an answer. `None` means that another process is in
-    /// the way: the mutex is released and the call sleeps a little.
+    /// Runs `step` with the journal until it has an answer. `None`, or an error of kind `Busy`, means
+    /// that another process is in the way: the mutex is released and the call sleeps a little.
     pub(crate) fn with_journal<T>(
         &self,
         mut step: impl FnMut(&mut Writer) -> Result<Option<T>>,
     ) -> Result<T> {
+        self.check_process()?;
         let mut patience = Patience::new(self.config.busy_timeout);
         loop {
             let mut guard = self.writer.lock();
             let writer = guard.as_mut().ok_or_else(|| self.closed_error())?;
-            if let Some(answer) = step(writer)? {
-                return Ok(answer);
+            match step(writer) {
+                Ok(Some(answer)) => return Ok(answer),
+                Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
+                Ok(None) | Err(_) => {}
             }
             drop(guard);
             if !patience.pause() {
@@ -294,28 +320,26 @@ impl Engine {
     /// Closes the journal for every handle.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
+        self.check_process()?;
         let flushed =
             if self.config.read_only { Ok(()) } else { self.flush_suppressed(usize::MAX) };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
         let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
-        if !writer.journal.is_ours() {
-            std::mem::forget(writer);
-            return flushed;
-        }
         writer.journal.close().and(flushed)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let Some(writer) = self.writer.get_mut() else { return };
-        if !writer.journal.is_ours() {
+        if !self.is_ours() {
             // A forked child: closing would give up its parent's locks. The leak is the point.
             std::mem::forget(self.writer.get_mut().take());
             return;
         }
-        if let Err(e) = self.close() {
+        if self.writer.get_mut().is_some()
+            && let Err(e) = self.close()
+        {
             log::error!("{}: closing failed: {e}", self.name);
         }
     }

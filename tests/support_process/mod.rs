@@ -1,0 +1,211 @@
+//! Children for tests that need several processes.
+//!
+//! The test binary runs itself again, with `--exact child`, and tells the child what to be through the
+//! environment. They talk in lines through pipes; the child's begin with `@`, which tells them from
+//! what the test harness prints. A child that is forgotten ends by an alarm.
+
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use seen_store::{Config, Result, SeenStore, Verdict};
+
+const ROLE: &str = "SEEN_TEST_ROLE";
+
+/// How long a child may live.
+const LIFE_SECONDS: u32 = 100;
+
+pub(crate) struct Child {
+    process: std::process::Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Child {
+    /// Starts this binary's test `child` in the given role.
+    pub(crate) fn spawn<V: AsRef<OsStr>>(role: &str, variables: &[(&str, V)]) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_ref())))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Self { process, input, output }
+    }
+
+    /// A child that opens stores and does what it is asked: see [`puppet`].
+    pub(crate) fn puppet() -> Self {
+        Self::spawn::<&str>("puppet", &[])
+    }
+
+    /// A puppet that has opened the store at `path`.
+    pub(crate) fn with_store(path: &Path) -> Self {
+        let mut child = Self::puppet();
+        assert_eq!(child.ask(&format!("open {}", path.display())), "ok");
+        child
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The child's next line; `None` when it has ended.
+    pub(crate) fn hear(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = self.output.read_until(b'\n', &mut line).unwrap();
+            // A line that a kill cut off was not said.
+            if read == 0 || line.last() != Some(&b'\n') {
+                return None;
+            }
+            if let Some(said) = line.strip_prefix(b"@") {
+                return Some(String::from_utf8(said[..said.len() - 1].to_vec()).unwrap());
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.hear().unwrap_or_else(|| panic!("the child ended instead of answering {line:?}"))
+    }
+
+    pub(crate) fn id(&self) -> libc::pid_t {
+        self.process.id().cast_signed()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let mut status = 0;
+        // SAFETY: waits for our own child, which is not reaped by being stopped.
+        let changed = unsafe { libc::waitpid(self.id(), &raw mut status, libc::WUNTRACED) };
+        assert!(changed == self.id() && libc::WIFSTOPPED(status), "the child ended instead");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the process is our child and was not waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(self.id(), signal) }, 0);
+    }
+
+    /// Kills the child and returns what it had said until then.
+    pub(crate) fn kill(&mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        std::iter::from_fn(|| self.hear()).collect()
+    }
+
+    /// Lets the child end by itself, at the end of its input, and checks that it did so in peace.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        drop(self.input.take());
+        let said = std::iter::from_fn(|| self.hear()).collect();
+        assert!(self.process.wait().unwrap().success(), "the child failed; it said {said:?}");
+        said
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The role that this process was started in; `None` in the process that runs the tests.
+pub(crate) fn role() -> Option<String> {
+    let role = std::env::var(ROLE).ok()?;
+    // SAFETY: sets a timer and touches no memory.
+    unsafe { libc::alarm(LIFE_SECONDS) };
+    // The harness leaves its own line open.
+    println!();
+    Some(role)
+}
+
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
+}
+
+pub(crate) fn say(line: impl std::fmt::Display) {
+    println!("@{line}");
+}
+
+pub(crate) fn lines() -> impl Iterator<Item = String> {
+    std::io::stdin().lines().map(Result::unwrap)
+}
+
+/// Obeys until its input ends. Commands: `open`, `open-exclusive` with a path, `close`, and the verbs.
+pub(crate) fn puppet() {
+    let mut store = None;
+    for line in lines() {
+        let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+        let answer = match verb {
+            "open" | "open-exclusive" => {
+                let config = Config::default().exclusive(verb == "open-exclusive");
+                SeenStore::open_with(argument, config).map(|opened| {
+                    store = Some(opened);
+                    "ok".to_owned()
+                })
+            }
+            _ => match &store {
+                Some(store) => obey(store, verb, argument),
+                None => Ok("no store is open".to_owned()),
+            },
+        };
+        say(answer.unwrap_or_else(|e| format!("error {:?}: {e}", e.kind())));
+    }
+}
+
+fn obey(store: &SeenStore, verb: &str, argument: &str) -> Result<String> {
+    Ok(match verb {
+        "mark" => store.mark_seen(argument).map(|()| "ok".to_owned())?,
+        "check" => match store.check_and_mark(argument)? {
+            Verdict::New => "new".to_owned(),
+            verdict => format!("{verdict:?}").to_lowercase(),
+        },
+        "seen" => store.try_is_seen(argument)?.to_string(),
+        "forget" => store.forget(argument)?.to_string(),
+        "purge" => store.purge_expired()?.to_string(),
+        "cleanup" => {
+            let age = Duration::from_millis(argument.parse().unwrap());
+            store.cleanup_old_entries(age)?.to_string()
+        }
+        "rebuilds" => store.stats()?.rebuilds.to_string(),
+        "verify" => format!("{:?}", store.verify()?.problems),
+        "close" => store.close().map(|()| "ok".to_owned())?,
+        _ => panic!("a puppet does not know {verb:?}"),
+    })
+}
+
+/// Random numbers from a seed that can be printed (`SplitMix64`, by Steele, Lea and Flood).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// Seeded by `SEEN_TEST_SEED`, or by chance; prints the seed.
+    pub(crate) fn new(test: &str) -> Self {
+        let seed = match std::env::var("SEEN_TEST_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+        };
+        println!("{test}: SEEN_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
