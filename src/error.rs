@@ -96,7 +96,12 @@ impl Error {
             Os::AlreadyExists => ErrorKind::AlreadyExists,
             _ => ErrorKind::Io,
         };
-        Self::with_source(kind, doing.to_string(), source)
+        let remedy = match kind {
+            ErrorKind::PermissionDenied => ": check the permissions of it and of its folder",
+            ErrorKind::StorageFull => ": the disk is full; make room",
+            _ => "",
+        };
+        Self::with_source(kind, format!("{doing}{remedy}"), source)
     }
 
     /// Which kind of failure this is.
@@ -143,7 +148,7 @@ mod tests {
         let cause = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let error = Error::io("cannot create /x/seen.db", cause);
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert_eq!(error.to_string(), "cannot create /x/seen.db");
+        assert!(error.to_string().starts_with("cannot create /x/seen.db: check the permissions"));
         assert_eq!(error.source().unwrap().to_string(), "permission denied");
         assert!(!error.is_retryable());
     }

@@ -17,12 +17,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::patience::Patience;
 
 /// Held while a file is looked up and, where it is missing, made: the descriptor that makes it must
-/// be closed before another thread of this process lets SQLite lock the same file.
+/// be closed before another thread of this process lets SQLite lock the same file. Held too while a
+/// connection closes: of two that close at the same instant, each would leave the log to the other.
 static OPENING: Mutex<()> = Mutex::new(());
 
 /// How long an empty file beside a log may last before it is taken for a loss rather than for another
 /// process that is just creating the store.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// SQLite's smallest page, and so its smallest database.
+const SMALLEST_BYTES: u64 = 512;
 
 /// What tells one file from another that took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +95,7 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
         let opening = OPENING.lock();
         let found = match fs::symlink_metadata(path) {
             Ok(metadata) => {
-                refuse_wrong_type(path, &metadata)?;
+                refuse_wrong_file(path, &metadata)?;
                 (metadata.len() > 0).then(|| Identity::of(&metadata))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -133,7 +137,23 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
     }
 }
 
-fn refuse_wrong_type(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+/// Closes a connection while no other thread of this process opens or closes one.
+pub(crate) fn close_alone<T>(close: impl FnOnce() -> T) -> T {
+    let _opening = OPENING.lock();
+    close()
+}
+
+fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    if metadata.is_file() && (1..SMALLEST_BYTES).contains(&metadata.len()) {
+        // SQLite takes a file of one byte for a new database.
+        return Err(Error::new(
+            ErrorKind::NotADatabase,
+            format!(
+                "{}: it is too short to be a SQLite database, and was left as it is; give another path",
+                shown(path)
+            ),
+        ));
+    }
     let why = if metadata.is_symlink() {
         "is a symbolic link; give the path that it points to"
     } else if metadata.is_dir() {

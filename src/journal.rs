@@ -37,7 +37,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
-use crate::patience::Patience;
+use crate::patience::retried;
 use crate::schema;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
@@ -126,7 +126,7 @@ impl Journal {
         journal.connection = Some(connected.connection);
         // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
         // it may wait.
-        let expired = patiently(config.busy_timeout, || journal.rebuild(index, now_ms))?;
+        let expired = retried(config.busy_timeout, || journal.rebuild(index, now_ms))?;
         Ok((journal, expired))
     }
 
@@ -244,6 +244,16 @@ impl Journal {
         }
         self.data_version = Some(version);
         Ok(())
+    }
+
+    /// Whether nobody has committed since the last look.
+    pub(crate) fn is_current(&mut self) -> Result<bool> {
+        self.ensure_open()?;
+        if self.is_private() {
+            return Ok(true);
+        }
+        let version = self.read_data_version()?;
+        Ok(self.data_version == Some(version))
     }
 
     fn read_data_version(&mut self) -> Result<i64> {
@@ -383,13 +393,14 @@ impl Journal {
     pub(crate) fn close(mut self) -> Result<()> {
         let name = self.name();
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        if matches!(self.home, Home::File { .. }) && !self.config.read_only {
+        let has_log = matches!(self.home, Home::File { .. }) && !self.config.read_only;
+        file::close_alone(|| {
             // With others on the file this may be impossible at the moment; they will do it.
-            if let Err(e) = truncate_log(&connection) {
+            if has_log && let Err(e) = truncate_log(&connection) {
                 log::debug!("{name}: the log stays as it is: {e}");
             }
-        }
-        connection.close().map_err(|(_, e)| failure("close", &name, e))
+            connection.close().map_err(|(_, e)| failure("close", &name, e))
+        })
     }
 
     /// Copies the log into the file and cuts it to nothing.
@@ -415,18 +426,6 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
-}
-
-/// Runs a step again while another process is in the way, up to the timeout. For steps that nobody else
-/// in this process waits for.
-fn patiently<T>(timeout: Duration, mut step: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut patience = Patience::new(timeout);
-    loop {
-        match step() {
-            Err(e) if e.kind() == ErrorKind::Busy && patience.pause() => {}
-            done => return done,
-        }
-    }
 }
 
 /// True when nothing of the log is left.

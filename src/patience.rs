@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
+use crate::error::{ErrorKind, Result};
 
 const SHORTEST: Duration = Duration::from_micros(50);
 const LONGEST: Duration = Duration::from_millis(4);
@@ -37,6 +38,18 @@ impl Patience {
         std::thread::sleep((most * share / 1024).min(left));
         self.pauses += 1;
         true
+    }
+}
+
+/// Runs a step again while another process is in the way, up to the timeout. For steps that nobody else
+/// in this process waits for.
+pub(crate) fn retried<T>(timeout: Duration, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut patience = Patience::new(timeout);
+    loop {
+        match step() {
+            Err(e) if e.kind() == ErrorKind::Busy && patience.pause() => {}
+            done => return done,
+        }
     }
 }
 

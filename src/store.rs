@@ -439,9 +439,14 @@ impl SeenStore {
             }
             let now_ms = self.engine.clock.now_ms();
             if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
-                // No row: refreshed or forgotten by another process since the look. Look again.
-                let row = writer.journal.row(slot.seq)?;
-                return Ok(row.map(|row| Some(self.engine.entry(slot.seq, row, now_ms))));
+                if let Some(row) = writer.journal.row(slot.seq)? {
+                    return Ok(Some(Some(self.engine.entry(slot.seq, row, now_ms))));
+                }
+                if !writer.journal.is_current()? {
+                    return Ok(None); // Refreshed or forgotten since the look: look again.
+                }
+                // Purged by a process whose clock is ahead: gone for everybody else.
+                self.engine.index.remove(id.key, slot.seq);
             }
             let claim = writer.journal.claim(id, now_ms)?;
             Ok(Some(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms))))

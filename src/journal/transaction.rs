@@ -12,10 +12,11 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::claims::{ClaimRow, Confirmed};
-use super::{APPEND, Journal, Tip, id_bytes, patiently, run};
+use super::{APPEND, Journal, Tip, id_bytes, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
+use crate::patience::retried;
 use crate::schema::IdValue;
 use crate::token::Token;
 
@@ -331,7 +332,7 @@ impl<'j> Transaction<'j> {
         // The one wait with the mutex held: to let go of it with the outcome unknown would let the call
         // be tried again, and find its own mark.
         let timeout = self.journal.config.busy_timeout;
-        let committed = patiently(timeout, || self.is_in_file(&proof));
+        let committed = retried(timeout, || self.is_in_file(&proof));
         if !matches!(committed, Ok(true)) {
             self.journal.bury();
         }

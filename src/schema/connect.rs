@@ -36,10 +36,11 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
     let identity = file::prepare(path, !config.read_only)?;
     let mut connection = secured(path, config)?;
     let format = patiently(path, config, "open", || recognise(&connection))?;
+    refuse_cut_off(&connection, path)?;
     match accept(path, config, format)? {
         Accepted::Ready => {}
         Accepted::Create => patiently(path, config, "create", || create(&mut connection))?,
-        Accepted::Upgrade => upgrade::from_seed(&mut connection, path, config, now_ms)?,
+        Accepted::Upgrade => upgrade::from_seed(&connection, path, config, now_ms)?,
     }
     if file::identity(path)? != identity {
         return Err(Error::new(
@@ -49,6 +50,22 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
     }
     put_in_force(&connection, path, config)?;
     Ok(Connected { connection, identity })
+}
+
+/// SQLite notices a database that lost whole pages; it fills up one that lost a part of its last page.
+fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()> {
+    let page_size = pragma_number(connection, "page_size");
+    let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned();
+    if file::bytes(path).is_multiple_of(page_size.max(1)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "{}: the database is truncated, and was left as it is; restore a backup of it",
+            shown(path)
+        ),
+    ))
 }
 
 /// Opens a store again that was open before: never creates, upgrades or follows a replaced file.

@@ -10,14 +10,22 @@ use crate::error::{Error, ErrorKind};
 
 /// Whether another connection is in the way, so that the same step may succeed in a moment.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    error.sqlite_error_code().is_some_and(is_busy_code)
+}
+
+/// A process that was stopped at the wrong moment makes the locking protocol of others fail for a while.
+fn is_busy_code(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed
+    )
 }
 
 /// The error for a step that failed while `doing` something to `file`.
 pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error {
     let extended = error.sqlite_error().map_or(0, |e| e.extended_code);
     let (kind, remedy) = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        Some(code) if is_busy_code(code) => {
             (ErrorKind::Busy, ": another process holds it; try again")
         }
         Some(ErrorCode::DiskFull) => {

@@ -5,30 +5,44 @@
 //! lost.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, TransactionBehavior};
 
 use super::connect::patiently;
+use super::failure::failure;
 use super::{Format, IdValue, define, recognise_within};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::file::{beside, exists, shown};
 use crate::id::MAX_ID_BYTES;
+use crate::patience::retried;
 
 pub(super) fn from_seed(
-    connection: &mut Connection,
+    connection: &Connection,
     path: &Path,
     config: &Config,
     now_ms: i64,
 ) -> Result<()> {
-    let copy = copy(connection, path)?;
-    let upgraded = patiently(path, config, "upgrade", || convert(connection, config, now_ms))?;
-    let Some(Upgraded { kept, skipped, undated }) = upgraded else {
-        // Another process was faster; its copy does.
-        return remove(&copy);
-    };
+    // The transaction is exclusive because without a write-ahead log its commit would have to wait
+    // for readers. Several processes may come here at once, each with a copy. The first to get the write lock names
+    // its own, and the others find the work done.
+    let unfinished = retried(config.busy_timeout, || copy(connection, path))?;
+    let upgraded =
+        patiently(path, config, "upgrade", || connection.execute_batch("BEGIN EXCLUSIVE"))
+            .and_then(|()| {
+                let upgraded = upgrade_within(connection, path, &unfinished, config, now_ms);
+                let end = if matches!(upgraded, Ok(Some(_))) { "COMMIT" } else { "ROLLBACK" };
+                let ended = connection.execute_batch(end);
+                let upgraded = upgraded?;
+                ended.map_err(|e| failure("upgrade", &shown(path), e))?;
+                Ok(upgraded)
+            });
+    remove(&unfinished)?;
+    let Some((Upgraded { kept, skipped, undated }, copy)) = upgraded? else { return Ok(()) };
     log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(&copy));
     if skipped > 0 {
         log::warn!(
@@ -44,27 +58,52 @@ pub(super) fn from_seed(
     Ok(())
 }
 
-/// Copies the file to the first free of `<path>.v0.bak`, `<path>.v0.bak.2`, ... An existing copy is
-/// never overwritten: it may be the only good one.
-fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
-    let mut target = beside(path, ".v0.bak");
-    let mut number = 1;
-    while exists(&target) {
-        number += 1;
-        target = beside(path, &format!(".v0.bak.{number}"));
+/// Names the copy and converts the file, under the write lock. `None` when another process was faster.
+fn upgrade_within(
+    connection: &Connection,
+    path: &Path,
+    unfinished: &Path,
+    config: &Config,
+    now_ms: i64,
+) -> Result<Option<(Upgraded, PathBuf)>> {
+    let fail = |e| failure("upgrade", &shown(path), e);
+    if recognise_within(connection).map_err(fail)? != Format::Seed {
+        return Ok(None);
     }
-    // Under another name until it is complete, so that `.v0.bak` is never half a copy.
-    let unfinished = beside(path, &format!(".v0.bak.{}.tmp", std::process::id()));
+    let copy = name(unfinished, path)?;
+    let upgraded = convert(connection, config, now_ms).map_err(fail)?;
+    Ok(Some((upgraded, copy)))
+}
+
+/// Copies the file under a name of its own, so that `.v0.bak` is never half a copy.
+fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
+    static COPIES: AtomicU32 = AtomicU32::new(0);
+    let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
+    let unfinished = beside(path, &format!(".v0.bak.{process}.{number}.tmp"));
     if exists(&unfinished) {
-        remove(&unfinished)?;
+        remove(&unfinished)?; // Of a process that crashed and had this number.
     }
     super::copy::copy(connection, &unfinished)?;
-    let named = fs::rename(&unfinished, &target)
-        .map_err(|e| Error::io(format!("cannot name the copy {}", shown(&target)), e));
-    if named.is_err() {
-        let _ = remove(&unfinished); // The first error is the one to tell.
+    Ok(unfinished)
+}
+
+/// Links the copy to the first free of `<path>.v0.bak`, `<path>.v0.bak.2`, ... An existing one is never
+/// overwritten: it may be the only good one.
+fn name(unfinished: &Path, path: &Path) -> Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let target = match number {
+            1 => beside(path, ".v0.bak"),
+            _ => beside(path, &format!(".v0.bak.{number}")),
+        };
+        match fs::hard_link(unfinished, &target) {
+            Ok(()) => return Ok(target),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => {
+                return Err(Error::io(format!("cannot name the copy {}", shown(&target)), e));
+            }
+        }
     }
-    named.map(|()| target)
 }
 
 fn remove(copy: &Path) -> Result<()> {
@@ -77,29 +116,21 @@ struct Upgraded {
     undated: u64,
 }
 
-/// `None` when the file has been upgraded since it was recognised.
-fn convert(
-    connection: &mut Connection,
-    config: &Config,
-    now_ms: i64,
-) -> rusqlite::Result<Option<Upgraded>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if recognise_within(&transaction)? != Format::Seed {
-        return Ok(None);
-    }
-    transaction.execute_batch("ALTER TABLE seen RENAME TO seed")?;
-    define(&transaction)?;
+fn convert(connection: &Connection, config: &Config, now_ms: i64) -> rusqlite::Result<Upgraded> {
+    connection.execute_batch("ALTER TABLE seen RENAME TO seed")?;
+    define(connection)?;
     let mut done = Upgraded { kept: 0, skipped: 0, undated: 0 };
     {
         // One id may stand there twice, as TEXT and as a BLOB of the same bytes. A numeric id becomes
         // its text, a REAL timestamp is truncated.
-        let mut rows = transaction.prepare(
+        let mut rows = connection.prepare(
             "SELECT CAST(id AS BLOB) AS bytes, \
                     min(iif(typeof(ts) IN ('integer', 'real'), CAST(ts AS INTEGER), NULL)), \
-                    max(iif(typeof(ts) IN ('integer', 'real'), CAST(ts AS INTEGER), NULL)) AS newest \
+                    max(iif(typeof(ts) IN ('integer', 'real'), CAST(ts AS INTEGER), NULL)) AS newest, \
+                    count(*) \
              FROM seed GROUP BY bytes ORDER BY newest",
         )?;
-        let mut insert = transaction.prepare(
+        let mut insert = connection.prepare(
             "INSERT INTO seen (id, first_seen, last_seen, expires_at) VALUES (?1, ?2, ?3, ?4)",
         )?;
         let mut rows = rows.query([])?;
@@ -107,7 +138,7 @@ fn convert(
             let bytes = match row.get_ref(0)? {
                 ValueRef::Blob(bytes) if (1..=MAX_ID_BYTES).contains(&bytes.len()) => bytes,
                 _ => {
-                    done.skipped += 1;
+                    done.skipped += row.get::<_, i64>(3)?.cast_unsigned();
                     continue;
                 }
             };
@@ -124,7 +155,6 @@ fn convert(
             done.kept += 1;
         }
     }
-    transaction.execute_batch("DROP TABLE seed")?;
-    transaction.commit()?;
-    Ok(Some(done))
+    connection.execute_batch("DROP TABLE seed")?;
+    Ok(done)
 }

@@ -159,8 +159,8 @@ impl SeenStore {
     }
 
     /// Closes the store for all of its handles; the last store on a file to close leaves no log or
-    /// other side file behind. (When the last two close at the same instant, each may leave the log to
-    /// the other; nothing is lost, and the next open takes it in.) Any later call answers [`Closed`](crate::ErrorKind::Closed), and `is_seen`
+    /// other side file behind. (When the last two *processes* close at the same instant, each may leave
+    /// the log to the other; nothing is lost, and the next open takes it in.) Any later call answers [`Closed`](crate::ErrorKind::Closed), and `is_seen`
     /// false. Dropping the last handle does the same and logs what went wrong.
     ///
     /// # Errors
