@@ -239,7 +239,8 @@ impl SeenStore {
         if self.is_duplicate(id)? {
             return Ok(Claim::Seen);
         }
-        let decision = self.engine.write(|transaction| self.take(transaction, id, lease))?;
+        let decision =
+            self.write_one(id, move |store, transaction, id| store.take(transaction, id, lease))?;
         Ok(self.answer(id.bytes, decision))
     }
 
@@ -346,8 +347,10 @@ impl SeenStore {
 
     fn finish(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
         let id = self.scope.id(id)?;
-        let owned =
-            self.engine.write(|transaction| self.finish_in(transaction, id, token, receipt))?;
+        let receipt = receipt.map(<[u8]>::to_vec);
+        let owned = self.write_one(id, move |store, transaction, id| {
+            store.finish_in(transaction, id, token, receipt.as_deref())
+        })?;
         owned.or_lost(id, &self.engine.name)
     }
 
@@ -457,11 +460,11 @@ impl SeenStore {
     ///
     /// As there.
     pub fn fail(&self, id: impl AsRef<[u8]>, token: &Token, reason: &str) -> Result<()> {
-        let reason = &reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)];
+        let reason = reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)].to_owned();
         let delay = Ttl::After(self.engine.config.retry_delay);
-        self.change_claim(id.as_ref(), *token, |claim, now_ms| {
+        self.change_claim(id.as_ref(), *token, move |claim, now_ms| {
             claim.end(end_of(delay, now_ms));
-            claim.last_error = Some(reason.to_owned());
+            claim.last_error = Some(reason.clone());
         })
     }
 
@@ -477,11 +480,13 @@ impl SeenStore {
     /// Renews and says until when, in unix milliseconds.
     fn renew_until(&self, id: &[u8], token: Token, lease: Duration) -> Result<i64> {
         let lease = valid_lease(lease)?;
-        let mut until_ms = 0;
-        self.change_claim(id, token, |claim, now_ms| {
-            until_ms = end_of(lease, now_ms);
-            claim.lease_until = until_ms;
+        let id = self.scope.id(id)?;
+        let (owned, until_ms) = self.write_one(id, move |store, transaction, id| {
+            let until_ms = end_of(lease, transaction.now_ms);
+            let change = |claim: &mut ClaimRow| claim.lease_until = until_ms;
+            Ok((store.change(transaction, id, token, change)?, until_ms))
         })?;
+        owned.or_lost(id, &self.engine.name)?;
         Ok(until_ms)
     }
 
@@ -489,12 +494,12 @@ impl SeenStore {
         &self,
         id: &[u8],
         token: Token,
-        mut change: impl FnMut(&mut ClaimRow, i64),
+        change: impl Fn(&mut ClaimRow, i64) + Clone + Send + 'static,
     ) -> Result<()> {
         let id = self.scope.id(id)?;
-        let owned = self.engine.write(|transaction| {
+        let owned = self.write_one(id, move |store, transaction, id| {
             let now_ms = transaction.now_ms;
-            self.change(transaction, id, token, |claim| change(claim, now_ms))
+            store.change(transaction, id, token, |claim| change(claim, now_ms))
         })?;
         owned.or_lost(id, &self.engine.name)
     }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod clock;
+mod combine;
 mod config;
 mod error;
 mod file;

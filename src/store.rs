@@ -220,10 +220,7 @@ impl SeenStore {
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn mark_seen(&self, id: impl AsRef<[u8]>) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
-        self.engine.write(|transaction| {
-            let now_ms = transaction.now_ms;
-            self.mark(transaction, id, now_ms)
-        })
+        self.write_one(id, |store, transaction, id| store.mark(transaction, id, transaction.now_ms))
     }
 
     /// Marks the id as seen at `seen_at`, expiring one TTL after that: perhaps at once. On a live id
@@ -235,7 +232,7 @@ impl SeenStore {
     pub fn mark_seen_at(&self, id: impl AsRef<[u8]>, seen_at: SystemTime) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
         let seen_at_ms = to_ms(seen_at);
-        self.engine.write(|transaction| self.mark(transaction, id, seen_at_ms))
+        self.write_one(id, move |store, transaction, id| store.mark(transaction, id, seen_at_ms))
     }
 
     fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
@@ -291,7 +288,28 @@ impl SeenStore {
         if self.is_duplicate(id)? {
             return Ok(Verdict::Duplicate);
         }
-        self.engine.write(|transaction| self.check(transaction, id))
+        self.write_one(id, Self::check)
+    }
+
+    /// Decides one small thing about an id under the write lock, together with whoever else comes at
+    /// this moment.
+    pub(crate) fn write_one<T: Send + 'static>(
+        &self,
+        id: Id<'_>,
+        decide: impl FnMut(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let mut direct = decide.clone();
+        self.engine.write_one(
+            |transaction| direct(self, transaction, id),
+            || {
+                let (store, bytes, key, mut decide) =
+                    (self.clone(), id.bytes.to_vec(), id.key, decide);
+                move |transaction: &mut Transaction<'_>| {
+                    let id = Id { scope: store.scope.name(), bytes: &bytes, key };
+                    decide(&store, transaction, id)
+                }
+            },
+        )
     }
 
     /// Whether the index alone can turn the id away; then it is counted.
@@ -418,7 +436,7 @@ impl SeenStore {
     /// As [`mark_seen`](Self::mark_seen).
     pub fn forget(&self, id: impl AsRef<[u8]>) -> Result<bool> {
         let id = self.scope.id(id.as_ref())?;
-        self.engine.write(|transaction| match transaction.live(id.key) {
+        self.write_one(id, |_, transaction, id| match transaction.live(id.key) {
             Some(old) => transaction.forget(id, old).map(|()| true),
             None => Ok(transaction.claim(id)?.is_some() && transaction.delete_claim(id)?),
         })

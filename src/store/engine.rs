@@ -6,12 +6,14 @@
 //! the journal's mutex, then a shard of the index or of the counts. Knows nothing of SQL.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::answer::{Entry, State};
 use crate::clock::{SteadyClock, Stopwatch, from_ms};
+use crate::combine::{Combiner, Jobs, Led, Outcome};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -26,6 +28,10 @@ use crate::token::Tokens;
 /// How old a look may be for a hit to be answered without another.
 const LOOK_EVERY_MS: u64 = 100;
 
+/// The most calls that share one transaction: enough to spread its cost thin, and few enough that the
+/// first of them does not wait long for the last.
+const GROUP: usize = 256;
+
 /// How many counts of duplicates are written down in one transaction.
 const FLUSHED_AT_ONCE: usize = 1_000;
 
@@ -34,6 +40,9 @@ pub(crate) struct Writer {
     pub(crate) journal: Journal,
     pub(crate) purges: PurgeSchedule,
 }
+
+/// A write that waits for a leader. It owns all that it needs.
+type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
 
 /// See the module's header.
 pub(crate) struct Engine {
@@ -47,7 +56,7 @@ pub(crate) struct Engine {
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
     /// `None` once closed.
-    writer: Mutex<Option<Writer>>,
+    writer: Combiner<Option<Writer>, Job, Result<()>>,
     closed: AtomicBool,
     /// The process that opened the file. A forked child shares its parent's locks and buffers and must
     /// touch neither: it may even find the mutex held by a thread that it does not have.
@@ -98,7 +107,7 @@ impl Engine {
             tokens: Tokens::new(),
             name: journal.name(),
             private: journal.is_private(),
-            writer: Mutex::new(Some(Writer {
+            writer: Combiner::new(Some(Writer {
                 purges: PurgeSchedule::new(&config, clock.now_ms()),
                 journal,
             })),
@@ -220,15 +229,98 @@ impl Engine {
             }
             drop(guard);
             if !patience.pause() {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!(
-                        "{}: another process has held it for {:?}; try again",
-                        self.name, self.config.busy_timeout
-                    ),
-                ));
+                return Err(self.busy_error());
             }
         }
+    }
+
+    fn busy_error(&self) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{}: another process has held it for {:?}; try again",
+                self.name, self.config.busy_timeout
+            ),
+        )
+    }
+
+    /// Like [`write`](Self::write) for one small decision. Callers that come at the same time share one
+    /// transaction; `owned` makes the decision fit to be left in the queue, and a lone caller never
+    /// calls it.
+    pub(crate) fn write_one<T: Send + 'static, D>(
+        &self,
+        mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
+        owned: impl FnOnce() -> D,
+    ) -> Result<T>
+    where
+        D: FnMut(&mut Transaction<'_>) -> Result<T> + Send + 'static,
+    {
+        self.check_open()?;
+        self.check_process()?;
+        if let Some(mut writer) = self.writer.try_lock_idle() {
+            let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
+            match self.try_write(writer, &mut decide) {
+                Ok(Some(answer)) => {
+                    self.purge_when_due(writer);
+                    return Ok(answer);
+                }
+                Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        let answer = Arc::new(Mutex::new(None));
+        let (answered, mut decide) = (Arc::clone(&answer), owned());
+        let job: Job = Box::new(move |transaction| {
+            *answered.lock() = Some(decide(transaction)?);
+            Ok(())
+        });
+        let mut patience = Patience::new(self.config.busy_timeout);
+        let outcome =
+            self.writer.submit(job, |writer, jobs| self.lead(writer, jobs), || patience.pause());
+        match outcome {
+            Outcome::Answered(committed) => {
+                committed?;
+                Ok(answer.lock().take().expect("a job that ran has answered"))
+            }
+            Outcome::Withdrawn => Err(self.busy_error()),
+            Outcome::Abandoned => Err(Error::new(
+                ErrorKind::Io,
+                format!("{}: a thread panicked while it committed for this call", self.name),
+            )),
+        }
+    }
+
+    /// Runs the waiting jobs as one transaction. A failure is everybody's: nothing was committed.
+    fn lead(&self, writer: &mut Option<Writer>, jobs: &Jobs<'_, Job, Result<()>>) -> Led {
+        let Some(writer) = writer else {
+            for job in jobs.take(usize::MAX) {
+                job.answer(Err(self.closed_error()));
+            }
+            return Led::Done;
+        };
+        let mut group = Vec::new();
+        let committed = self.try_write(writer, &mut |transaction| {
+            // Only once the write lock is held: who comes until then is of the group.
+            group = jobs.take(GROUP);
+            group.iter_mut().try_for_each(|taken| (taken.job)(transaction))
+        });
+        let committed = match committed {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => return Led::Busy,
+            Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return Led::Busy,
+            Err(e) => Err(e),
+        };
+        if group.is_empty() {
+            // The write lock could not even be asked for.
+            group = jobs.take(GROUP);
+        }
+        for taken in group {
+            taken.answer(committed.clone());
+        }
+        if committed.is_ok() {
+            self.purge_when_due(writer);
+        }
+        Led::Done
     }
 
     /// Runs `decide` in one write transaction and commits it. What `decide` answers holds once this
@@ -260,7 +352,7 @@ impl Engine {
     /// Hands the mutex to whoever waits for it: without this, a loop that takes it again at once would
     /// keep it to itself.
     pub(crate) fn let_others_go(&self) {
-        MutexGuard::unlock_fair(self.writer.lock());
+        self.writer.lock().end_fair();
     }
 
     /// `None` when another process holds the write lock.

@@ -1,0 +1,316 @@
+//! The queue: see the header of `combine`.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::locks::{
+    Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, unlock_fair, yield_now,
+};
+
+/// How often a waiter gives the processor away before it parks. A leader is mostly done by then, and a
+/// park and a wake cost more than the whole job.
+const YIELDS: u32 = if cfg!(test) { 2 } else { 64 };
+
+/// A mutex around `S` with a queue of jobs `J` that are answered by `A`.
+pub(crate) struct Combiner<S, J, A> {
+    state: Mutex<S>,
+    queue: Mutex<VecDeque<Waiting<J, A>>>,
+    /// How many jobs wait: a hint that spares the queue's lock.
+    waiting: AtomicUsize,
+}
+
+struct Waiting<J, A> {
+    job: J,
+    promise: Arc<Promise<A>>,
+}
+
+/// Where a waiter learns what became of its job.
+struct Promise<A> {
+    stage: Mutex<Stage<A>>,
+    changed: Condvar,
+    /// A hint that the stage has changed, to be looked at without its lock.
+    news: AtomicBool,
+}
+
+enum Stage<A> {
+    Waiting,
+    /// The waiter is in charge of the queue.
+    Leading,
+    Answered(A),
+    Abandoned,
+}
+
+impl<A> Promise<A> {
+    fn new() -> Self {
+        Self {
+            stage: Mutex::new(Stage::Waiting),
+            changed: Condvar::new(),
+            news: AtomicBool::new(false),
+        }
+    }
+
+    fn tell(&self, news: Stage<A>) {
+        let mut stage = self.stage.lock();
+        if matches!(*stage, Stage::Waiting | Stage::Leading) {
+            *stage = news;
+        }
+        self.news.store(true, Release);
+        self.changed.notify_one();
+    }
+
+    /// Takes the answer, if the job is over.
+    fn settled(&self) -> Option<Outcome<A>> {
+        let mut stage = self.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Waiting) {
+            Stage::Answered(answer) => Some(Outcome::Answered(answer)),
+            Stage::Abandoned => Some(Outcome::Abandoned),
+            Stage::Waiting | Stage::Leading => None,
+        }
+    }
+
+    /// Waits until the job is over, or returns `None` when the waiter is to lead.
+    fn wait(&self) -> Option<Outcome<A>> {
+        for _ in 0..YIELDS {
+            if self.news.load(Acquire) {
+                break;
+            }
+            yield_now();
+        }
+        let stage = self.stage.lock();
+        let mut stage = self.changed.wait_while(stage, |stage| matches!(stage, Stage::Waiting));
+        self.news.store(false, Relaxed);
+        match std::mem::replace(&mut *stage, Stage::Waiting) {
+            Stage::Answered(answer) => Some(Outcome::Answered(answer)),
+            Stage::Abandoned => Some(Outcome::Abandoned),
+            Stage::Waiting | Stage::Leading => None,
+        }
+    }
+}
+
+/// What became of a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome<A> {
+    Answered(A),
+    /// Its leader panicked with the job in hand.
+    Abandoned,
+    /// Its waiter had no more patience; the job was not done.
+    Withdrawn,
+}
+
+/// What a leader reports.
+pub(crate) enum Led {
+    /// The jobs it took are answered.
+    Done,
+    /// It could not begin, and took none. The mutex is let go of during a pause.
+    Busy,
+}
+
+/// The mutex, held. Letting go hands the queue over to a waiter.
+pub(crate) struct Turn<'c, S, J, A> {
+    combiner: &'c Combiner<S, J, A>,
+    guard: Option<MutexGuard<'c, S>>,
+}
+
+impl<S, J, A> Turn<'_, S, J, A> {
+    /// Lets go, to whoever blocks on the mutex if anybody does.
+    pub(crate) fn end_fair(mut self) {
+        if let Some(guard) = self.guard.take() {
+            unlock_fair(guard);
+        }
+    }
+
+    /// Lets go without handing over: the caller stays in charge of the queue.
+    fn end_in_charge(mut self) {
+        self.guard = None;
+        std::mem::forget(self);
+    }
+}
+
+impl<S, J, A> Deref for Turn<'_, S, J, A> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        self.guard.as_ref().expect("held until dropped")
+    }
+}
+
+impl<S, J, A> DerefMut for Turn<'_, S, J, A> {
+    fn deref_mut(&mut self) -> &mut S {
+        self.guard.as_mut().expect("held until dropped")
+    }
+}
+
+impl<S, J, A> Drop for Turn<'_, S, J, A> {
+    fn drop(&mut self) {
+        self.guard = None;
+        self.combiner.hand_over();
+    }
+}
+
+/// The waiting jobs, as a leader sees them.
+pub(crate) struct Jobs<'c, J, A> {
+    queue: &'c Mutex<VecDeque<Waiting<J, A>>>,
+    waiting: &'c AtomicUsize,
+}
+
+impl<J, A> Jobs<'_, J, A> {
+    /// Takes up to `limit` jobs, those that came first. Each must be answered.
+    pub(crate) fn take(&self, limit: usize) -> Vec<Taken<J, A>> {
+        let mut queue = self.queue.lock();
+        let count = queue.len().min(limit);
+        self.waiting.store(queue.len() - count, Relaxed);
+        queue
+            .drain(..count)
+            .map(|Waiting { job, promise }| Taken { job, promise: Some(promise) })
+            .collect()
+    }
+}
+
+/// A job in a leader's hands.
+pub(crate) struct Taken<J, A> {
+    pub(crate) job: J,
+    promise: Option<Arc<Promise<A>>>,
+}
+
+impl<J, A> Taken<J, A> {
+    pub(crate) fn answer(mut self, answer: A) {
+        if let Some(promise) = self.promise.take() {
+            promise.tell(Stage::Answered(answer));
+        }
+    }
+}
+
+impl<J, A> Drop for Taken<J, A> {
+    fn drop(&mut self) {
+        if let Some(promise) = self.promise.take() {
+            promise.tell(Stage::Abandoned);
+        }
+    }
+}
+
+/// A waiter's place in the queue, given up when the waiter leaves, also by a panic of the turn it leads.
+struct Place<'c, S, J, A> {
+    combiner: &'c Combiner<S, J, A>,
+    promise: Arc<Promise<A>>,
+}
+
+impl<S, J, A> Place<'_, S, J, A> {
+    /// Takes the job back; false when a leader has it.
+    fn withdraw(&self) -> bool {
+        let mut queue = self.combiner.queue.lock();
+        let found = queue.iter().position(|waiting| Arc::ptr_eq(&waiting.promise, &self.promise));
+        let job = found.and_then(|place| queue.remove(place));
+        self.combiner.waiting.store(queue.len(), Relaxed);
+        drop(queue);
+        // Dropped with no lock held: a job may be anything.
+        job.is_some()
+    }
+}
+
+impl<S, J, A> Drop for Place<'_, S, J, A> {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+impl<S, J, A> Combiner<S, J, A> {
+    pub(crate) fn new(state: S) -> Self {
+        Self {
+            state: Mutex::new(state),
+            queue: Mutex::new(VecDeque::new()),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Waits for the mutex, past the queue.
+    pub(crate) fn lock(&self) -> Turn<'_, S, J, A> {
+        Turn { combiner: self, guard: Some(self.state.lock()) }
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<Turn<'_, S, J, A>> {
+        let guard = self.state.try_lock()?;
+        Some(Turn { combiner: self, guard: Some(guard) })
+    }
+
+    /// The mutex, if it is free and nobody waits: what a lone caller gets.
+    pub(crate) fn try_lock_idle(&self) -> Option<Turn<'_, S, J, A>> {
+        if self.waiting.load(Relaxed) > 0 {
+            return None;
+        }
+        self.try_lock()
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        self.state.get_mut()
+    }
+
+    /// Queues the job and waits for what becomes of it. The waiter may be told to lead: then `lead` does
+    /// the waiting jobs, this one among them. When it reports `Busy`, `pause` sleeps a little with no
+    /// lock held, or returns false to give up.
+    pub(crate) fn submit(
+        &self,
+        job: J,
+        mut lead: impl FnMut(&mut S, &Jobs<'_, J, A>) -> Led,
+        mut pause: impl FnMut() -> bool,
+    ) -> Outcome<A> {
+        let place = Place { combiner: self, promise: Arc::new(Promise::new()) };
+        self.push(Waiting { job, promise: Arc::clone(&place.promise) });
+        // Whoever held the mutex a moment ago may have looked at the queue before this job was in it.
+        let mut turn = self.try_lock();
+        loop {
+            let Some(mut held) = turn else {
+                if let Some(outcome) = place.promise.wait() {
+                    return outcome;
+                }
+                turn = Some(self.lock());
+                continue;
+            };
+            // Another leader may have come first.
+            if let Some(outcome) = place.promise.settled() {
+                return outcome;
+            }
+            let jobs = Jobs { queue: &self.queue, waiting: &self.waiting };
+            match lead(&mut held, &jobs) {
+                Led::Done => {
+                    drop(held);
+                    turn = None;
+                }
+                Led::Busy => {
+                    held.end_in_charge();
+                    if pause() {
+                        turn = Some(self.lock());
+                    } else {
+                        let withdrawn = place.withdraw();
+                        self.hand_over();
+                        if withdrawn {
+                            return Outcome::Withdrawn;
+                        }
+                        turn = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many jobs wait.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for `model`, which compiles this file too")]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.lock().len()
+    }
+
+    fn push(&self, waiting: Waiting<J, A>) {
+        let mut queue = self.queue.lock();
+        queue.push_back(waiting);
+        self.waiting.store(queue.len(), Relaxed);
+    }
+
+    /// Puts the first waiter in charge, if there is one. Comes after the mutex was let go of; the queue's
+    /// lock orders it with `push`, so either this sees the job or its waiter sees the mutex free.
+    fn hand_over(&self) {
+        if let Some(first) = self.queue.lock().front() {
+            first.promise.tell(Stage::Leading);
+        }
+    }
+}
