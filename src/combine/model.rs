@@ -107,7 +107,9 @@ fn every_job_is_committed_once_and_answered_after_it_was() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         let mut jobs = group.lock().0.clone();
         jobs.sort_unstable();
         assert_eq!(jobs, [0, 1, 2, 3]);
@@ -132,7 +134,9 @@ fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -191,7 +195,9 @@ fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(group.waiting(), 0);
     });
 }
@@ -227,7 +233,9 @@ fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -261,7 +269,9 @@ fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(group.waiting(), 0);
     });
 }
