@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use seen_store::{Config, SeenStore};
+use seen_store::{Claim, Config, SeenStore, Window};
 use tempfile::TempDir;
 
 const SIZES: [u64; 2] = [10_000, 1_000_000];
@@ -168,6 +168,45 @@ fn marks(c: &mut Criterion, files: &Files) {
     group.finish();
 }
 
+fn claims(c: &mut Criterion, files: &Files) {
+    let mut group = c.benchmark_group("claim");
+    let size = SIZES[0];
+    let (store, path) = files.copy(size, Config::default());
+    for threads in [1, THREADS] {
+        let name =
+            format!("claim and confirm, {threads} thread{}", if threads == 1 { "" } else { "s" });
+        group.bench_function(BenchmarkId::new(name, size), |b| {
+            b.iter_custom(|iterations| {
+                shared_out(threads, iterations, |_| {
+                    let Claim::Granted(mut lease) =
+                        store.claim(new_id(), Duration::from_secs(60)).unwrap()
+                    else {
+                        panic!("a new id is granted");
+                    };
+                    lease.confirm().unwrap();
+                })
+            });
+        });
+    }
+    let known: Vec<String> = (0..size).map(id).collect();
+    for (name, store) in [
+        ("duplicate, fixed window", &store),
+        ("duplicate, sliding window", &store.window(Window::SLIDING)),
+    ] {
+        // In a sliding window the first round extends each mark; from then on they are reads until a
+        // sixteenth of the TTL has passed.
+        group.bench_function(BenchmarkId::new(name, size), |b| {
+            let mut at = 0;
+            b.iter(|| {
+                at = (at + 7_919) % known.len();
+                black_box(store.check_and_mark(&known[at]).unwrap())
+            });
+        });
+    }
+    remove(&store, &path);
+    group.finish();
+}
+
 fn batches(c: &mut Criterion, files: &Files) {
     let mut group = c.benchmark_group("check_and_mark_all, batch of 1,000");
     group.throughput(Throughput::Elements(BATCH));
@@ -200,6 +239,7 @@ fn all(c: &mut Criterion) {
     opening(c, &files);
     lookups(c, &files);
     marks(c, &files);
+    claims(c, &files);
     batches(c, &files);
 }
 
