@@ -70,7 +70,7 @@ impl Packed {
         u64::from(self.key[0]) | u64::from(self.key[1]) << 32
     }
 
-    /// As much of the key as tells it from all others: what finds this slot again.
+    /// The key as far as it is [`stored`]: what finds this slot again.
     fn key(&self, shard: usize) -> Key {
         Key { low: self.hash(), high: (shard as u64) << 56 | u64::from(self.key[2]) }
     }
@@ -173,6 +173,11 @@ impl Index {
         let tables: usize = self.shards.iter().map(|shard| shard.read().allocation_size()).sum();
         (tables + size_of_val(&*self.shards)) as u64
     }
+}
+
+/// As much of a key as a slot and its shard tell: equal for equal keys, and for no others that matter.
+pub(crate) fn stored(key: Key) -> Key {
+    Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(u32::MAX) }
 }
 
 /// The top bits of the half that is cut off, so that keys which share a shard do not share any bits
@@ -284,6 +289,16 @@ mod tests {
                 assert_eq!(packed.hash(), key.low);
             }
         }
+    }
+
+    #[test]
+    fn a_slot_gives_back_what_is_stored_of_its_key() {
+        let index = Index::new();
+        let key = KeyHasher::random().scoped("").key(b"a");
+        index.put(key, slot(1, 10));
+        let found: Vec<_> = (0..SHARDS).flat_map(|shard| index.live_slots(shard, 0)).collect();
+        assert_eq!(found, [(stored(key), 1)]);
+        assert_eq!(index.get(stored(key)), index.get(key));
     }
 
     #[test]

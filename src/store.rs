@@ -261,15 +261,25 @@ impl SeenStore {
         old: Slot,
         seen_at_ms: i64,
     ) -> Result<()> {
+        let expires_at = self.expiry_after(transaction, old, seen_at_ms)?;
+        let suppressed = self.engine.suppressed.pending(old.seq);
+        transaction.refresh(id, old, seen_at_ms, expires_at, suppressed)
+    }
+
+    /// When a live id that is seen at `seen_at_ms` too expires, as far as this handle is concerned.
+    fn expiry_after(
+        &self,
+        transaction: &mut Transaction<'_>,
+        old: Slot,
+        seen_at_ms: i64,
+    ) -> Result<Option<i64>> {
         let first_ms = match self.lifetime.window {
             Window::Sliding { max_age: Some(_) } => {
                 transaction.row(old)?.map_or(seen_at_ms, |row| row.first_seen.min(seen_at_ms))
             }
             _ => seen_at_ms,
         };
-        let expires_at = self.lifetime.expires_at(seen_at_ms, first_ms);
-        let suppressed = self.engine.suppressed.pending(old.seq);
-        transaction.refresh(id, old, seen_at_ms, expires_at, suppressed)
+        Ok(self.lifetime.expires_at(seen_at_ms, first_ms))
     }
 
     /// Marks the id unless it is seen: of any number of threads and processes that call this at once,
@@ -350,13 +360,12 @@ impl SeenStore {
         let Some(slot) = transaction.live(id.key) else { return Ok(false) };
         self.engine.suppressed.add(slot.seq);
         if self.wants_extension(slot, transaction.now_ms) {
-            self.refresh(transaction, id, slot, transaction.now_ms)?;
-            let kept = transaction.live(id.key);
-            if let (Some(kept), Window::Sliding { max_age: Some(age) }) =
-                (kept, self.lifetime.window)
-                && self.lifetime.wants_more(kept.expires_at, transaction.now_ms)
-            {
-                self.engine.capped.add(kept.seq, age);
+            let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
+            if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
+                self.refresh(transaction, id, slot, transaction.now_ms)?;
+            } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
+                // At its maximum age: writing would change nothing.
+                self.engine.capped.add(slot.seq, age);
             }
         }
         Ok(true)
@@ -467,6 +476,9 @@ impl SeenStore {
                 self.engine.index.remove(id.key, slot.seq);
             }
             let claim = writer.journal.claim(id, now_ms)?;
+            if claim.is_none() && !writer.journal.is_current()? {
+                return Ok(None); // It may have been confirmed between the look and the claim.
+            }
             Ok(Some(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms))))
         })
     }

@@ -15,6 +15,7 @@ use crate::answer::{Entry, State};
 use crate::clock::{duration_ms, from_ms};
 use crate::error::Result;
 use crate::id::{Key, Scope};
+use crate::index::stored;
 use crate::journal::claims::Place;
 use crate::journal::{Begun, ExpiredRows};
 
@@ -166,8 +167,9 @@ impl Entries {
         }
     }
 
+    /// The id's key in the form that the index gives back.
     fn key(&self, scope: &str, id: &[u8]) -> Result<Key> {
-        Ok(Scope::new(scope, &self.store.engine.hasher).id(id)?.key)
+        Ok(stored(Scope::new(scope, &self.store.engine.hasher).id(id)?.key))
     }
 
     fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
@@ -203,20 +205,30 @@ impl Entries {
             waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
             *shard += 1;
         }
-        let keys: Vec<Key> = waiting
-            .drain(waiting.len().saturating_sub(PAGE.into())..)
-            .rev()
-            .map(|(key, _)| key)
-            .collect();
-        for key in keys {
-            // By key: the row may have moved since the shard was listed.
-            let engine = self.store.engine.clone();
-            if let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms))
-                && !self.claims.contains(&key)
-                && let Some(row) = writer.journal.row(slot.seq)?
-            {
-                self.take(engine.entry(slot.seq, row, now_ms), now_ms);
+        let rest = waiting.len().saturating_sub(PAGE.into());
+        let keys: Vec<Key> = waiting[rest..].iter().rev().map(|(key, _)| *key).collect();
+        let mut entries = Vec::new();
+        let engine = self.store.engine.clone();
+        for key in keys.into_iter().filter(|key| !self.claims.contains(key)) {
+            // By key: the row may have moved since the shard was listed, and may be moved by another
+            // process at this very moment.
+            while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
+                if let Some(row) = writer.journal.row(slot.seq)? {
+                    entries.push(engine.entry(slot.seq, row, now_ms));
+                    break;
+                }
+                if writer.journal.is_current()? {
+                    break; // Purged by a process whose clock is ahead.
+                }
+                let _ = engine.look(writer)?;
             }
+        }
+        // Only now: a page that another process kept from being read is read again.
+        if let Stage::Marks { waiting, .. } = &mut self.stage {
+            waiting.truncate(rest);
+        }
+        for entry in entries {
+            self.take(entry, now_ms);
         }
         Ok(())
     }
@@ -229,9 +241,9 @@ impl Entries {
             writer.journal.expired_after(*after, PAGE.into(), now_ms)?;
         let mut fresh = Vec::new();
         for (seq, row) in rows {
-            let key = Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key;
+            let key = stored(Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key);
             let lives = engine.index.get(key).is_some_and(|slot| slot.is_live(now_ms));
-            if !lives && returned.insert(key) {
+            if !lives && !self.claims.contains(&key) && returned.insert(key) {
                 fresh.push(engine.entry(seq, row, now_ms));
             }
         }
