@@ -20,23 +20,24 @@
 pub(crate) mod claims;
 mod purge;
 mod reports;
+mod rows;
 mod transaction;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
+use self::rows::{ReadError, RowKeys, load, take_in};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
-use crate::id::{Key, KeyHasher, ScopedHasher};
-use crate::index::{Filler, Index, MAX_SEQ, Slot};
+use crate::id::{Key, KeyHasher};
+use crate::index::Index;
 use crate::patience::retried;
 use crate::schema;
 use crate::schema::connect;
@@ -434,121 +435,4 @@ fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
         .optional()
         .map(|done| done.unwrap_or(true))
-}
-
-/// What a row tells the index.
-fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
-    if expires_at == Some(0) {
-        index.remove(key, seq);
-    } else {
-        index.put(key, Slot { seq, expires_at });
-    }
-}
-
-struct Loaded {
-    index: Index,
-    generation: i64,
-    floor: i64,
-    tip: Option<Tip>,
-    expired: u64,
-}
-
-/// Reads the whole table in one transaction.
-fn load(connection: &Connection, hasher: &KeyHasher, now_ms: i64) -> Result<Loaded, ReadError> {
-    let transaction = connection.unchecked_transaction()?;
-    let counter = |key: &str| -> Result<i64, ReadError> {
-        let value = transaction
-            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
-            .optional()?;
-        value.ok_or(ReadError::Content("its table meta lacks a counter"))
-    };
-    let (generation, floor) = (counter("generation")?, counter("floor")?);
-    let (mut index, mut tip, mut expired) = (Filler::new(), None, 0);
-    let mut statement =
-        transaction.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
-    let mut rows = statement.query([])?;
-    let mut keys = RowKeys::new(hasher);
-    while let Some(row) = rows.next()? {
-        let (seq, key, expires_at) = keys.read(row)?;
-        if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
-            // Also a tombstone. The id has no live row before this one either.
-            index.remove(key, seq);
-            expired += u64::from(expires_at != Some(0));
-        } else {
-            index.put(key, Slot { seq, expires_at });
-        }
-        tip = Some(Tip { seq, key, expires_at });
-    }
-    Ok(Loaded { index: index.finish(), generation, floor, tip, expired })
-}
-
-/// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
-/// follow each other, and the scope's half of the hash is worked out once for them.
-struct RowKeys<'a> {
-    hasher: &'a KeyHasher,
-    scope: String,
-    scoped: ScopedHasher,
-}
-
-impl<'a> RowKeys<'a> {
-    fn new(hasher: &'a KeyHasher) -> Self {
-        Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
-    }
-
-    fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
-        let seq = row.get(0)?;
-        if !(1..=MAX_SEQ).contains(&seq) {
-            return Err(ReadError::Content("a seq is out of range"));
-        }
-        let ValueRef::Text(scope) = row.get_ref(1)? else {
-            return Err(ReadError::Content("a scope is not text"));
-        };
-        // Lengths first: memcmp of two empty slices takes 200 ns on processors where its masked load
-        // from a dangling pointer is a fault to suppress.
-        let same =
-            scope.len() == self.scope.len() && (scope.is_empty() || scope == self.scope.as_bytes());
-        if !same {
-            let scope =
-                str::from_utf8(scope).map_err(|_| ReadError::Content("a scope is not UTF-8"))?;
-            self.scoped = self.hasher.scoped(scope);
-            scope.clone_into(&mut self.scope);
-        }
-        let key = self.scoped.key(id_bytes(row.get_ref(2)?)?);
-        let expires_at = row.get::<_, Option<i64>>(3)?;
-        if expires_at.is_some_and(|at| !(0..=crate::clock::MAX_MS).contains(&at)) {
-            return Err(ReadError::Content("an expiry is out of range"));
-        }
-        Ok((seq, key, expires_at))
-    }
-}
-
-fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
-        _ => Err(ReadError::Content("an id is neither text nor bytes")),
-    }
-}
-
-/// Why rows could not be read: SQLite failed, or they are not what a store writes.
-enum ReadError {
-    Sqlite(rusqlite::Error),
-    Content(&'static str),
-}
-
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl ReadError {
-    fn at(self, name: &str) -> Error {
-        match self {
-            Self::Sqlite(e) => failure("read", name, e),
-            Self::Content(what) => Error::new(
-                ErrorKind::Corrupt,
-                format!("{name} does not hold what a store holds: {what}; restore a backup of it"),
-            ),
-        }
-    }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{Home, Journal, ReadError, RowKeys, read_data_version};
+use super::rows::{ReadError, RowKeys};
+use super::{Home, Journal, read_data_version};
 use crate::answer::Pragmas;
 use crate::config::Config;
 use crate::error::Result;

@@ -12,7 +12,8 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::claims::{ClaimRow, Confirmed};
-use super::{APPEND, Journal, Tip, id_bytes, run};
+use super::rows::id_bytes;
+use super::{APPEND, Journal, Tip, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
