@@ -377,7 +377,8 @@ impl SeenStore {
             }
             Standing::Done(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
-                    transaction.add_receipt(id, slot, receipt)?;
+                    let suppressed = self.engine.suppressed.pending(slot.seq);
+                    transaction.add_receipt(id, slot, receipt, suppressed)?;
                 }
             }
         }

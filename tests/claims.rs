@@ -478,6 +478,17 @@ fn marking_a_claimed_id_makes_it_seen_and_the_holders_confirm_succeeds() {
 }
 
 #[test]
+fn a_receipt_that_comes_after_the_mark_keeps_the_count_of_duplicates() {
+    let bench = Bench::new();
+    let mut lease = bench.granted("a");
+    bench.store.mark_seen("a").unwrap();
+    assert_seen(&bench.claim("a"));
+    assert_eq!(bench.store.check_and_mark("a").unwrap(), Verdict::Duplicate);
+    lease.confirm_with("receipt").unwrap();
+    assert_eq!(bench.entry("a").suppressed, 2);
+}
+
+#[test]
 fn a_mark_does_not_bring_back_a_holder_that_had_given_up() {
     let bench = Bench::new();
     let mut lease = bench.granted("a");
@@ -976,6 +987,29 @@ fn what_one_store_does_with_a_claim_another_on_the_file_sees_at_once() {
         bench.store.confirm(&id, &theirs.token()).unwrap();
         assert_seen(&other.claim(&id, LEASE).unwrap());
         assert!(other.is_seen(&id));
+    }
+}
+
+/// A store remembers that there are no claims, which must not outlast another's first one.
+#[test]
+fn a_store_that_knew_of_no_claims_learns_of_anothers_first() {
+    for looks in [false, true] {
+        let bench = Bench::new();
+        let other = bench.place.open(bench.config.clone());
+        assert_eq!(other.check_and_mark("unclaimed").unwrap(), Verdict::New);
+        let mut lease = bench.granted("a");
+        if looks {
+            assert!(!other.is_seen("whatever"), "a miss asks the file");
+        }
+        assert_eq!(other.check_and_mark("a").unwrap(), Verdict::InFlight);
+        other.mark_seen("a").unwrap();
+        lease.confirm().unwrap();
+        assert_eq!(claim_rows(&bench.place.sql()), 0);
+        // And the other way round, after the last claim has gone.
+        let theirs = granted(other.claim("b", LEASE).unwrap());
+        assert_eq!(bench.store.check_and_mark("b").unwrap(), Verdict::InFlight);
+        drop(theirs);
+        assert_eq!(bench.store.check_and_mark("b").unwrap(), Verdict::New);
     }
 }
 

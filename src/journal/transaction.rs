@@ -154,17 +154,23 @@ impl<'j> Transaction<'j> {
     }
 
     /// Appends a newer row of a live id that holds a receipt too.
-    pub(crate) fn add_receipt(&mut self, id: Id<'_>, old: Slot, receipt: &[u8]) -> Result<()> {
+    pub(crate) fn add_receipt(
+        &mut self,
+        id: Id<'_>,
+        old: Slot,
+        receipt: &[u8],
+        suppressed: u32,
+    ) -> Result<()> {
         let seq = self.next_seq()?;
         self.with(|connection| {
             connection
                 .prepare_cached(
                     "INSERT INTO seen \
-                     SELECT ?2, scope, id, first_seen, last_seen, expires_at, suppressed, token, \
+                     SELECT ?2, scope, id, first_seen, last_seen, expires_at, suppressed + ?4, token, \
                             attempts, last_error, ?3 \
                      FROM seen WHERE seq = ?1",
                 )?
-                .execute((old.seq, seq, receipt))
+                .execute((old.seq, seq, receipt, suppressed))
         })?;
         self.appended(id.key, seq, old.expires_at);
         self.delete(old.seq)
