@@ -124,57 +124,54 @@ fn signal(child: &Child, signal: libc::c_int) {
 }
 
 /// Twenty filters are killed, each with more to do than the one before: some after a part of their
-/// input was sent to them, the others as soon as a part of their output is there. Whatever they were
-/// at, the one that is not killed prints what none of them did.
+/// input was sent to them, the others after a part of their output was read. Whatever they were at,
+/// the one that is not killed prints what none of them did.
 #[test]
 fn after_kills_at_random_moments_every_line_has_been_printed() {
     let place = Place::new();
     let mut random = Random::new("after_kills_at_random_moments");
     let lines: Vec<String> = (0..30_000).map(|n| format!("line {n:095}\n")).collect();
     let mut printed: HashMap<Vec<u8>, u32> = HashMap::new();
-    let mut count = |path: &Path| {
-        let output = fs::read(path).unwrap();
-        for line in complete(&output) {
+    let mut count = |output: &[u8]| {
+        for line in complete(output) {
             *printed.entry(line.to_vec()).or_default() += 1;
         }
-        output
     };
-    let mut killed_at_work = 0;
     for round in 0..20 {
         let lines = &lines[..1_500 * (round + 1)];
-        let output = place.path(&format!("output {round}"));
         let mut command = place.filter(&["--lease", "50ms"]);
-        command.stdout(File::create(&output).unwrap()).stderr(Stdio::null());
-        let mut filter = if round % 2 == 0 {
-            let mut filter = command.stdin(Stdio::piped()).spawn().unwrap();
+        if round % 2 == 0 {
+            let output = place.path("output");
+            command.stdin(Stdio::piped()).stdout(File::create(&output).unwrap());
+            let mut filter = command.spawn().unwrap();
             let part = usize::try_from(random.below(lines.len() as u64)).unwrap();
             let input = filter.stdin.as_mut().unwrap();
             input.write_all(lines[..part].concat().as_bytes()).unwrap();
-            filter
+            filter.kill().unwrap();
+            filter.wait().unwrap();
+            count(&fs::read(&output).unwrap());
         } else {
+            // There is more to print than a pipe holds: it is killed while it writes.
             let mut filter = command.arg(place.file("input", lines)).spawn().unwrap();
-            let part = random.below(1_500 * 101);
-            wait_until("output", || {
-                fs::metadata(&output).unwrap().len() >= part || filter.try_wait().unwrap().is_some()
-            });
-            filter
-        };
-        filter.kill().unwrap();
-        killed_at_work += u32::from(!filter.wait().unwrap().success());
-        count(&output);
+            let mut pipe = filter.stdout.take().unwrap();
+            let mut output = vec![0; usize::try_from(1 + random.below(80_000)).unwrap()];
+            pipe.read_exact(&mut output).unwrap();
+            filter.kill().unwrap();
+            filter.wait().unwrap();
+            pipe.read_to_end(&mut output).unwrap();
+            count(&output);
+        }
     }
-    let (input, output) = (place.file("input", &lines), place.path("output of the last"));
-    let mut command = place.filter(&[]);
-    quiet(&command.arg(&input).stdout(File::create(&output).unwrap()).output().unwrap());
-    let last = count(&output);
+    let input = place.file("input", &lines);
+    let last = place.passed(&[], &input);
+    count(&last);
     let distinct: HashSet<&[u8]> = complete(&last).collect();
     assert_eq!(distinct.len(), complete(&last).count(), "the last one printed a line twice");
     let missing = lines.iter().filter(|line| !printed.contains_key(line.as_bytes())).count();
     assert_eq!(missing, 0, "lines are lost");
     assert_eq!(printed.len(), lines.len(), "something else was printed too");
     let again = printed.values().filter(|count| **count > 1).count();
-    println!("{killed_at_work} of 20 were killed at work; {again} lines were printed again");
-    assert!(killed_at_work >= 10, "{killed_at_work} were killed at work");
+    println!("{} lines printed by the last, {again} again after a kill", distinct.len());
     assert_eq!(place.passed(&[], &input), b"", "all is remembered");
 }
 

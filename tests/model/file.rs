@@ -1,0 +1,74 @@
+//! What the file holds, read beside the stores.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row};
+use seen_store::Token;
+
+use crate::known::Held;
+use crate::state::{Claim, Mark, NEVER};
+
+/// As the file holds it: text where that is possible.
+pub(crate) fn stored(id: &[u8]) -> Value {
+    match std::str::from_utf8(id) {
+        Ok(text) => Value::Text(text.to_owned()),
+        Err(_) => Value::Blob(id.to_owned()),
+    }
+}
+
+fn token_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Token>> {
+    let bytes = row.get::<_, Option<Vec<u8>>>(column)?.filter(|bytes| !bytes.is_empty());
+    Ok(bytes.map(|bytes| {
+        let number = u128::from_be_bytes(bytes.try_into().unwrap());
+        format!("{number:032x}").parse().unwrap()
+    }))
+}
+
+/// What the file holds of an id.
+pub(crate) fn held_in(file: &Connection, scope: &str, id: &[u8]) -> Held {
+    let mark = file
+        .prepare_cached(
+            "SELECT first_seen, last_seen, expires_at, token, attempts, last_error, receipt \
+             FROM seen WHERE scope = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1",
+        )
+        .unwrap()
+        .query_row((scope, stored(id)), |row| {
+            Ok(Mark {
+                first: row.get(0)?,
+                last: row.get(1)?,
+                expires: row.get::<_, Option<i64>>(2)?.unwrap_or(NEVER),
+                token: token_at(row, 3)?,
+                attempts: row.get::<_, Option<u32>>(4)?.unwrap_or(0),
+                error: row.get(5)?,
+                receipt: row.get(6)?,
+            })
+        })
+        .optional()
+        .unwrap();
+    let claim = file
+        .prepare_cached(
+            "SELECT token, claimed_at, lease_until, attempts, last_error, expires_at \
+             FROM claims WHERE scope = ?1 AND id = ?2",
+        )
+        .unwrap()
+        .query_row((scope, stored(id)), |row| {
+            Ok(Claim {
+                token: token_at(row, 0)?,
+                at: row.get(1)?,
+                until: row.get(2)?,
+                attempts: row.get(3)?,
+                error: row.get(4)?,
+                expires: row.get::<_, Option<i64>>(5)?.unwrap_or(NEVER),
+            })
+        })
+        .optional()
+        .unwrap();
+    Held { mark: mark.filter(|mark| mark.expires != 0), claim }
+}
+
+/// How many claims there are whose attempts are forgotten.
+pub(crate) fn forgotten_claims(file: &Connection, now: i64) -> i64 {
+    file.prepare_cached("SELECT count(*) FROM claims WHERE max(lease_until, expires_at) <= ?1")
+        .unwrap()
+        .query_row([now], |row| row.get(0))
+        .unwrap()
+}

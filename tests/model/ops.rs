@@ -1,0 +1,292 @@
+//! What a sequence is made of: the operations, and how likely each is.
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use seen_store::{Config, SeenStore, Window};
+
+use crate::common::ms;
+use crate::state::{LAST_MS, Life, Span, Windowing};
+
+pub(crate) const SCOPES: [&str; 3] = ["", "discord", "Discord"];
+pub(crate) const RECEIPTS: [&[u8]; 3] = [b"", b"4711", b"\0\xff"];
+pub(crate) const REASONS: [&str; 3] = ["", "503", "sp\u{e4}ter"];
+const DEFAULT_TTL_MS: u64 = 10 * 60_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// Ids that a careless store confuses or refuses.
+pub(crate) fn ids() -> Vec<Vec<u8>> {
+    vec![
+        b"a".to_vec(),
+        b"A".to_vec(),
+        b"a ".to_vec(),
+        b"a\0".to_vec(),
+        b"a\0b".to_vec(),
+        b"\xff\xfe".to_vec(),
+        "\u{e9}".into(),
+        b"1".to_vec(),
+        b"1.0".to_vec(),
+        vec![b'x'; 65_536],
+        vec![],
+        vec![b'x'; 65_537],
+    ]
+}
+
+/// Where in [`ids`] the valid ones are.
+pub(crate) const VALID_IDS: std::ops::Range<usize> = 0..10;
+
+pub(crate) fn is_valid(id: &[u8]) -> bool {
+    (1..=65_536).contains(&id.len())
+}
+
+/// The settings of both stores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) window: Windowing,
+    pub(crate) retry_delay_ms: u64,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+impl Setup {
+    pub(crate) fn config(self) -> Config {
+        Config::default()
+            .ttl(ms(DEFAULT_TTL_MS))
+            .window(window_of(self.window))
+            .retry_delay(ms(self.retry_delay_ms))
+            .max_attempts(self.max_attempts)
+    }
+}
+
+pub(crate) fn setup() -> impl Strategy<Value = Setup> {
+    let window = prop_oneof![
+        3 => Just(Windowing::Fixed),
+        1 => Just(Windowing::Sliding { max_age_ms: None }),
+        1 => Just(Windowing::Sliding { max_age_ms: Some(900_000) }),
+    ];
+    let retry_delay_ms = prop_oneof![2 => Just(0_u64), 1 => Just(1), 1 => Just(30_000)];
+    let max_attempts = prop_oneof![3 => Just(None), 1 => (1..4_u32).prop_map(Some)];
+    (window, retry_delay_ms, max_attempts).prop_map(|(window, retry_delay_ms, max_attempts)| {
+        Setup { window, retry_delay_ms, max_attempts }
+    })
+}
+
+fn window_of(window: Windowing) -> Window {
+    match window {
+        Windowing::Fixed => Window::Fixed,
+        Windowing::Sliding { max_age_ms } => Window::Sliding { max_age: max_age_ms.map(ms) },
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Which {
+    pub(crate) store: usize,
+    pub(crate) scope: usize,
+    pub(crate) id: usize,
+}
+
+/// The handle that a verb is called through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Through {
+    /// `None` leaves the store's own TTL in force.
+    pub(crate) ttl: Option<Span>,
+    /// `None` leaves the store's own window in force.
+    pub(crate) window: Option<Windowing>,
+}
+
+impl Through {
+    pub(crate) const PLAIN: Self = Self { ttl: None, window: None };
+
+    pub(crate) fn handle(self, store: &SeenStore, scope: usize) -> SeenStore {
+        let mut handle = store.scope(SCOPES[scope]);
+        if let Some(ttl) = self.ttl {
+            handle = handle.ttl(ttl.ttl());
+        }
+        if let Some(window) = self.window {
+            handle = handle.window(window_of(window));
+        }
+        handle
+    }
+
+    pub(crate) fn life(self, setup: Setup) -> Life {
+        Life {
+            ttl: self.ttl.unwrap_or(Span::Ms(DEFAULT_TTL_MS)),
+            window: self.window.unwrap_or(setup.window),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    FromNow(i64),
+    /// Unix milliseconds.
+    Absolute(i64),
+}
+
+/// What is done with a claim. Numbers point into [`RECEIPTS`] and [`REASONS`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum How {
+    Confirm,
+    ConfirmWith(usize),
+    Release,
+    Fail(usize),
+    Renew(Span),
+}
+
+/// Which claim: the last one granted, or so many before it. Leads to tokens of any standing.
+pub(crate) type Back = usize;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    IsSeen(Which),
+    Get(Which),
+    Mark(Which, Through),
+    MarkAt(Which, Through, At),
+    Check(Which, Through),
+    CheckAll(Which, Through, Vec<usize>),
+    Seed(Which, Through, Vec<usize>),
+    Claim(Which, Through, Span),
+    ClaimAll(Which, Through, Vec<usize>, Span),
+    /// By the lease that was granted, if it is still held.
+    ByLease(Back, How),
+    /// By its token, through either store.
+    ByToken(Back, usize, Through, How),
+    /// With the token of another claim.
+    Stray(Back, Which, Through, How),
+    Drop(Back),
+    IntoToken(Back),
+    Forget(Which),
+    Purge(usize),
+    Cleanup {
+        store: usize,
+        scope: usize,
+        older_than_ms: u64,
+    },
+    Stats(usize),
+    /// Begins a listing, or goes on with the one that was begun to its end.
+    List(usize),
+    Step(i64),
+    /// To the moment at which something known ends, or the millisecond before.
+    ToBorder {
+        which: usize,
+        before: bool,
+    },
+    Reopen {
+        store: usize,
+        purge: bool,
+        /// Whether the leases are dropped, or only their tokens kept, as by a crash.
+        release: bool,
+    },
+}
+
+fn which() -> impl Strategy<Value = Which> {
+    // Most of the time few ids in one scope, so that sequences come back to them.
+    let scope = prop_oneof![4 => Just(0_usize), 1 => 0..SCOPES.len()];
+    let id = prop_oneof![4 => 0..3_usize, 2 => 0..ids().len()];
+    (0..2_usize, scope, id).prop_map(|(store, scope, id)| Which { store, scope, id })
+}
+
+fn through() -> impl Strategy<Value = Through> {
+    let ttl = prop_oneof![
+        8 => Just(None),
+        8 => prop::sample::select(vec![0, 1, 5_000, 61_000, 2 * HOUR_MS])
+            .prop_map(|length| Some(Span::Ms(length))),
+        1 => Just(Some(Span::Longest)),
+        1 => Just(Some(Span::Never)),
+    ];
+    let max_age_ms = prop::option::weighted(
+        0.6,
+        prop::sample::select(vec![0, 1, 5_000, 70_000, 700_000, 2 * HOUR_MS]),
+    );
+    let window = prop_oneof![
+        5 => Just(None),
+        1 => Just(Some(Windowing::Fixed)),
+        3 => max_age_ms.prop_map(|max_age_ms| Some(Windowing::Sliding { max_age_ms })),
+    ];
+    (ttl, window).prop_map(|(ttl, window)| Through { ttl, window })
+}
+
+fn at() -> impl Strategy<Value = At> {
+    prop_oneof![
+        6 => prop::sample::select(vec![-7_200_000, -300_000, -5_000, -1, 0, 1, 5_000, 7_200_000])
+            .prop_map(At::FromNow),
+        1 => prop::sample::select(vec![-86_400_000, -1, 0, 1, LAST_MS]).prop_map(At::Absolute),
+    ]
+}
+
+fn lease() -> impl Strategy<Value = Span> {
+    prop_oneof![
+        12 => prop::sample::select(vec![1, 1_000, 30_000, 600_000]).prop_map(Span::Ms),
+        1 => Just(Span::Ms(0)),
+        1 => Just(Span::Longest),
+    ]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![
+        3 => Just(How::Confirm),
+        3 => (0..RECEIPTS.len()).prop_map(How::ConfirmWith),
+        3 => Just(How::Release),
+        4 => (0..REASONS.len()).prop_map(How::Fail),
+        3 => lease().prop_map(How::Renew),
+    ]
+}
+
+fn step() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        8 => prop::sample::select(vec![1, 999, 5_000, 30_000, 61_000, 600_000, 3_600_000]),
+        3 => prop::sample::select(vec![-1, -5_000, -59_999, -60_000]),
+        1 => prop::sample::select(vec![-60_001, -300_000, -7_200_000]),
+    ]
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    // A batch holds the odd ids too, but mostly valid ones, or it would mark nothing.
+    let batch = || vec(prop_oneof![8 => 0..3_usize, 8 => VALID_IDS, 1 => 10..12_usize], 0..6);
+    // Mostly the newest ones: those are the ones that are still held.
+    let back = || prop_oneof![3 => 0..2_usize, 2 => 0..8_usize];
+    let first = prop_oneof![
+        7 => which().prop_map(Op::IsSeen),
+        5 => which().prop_map(Op::Get),
+        4 => (which(), through()).prop_map(|(which, by)| Op::Mark(which, by)),
+        4 => (which(), through(), at()).prop_map(|(which, by, at)| Op::MarkAt(which, by, at)),
+        10 => (which(), through()).prop_map(|(which, by)| Op::Check(which, by)),
+        2 => (which(), through(), batch()).prop_map(|(w, by, ids)| Op::CheckAll(w, by, ids)),
+        1 => (which(), through(), batch()).prop_map(|(w, by, ids)| Op::Seed(w, by, ids)),
+        4 => which().prop_map(Op::Forget),
+    ];
+    let claims = prop_oneof![
+        15 => (which(), through(), lease()).prop_map(|(w, by, lease)| Op::Claim(w, by, lease)),
+        2 => (which(), through(), batch(), lease())
+            .prop_map(|(w, by, ids, lease)| Op::ClaimAll(w, by, ids, lease)),
+        9 => (back(), how()).prop_map(|(back, how)| Op::ByLease(back, how)),
+        7 => (back(), 0..2_usize, through(), how())
+            .prop_map(|(back, store, by, how)| Op::ByToken(back, store, by, how)),
+        1 => (back(), which(), through(), how())
+            .prop_map(|(back, which, by, how)| Op::Stray(back, which, by, how)),
+        2 => back().prop_map(Op::Drop),
+        1 => back().prop_map(Op::IntoToken),
+    ];
+    let ages = vec![0, 1, 5_000, 600_000, u64::MAX];
+    let rest = prop_oneof![
+        2 => (0..2_usize).prop_map(Op::Purge),
+        2 => (0..2_usize, 0..SCOPES.len(), prop::sample::select(ages))
+            .prop_map(|(store, scope, older_than_ms)| Op::Cleanup { store, scope, older_than_ms }),
+        1 => (0..2_usize).prop_map(Op::Stats),
+        3 => (0..2_usize).prop_map(Op::List),
+        6 => step().prop_map(Op::Step),
+        7 => (0..8_usize, any::<bool>()).prop_map(|(which, before)| Op::ToBorder { which, before }),
+        1 => (0..2_usize, any::<bool>(), any::<bool>())
+            .prop_map(|(store, purge, release)| Op::Reopen { store, purge, release }),
+    ];
+    prop_oneof![37 => first, 37 => claims, 22 => rest]
+}
+
+impl Span {
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Span::Ms(length) => ms(length),
+            Span::Longest | Span::Never => Duration::MAX,
+        }
+    }
+}

@@ -1,0 +1,639 @@
+//! A run of one sequence: two real stores, and the model beside them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rusqlite::Connection;
+use seen_store::{
+    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Result, SeenStore, State as Label,
+    Token, Verdict,
+};
+
+use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
+use crate::file::{forgotten_claims, held_in};
+use crate::known::{Model, Name};
+use crate::listings::Listing;
+use crate::ops::{
+    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Through, VALID_IDS, Which, ids, is_valid,
+};
+use crate::state::{Answer, LAST_MS, NEVER, Setting, Span, State, Verb, View};
+
+const START_MS: i64 = 1_700_000_000_000;
+
+/// A claim that was granted once, whatever has become of it.
+struct Ticket {
+    name: Name,
+    token: Token,
+    store: usize,
+    through: Through,
+    lease: Option<Lease>,
+    /// When the lease believes to end.
+    until: i64,
+    attempt: u32,
+    /// Something that ends the claim was attempted by the lease.
+    ending: bool,
+}
+
+pub(crate) struct Run {
+    pub(crate) listing: Option<Listing>,
+    /// The first to go: a lease that is dropped releases.
+    tickets: Vec<Ticket>,
+    setup: Setup,
+    clock: Arc<ManualClock>,
+    clock_ms: i64,
+    stores: [Option<SeenStore>; 2],
+    /// A view of the file beside the stores.
+    pub(crate) file: Connection,
+    place: Place,
+    pub(crate) ids: Vec<Vec<u8>>,
+    pub(crate) model: Model,
+}
+
+fn time(unix_ms: i64) -> SystemTime {
+    let distance = ms(unix_ms.unsigned_abs());
+    if unix_ms < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
+}
+
+fn open(place: &Place, setup: Setup, clock: &Arc<ManualClock>, purge: bool) -> SeenStore {
+    // A hang is a failure here: nobody else holds this file.
+    let config = setup.config().purge_on_open(purge).busy_timeout(ms(500)).clock(clock.clone());
+    place.open(config)
+}
+
+pub(crate) fn view_of(entry: &Entry) -> View {
+    View {
+        label: entry.state,
+        first: unix_ms(entry.first_seen),
+        last: unix_ms(entry.last_seen),
+        expires: entry.expires_at.map_or(NEVER, unix_ms),
+        until: entry.lease_until.map(unix_ms),
+        attempts: entry.attempts,
+        error: entry.last_error.clone(),
+        receipt: entry.receipt.clone(),
+    }
+}
+
+fn verdict(verdict: Verdict) -> Answer {
+    match verdict {
+        Verdict::New => Answer::New,
+        Verdict::Duplicate => Answer::Duplicate,
+        Verdict::InFlight => Answer::Flying,
+        other => panic!("{other:?} is new to the model"),
+    }
+}
+
+fn held(outcome: Result<()>) -> Answer {
+    match outcome {
+        Ok(()) => Answer::Held,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+            Answer::Lost
+        }
+    }
+}
+
+fn is_zero(how: How) -> bool {
+    matches!(how, How::Renew(Span::Ms(0)))
+}
+
+fn by_token(handle: &SeenStore, id: &[u8], token: &Token, how: How) -> Result<()> {
+    match how {
+        How::Confirm => handle.confirm(id, token),
+        How::ConfirmWith(receipt) => handle.confirm_with(id, token, RECEIPTS[receipt]),
+        How::Release => handle.release(id, token),
+        How::Fail(reason) => handle.fail(id, token, REASONS[reason]),
+        How::Renew(lease) => handle.renew(id, token, lease.duration()),
+    }
+}
+
+fn by_lease(lease: &mut Lease, how: How) -> Result<()> {
+    match how {
+        How::Confirm => lease.confirm(),
+        How::ConfirmWith(receipt) => lease.confirm_with(RECEIPTS[receipt]),
+        How::Release => lease.release(),
+        How::Fail(reason) => lease.fail(REASONS[reason]),
+        How::Renew(length) => lease.renew(length.duration()),
+    }
+}
+
+fn verb_of(token: Token, how: How) -> Verb {
+    match how {
+        How::Confirm => Verb::Confirm { token, receipt: None },
+        How::ConfirmWith(receipt) => {
+            Verb::Confirm { token, receipt: Some(RECEIPTS[receipt].to_vec()) }
+        }
+        How::Release => Verb::Release { token },
+        How::Fail(reason) => Verb::Fail { token, reason: REASONS[reason].to_owned() },
+        How::Renew(lease) => Verb::Renew { token, lease },
+    }
+}
+
+impl Run {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let place = Place::in_ram();
+        let clock = Arc::new(ManualClock::new(time(START_MS)));
+        let stores = [0, 1].map(|_| Some(open(&place, setup, &clock, true)));
+        let file = place.sql();
+        let model = Model::new(START_MS);
+        let (tickets, ids) = (Vec::new(), ids());
+        let listing = None;
+        Self { listing, tickets, setup, clock, clock_ms: START_MS, stores, file, place, ids, model }
+    }
+
+    pub(crate) fn store(&self, store: usize) -> &SeenStore {
+        self.stores[store].as_ref().unwrap()
+    }
+
+    fn setting(&self, store: usize, through: Through) -> Setting {
+        Setting {
+            now: self.model.now[store],
+            life: through.life(self.setup),
+            retry_delay: Span::Ms(self.setup.retry_delay_ms),
+            max_attempts: self.setup.max_attempts,
+        }
+    }
+
+    /// The handle, the id and its name in the model; `None` after checking that an id that is not
+    /// valid is refused by every verb that takes one.
+    fn target(&self, which: Which, through: Through) -> Option<(SeenStore, &[u8], Name)> {
+        let handle = through.handle(self.store(which.store), which.scope);
+        let id = &*self.ids[which.id];
+        if is_valid(id) {
+            return Some((handle, id, (which.scope, which.id)));
+        }
+        let token: Token = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let second = ms(1_000);
+        let kinds = [
+            handle.try_is_seen(id).map(drop),
+            handle.get(id).map(drop),
+            handle.mark_seen(id),
+            handle.mark_seen_at(id, time(0)),
+            handle.check_and_mark(id).map(drop),
+            handle.forget(id).map(drop),
+            handle.claim(id, second).map(drop),
+            handle.confirm(id, &token),
+            handle.confirm_with(id, &token, b"4711"),
+            handle.release(id, &token),
+            handle.fail(id, &token, "503"),
+            handle.renew(id, &token, second),
+        ]
+        .map(|outcome| outcome.unwrap_err().kind());
+        assert_eq!(kinds, [ErrorKind::InvalidId; 12]);
+        assert!(!handle.is_seen(id));
+        None
+    }
+
+    pub(crate) fn apply(&mut self, op: &Op) {
+        self.do_it(op);
+        self.note_what_left();
+    }
+
+    fn do_it(&mut self, op: &Op) {
+        match op {
+            Op::IsSeen(which) => self.is_seen(*which),
+            Op::Get(which) => {
+                if self.target(*which, Through::PLAIN).is_some() {
+                    self.get(which.store, (which.scope, which.id));
+                }
+            }
+            Op::Mark(which, through) => self.mark(*which, *through, None),
+            Op::MarkAt(which, through, at) => {
+                let at = match at {
+                    At::FromNow(by) => self.model.now[which.store] + by,
+                    At::Absolute(at) => *at,
+                };
+                self.mark(*which, *through, Some(at));
+            }
+            Op::Check(which, through) => self.check(*which, *through),
+            Op::CheckAll(which, through, batch) => self.check_all(*which, *through, batch),
+            Op::Seed(which, through, batch) => self.seed(*which, *through, batch),
+            Op::Claim(which, through, lease) => self.claim(*which, *through, *lease),
+            Op::ClaimAll(which, through, batch, lease) => {
+                self.claim_all(*which, *through, batch, *lease);
+            }
+            Op::ByLease(back, how) => self.by_lease(*back, *how),
+            Op::ByToken(back, store, through, how) => {
+                if let Some(ticket) = self.ticket(*back) {
+                    let (scope, id) = self.tickets[ticket].name;
+                    let which = Which { store: *store, scope, id };
+                    self.by_token(ticket, which, *through, *how);
+                }
+            }
+            Op::Stray(back, which, through, how) => {
+                if let Some(ticket) = self.ticket(*back)
+                    && self.target(*which, *through).is_some()
+                {
+                    self.by_token(ticket, *which, *through, *how);
+                }
+            }
+            Op::Drop(back) => {
+                if let Some(ticket) = self.ticket(*back) {
+                    self.drop_lease(ticket);
+                }
+            }
+            Op::IntoToken(back) => {
+                if let Some(ticket) = self.ticket(*back) {
+                    self.keep_token(ticket);
+                }
+            }
+            Op::Forget(which) => self.forget(*which),
+            Op::Purge(store) => self.purge(*store),
+            Op::Cleanup { store, scope, older_than_ms } => {
+                self.cleanup(*store, *scope, *older_than_ms);
+            }
+            Op::Stats(store) => self.stats(*store),
+            Op::List(store) => {
+                if !self.end_listing() {
+                    self.begin_listing(*store);
+                }
+            }
+            Op::Step(by) => self.set_clock(self.clock_ms + by),
+            Op::ToBorder { which, before } => self.step_to_border(*which, *before),
+            Op::Reopen { store, purge, release } => self.reopen(*store, *purge, *release),
+        }
+    }
+
+    fn set_clock(&mut self, clock_ms: i64) {
+        self.clock_ms = clock_ms.max(1);
+        self.clock.set(time(self.clock_ms));
+        self.model.tick(self.clock_ms);
+        // A store that does not read the clock between two steps sees one step. Both read it here, so
+        // that what they see does not depend on which verbs happen to read it.
+        for store in 0..2 {
+            self.stats(store);
+        }
+    }
+
+    fn step_to_border(&mut self, which: usize, before: bool) {
+        let latest = self.model.latest();
+        let borders: BTreeSet<i64> = self
+            .model
+            .names
+            .values()
+            .flat_map(|known| match &known.certain {
+                State::Nothing => vec![],
+                State::Mark(mark) => vec![mark.expires],
+                State::Claim(claim) => vec![claim.until, claim.expires],
+            })
+            .filter(|border| (latest + 1..LAST_MS).contains(border))
+            .collect();
+        if !borders.is_empty() {
+            let border = borders.iter().nth(which % borders.len()).unwrap();
+            self.set_clock(border - i64::from(before));
+        }
+    }
+
+    fn stats(&mut self, store: usize) {
+        let stats = self.store(store).stats().unwrap();
+        self.model.looked(store);
+        for (label, count) in [
+            (Label::Seen, stats.seen),
+            (Label::InFlight, stats.in_flight),
+            (Label::Failed, stats.failed),
+        ] {
+            let right = self.model.count(store, label);
+            assert!(right.contains(&count), "{count} are {label:?}, not {right:?}");
+        }
+    }
+
+    fn is_seen(&mut self, which: Which) {
+        let Some((handle, id, name)) = self.target(which, Through::PLAIN) else { return };
+        let seen = handle.is_seen(id);
+        match self.model.is_seen(which.store, name) {
+            Some(false) if self.model.is_late(which.store, name) => {}
+            Some(right) => assert_eq!(seen, right, "of {name:?}"),
+            None => {}
+        }
+        if !seen {
+            self.model.looked(which.store); // A miss is answered only after a look.
+        }
+    }
+
+    /// Asks for the entry, which always looks, and compares it.
+    fn get(&mut self, store: usize, name: Name) {
+        let (scope, id) = name;
+        let entry = self.store(store).scope(SCOPES[scope]).get(&self.ids[id]).unwrap();
+        self.model.looked(store);
+        let found = entry.as_ref().map(view_of);
+        let Some(known) = self.model.names.get(&name) else {
+            assert_eq!(found, None);
+            return;
+        };
+        let right = known.views(self.model.now[store]);
+        assert!(right.contains(&found), "{name:?} is {found:#?}; right is one of {right:#?}");
+        if let Some(entry) = entry {
+            assert_eq!((&*entry.scope, &entry.id), (SCOPES[scope], &self.ids[id]));
+            // A ghost's count, like a ghost, may be there or not. Claims have none.
+            let certain = matches!(known.certain, State::Mark(_));
+            let right =
+                if certain { known.suppressed(store) } else { 0..=*known.suppressed(store).end() };
+            let count = entry.suppressed;
+            assert!(right.contains(&count), "{count} of {name:?} turned away, not {right:?}");
+        }
+    }
+
+    /// Tells the model what a verb has answered.
+    fn step(
+        &mut self,
+        store: usize,
+        name: Name,
+        through: Through,
+        verb: &Verb,
+        answer: Option<Answer>,
+    ) -> (u64, u64) {
+        let setting = self.setting(store, through);
+        let Self { model, file, ids, .. } = self;
+        let held = || held_in(file, SCOPES[name.0], &ids[name.1]);
+        model.step(store, name, verb, setting, answer, held)
+    }
+
+    fn mark(&mut self, which: Which, through: Through, at: Option<i64>) {
+        let Some((handle, id, name)) = self.target(which, through) else { return };
+        match at {
+            None => handle.mark_seen(id).unwrap(),
+            Some(at) => handle.mark_seen_at(id, time(at)).unwrap(),
+        }
+        let at = at.unwrap_or(self.model.now[which.store]);
+        self.model.looked(which.store);
+        self.step(which.store, name, through, &Verb::Mark { at }, Some(Answer::Done));
+    }
+
+    fn check(&mut self, which: Which, through: Through) {
+        let Some((handle, id, name)) = self.target(which, through) else { return };
+        let answer = verdict(handle.check_and_mark(id).unwrap());
+        self.step(which.store, name, through, &Verb::Check, Some(answer));
+        if answer != Answer::Duplicate {
+            self.model.looked(which.store); // Decided under the write lock, after a look.
+        }
+    }
+
+    /// The valid batch of a handle, or `None` after checking that one bad id refuses all of it.
+    fn batch(
+        &self,
+        which: Which,
+        through: Through,
+        batch: &[usize],
+    ) -> Option<(SeenStore, Vec<&[u8]>)> {
+        let handle = through.handle(self.store(which.store), which.scope);
+        let ids: Vec<_> = batch.iter().map(|id| &*self.ids[*id]).collect();
+        if ids.iter().all(|id| is_valid(id)) {
+            return Some((handle, ids));
+        }
+        let before = rows(&self.file);
+        let kinds = [
+            handle.check_and_mark_all(&ids).map(drop),
+            handle.seed(&ids).map(drop),
+            handle.claim_all(&ids, ms(1_000)).map(drop),
+        ]
+        .map(|outcome| outcome.unwrap_err().kind());
+        assert_eq!(kinds, [ErrorKind::InvalidId; 3]);
+        assert_eq!(rows(&self.file), before);
+        None
+    }
+
+    fn check_all(&mut self, which: Which, through: Through, batch: &[usize]) {
+        let Some((handle, ids)) = self.batch(which, through, batch) else { return };
+        let verdicts = handle.check_and_mark_all(ids).unwrap();
+        assert_eq!(verdicts.len(), batch.len());
+        if !batch.is_empty() {
+            self.model.looked(which.store);
+        }
+        for (id, answer) in batch.iter().zip(verdicts) {
+            let name = (which.scope, *id);
+            self.step(which.store, name, through, &Verb::Check, Some(verdict(answer)));
+        }
+    }
+
+    fn seed(&mut self, which: Which, through: Through, batch: &[usize]) {
+        let Some((handle, ids)) = self.batch(which, through, batch) else { return };
+        let new = handle.seed(ids).unwrap();
+        if !batch.is_empty() {
+            self.model.looked(which.store);
+        }
+        let (mut least, mut most) = (0, 0);
+        for id in batch {
+            let name = (which.scope, *id);
+            let (at_least, at_most) = self.step(which.store, name, through, &Verb::Check, None);
+            (least, most) = (least + at_least, most + at_most);
+        }
+        assert!((least..=most).contains(&new), "{new} new of {least} to {most}");
+    }
+
+    fn claim(&mut self, which: Which, through: Through, lease: Span) {
+        let Some((handle, id, name)) = self.target(which, through) else { return };
+        if lease == Span::Ms(0) {
+            let error = handle.claim(id, lease.duration()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidClaim);
+            return;
+        }
+        let claim = handle.claim(id, lease.duration()).unwrap();
+        if self.claimed(which.store, name, through, lease, claim) != Answer::Seen {
+            self.model.looked(which.store);
+        }
+    }
+
+    fn claim_all(&mut self, which: Which, through: Through, batch: &[usize], lease: Span) {
+        let Some((handle, ids)) = self.batch(which, through, batch) else { return };
+        if lease == Span::Ms(0) {
+            let error = handle.claim_all(ids, lease.duration()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidClaim);
+            return;
+        }
+        let claims = handle.claim_all(ids, lease.duration()).unwrap();
+        assert_eq!(claims.len(), batch.len());
+        if !batch.is_empty() {
+            self.model.looked(which.store);
+        }
+        for (id, claim) in batch.iter().zip(claims) {
+            self.claimed(which.store, (which.scope, *id), through, lease, claim);
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        store: usize,
+        name: Name,
+        through: Through,
+        length: Span,
+        claim: Granting,
+    ) -> Answer {
+        let mut granted = None;
+        let answer = match claim {
+            Granting::Granted(lease) => {
+                let (token, attempt) = (lease.token(), lease.attempt());
+                let until = unix_ms(lease.expires_at());
+                granted = Some(token);
+                assert_eq!(lease.id(), self.ids[name.1]);
+                assert!(self.tickets.iter().all(|ticket| ticket.token != token));
+                let lease = Some(lease);
+                let ending = false;
+                let ticket = Ticket { name, token, store, through, lease, until, attempt, ending };
+                self.tickets.push(ticket);
+                Answer::Granted { attempt, until }
+            }
+            Granting::InFlight { until } => Answer::InFlight { until: unix_ms(until) },
+            Granting::Seen => Answer::Seen,
+            Granting::GivenUp { attempts } => Answer::GivenUp { attempts },
+            other => panic!("{other:?} is new to the model"),
+        };
+        self.step(store, name, through, &Verb::Claim { lease: length, granted }, Some(answer));
+        answer
+    }
+
+    fn ticket(&self, back: Back) -> Option<usize> {
+        let count = self.tickets.len();
+        (count > 0).then(|| count - 1 - back % count)
+    }
+
+    fn by_lease(&mut self, back: Back, how: How) {
+        let Some(number) = self.ticket(back) else { return };
+        let ticket = &mut self.tickets[number];
+        let Some(lease) = &mut ticket.lease else { return };
+        let outcome = by_lease(lease, how);
+        ticket.ending |= !matches!(how, How::Renew(_));
+        if is_zero(how) {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidClaim);
+            return;
+        }
+        let answer = held(outcome);
+        let (store, name, token, through) =
+            (ticket.store, ticket.name, ticket.token, ticket.through);
+        if let (How::Renew(length), Answer::Held) = (how, answer) {
+            ticket.until = length.end(self.model.now[store]);
+        }
+        assert_eq!(unix_ms(lease.expires_at()), ticket.until);
+        assert_eq!((lease.attempt(), lease.token()), (ticket.attempt, token));
+        self.model.looked(store);
+        self.step(store, name, through, &verb_of(token, how), Some(answer));
+    }
+
+    fn by_token(&mut self, ticket: usize, which: Which, through: Through, how: How) {
+        let token = self.tickets[ticket].token;
+        let handle = through.handle(self.store(which.store), which.scope);
+        let outcome = by_token(&handle, &self.ids[which.id], &token, how);
+        if is_zero(how) {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidClaim);
+            return;
+        }
+        self.model.looked(which.store);
+        let name = (which.scope, which.id);
+        self.step(which.store, name, through, &verb_of(token, how), Some(held(outcome)));
+    }
+
+    fn drop_lease(&mut self, ticket: usize) {
+        let ticket = &mut self.tickets[ticket];
+        let Some(lease) = ticket.lease.take() else { return };
+        drop(lease);
+        if ticket.ending {
+            return;
+        }
+        let (store, name, token, through) =
+            (ticket.store, ticket.name, ticket.token, ticket.through);
+        self.model.looked(store);
+        self.step(store, name, through, &Verb::Release { token }, None);
+    }
+
+    fn keep_token(&mut self, ticket: usize) {
+        let ticket = &mut self.tickets[ticket];
+        if let Some(lease) = ticket.lease.take() {
+            assert_eq!(lease.into_token(), ticket.token);
+        }
+    }
+
+    fn forget(&mut self, which: Which) {
+        let Some((handle, id, name)) = self.target(which, Through::PLAIN) else { return };
+        let known = handle.forget(id).unwrap();
+        self.model.looked(which.store);
+        let answer = Some(Answer::Forgot(known));
+        self.step(which.store, name, Through::PLAIN, &Verb::Forget, answer);
+    }
+
+    /// The count of what a purge or a cleanup deletes is checked against the file itself, for it holds
+    /// rows that the model knows nothing of: expired ones of ids that were marked again.
+    fn purge(&mut self, store: usize) {
+        let now = self.model.now[store];
+        let doomed = |row: &JournalRow, newest: i64| {
+            row.seq < newest && row.expires_at.is_some_and(|at| (1..=now).contains(&at))
+        };
+        let before = rows(&self.file);
+        let newest = before.last().map_or(0, |row| row.seq);
+        let expected = before.iter().filter(|row| doomed(row, newest)).count() as u64;
+        assert_eq!(self.store(store).purge_expired().unwrap(), expected);
+        let after = rows(&self.file);
+        assert!(!after.iter().any(|row| doomed(row, newest)));
+        self.model.looked(store);
+        self.model.purged(store);
+        let forgotten = forgotten_claims(&self.file, now);
+        assert_eq!(forgotten, 0, "claims whose attempts are forgotten outlived a purge");
+        self.newest_row_never_goes_back(newest);
+    }
+
+    fn cleanup(&mut self, store: usize, scope: usize, older_than_ms: u64) {
+        let before_ms = self.model.now[store].saturating_sub_unsigned(older_than_ms);
+        let rows_before = marks(&self.file);
+        let newest = rows(&self.file).last().map_or(0, |row| row.seq);
+        let doomed = |row: &&JournalRow| row.scope == SCOPES[scope] && row.last_seen < before_ms;
+        let expected = rows_before.iter().filter(doomed).count() as u64;
+        let older_than = ms(older_than_ms);
+        let removed = self.store(store).scope(SCOPES[scope]).cleanup_old_entries(older_than);
+        assert_eq!(removed.unwrap(), expected);
+        self.model.looked(store);
+        for name in self.model.clean(store, scope, before_ms) {
+            self.get(store, name);
+        }
+        self.newest_row_never_goes_back(newest);
+    }
+
+    /// A `seq` that was given once is never given again, whatever is deleted.
+    fn newest_row_never_goes_back(&self, newest: i64) {
+        assert!(rows(&self.file).last().map_or(0, |row| row.seq) >= newest);
+    }
+
+    fn reopen(&mut self, store: usize, purge: bool, release: bool) {
+        self.end_listing(); // It keeps its store open too.
+        // A lease keeps its store open.
+        for ticket in 0..self.tickets.len() {
+            if self.tickets[ticket].store == store {
+                if release {
+                    self.drop_lease(ticket);
+                } else {
+                    self.keep_token(ticket);
+                }
+            }
+        }
+        self.stores[store] = None;
+        self.stores[store] = Some(open(&self.place, self.setup, &self.clock, purge));
+        self.model.now[store] = self.clock_ms;
+        self.model.looked(store);
+        self.model.bury();
+    }
+
+    /// Everything that the model knows is true of both stores and of the file.
+    pub(crate) fn check_everything(&mut self) {
+        self.end_listing();
+        for store in 0..2 {
+            self.stats(store);
+            for scope in 0..SCOPES.len() {
+                for id in VALID_IDS {
+                    self.get(store, (scope, id));
+                    self.is_seen(Which { store, scope, id });
+                }
+            }
+            self.check_listings(store);
+        }
+        for ((scope, id), known) in &self.model.names {
+            let held = held_in(&self.file, SCOPES[*scope], &self.ids[*id]);
+            match &known.certain {
+                State::Nothing => {}
+                State::Mark(mark) => assert_eq!(held.mark.as_ref(), Some(mark)),
+                State::Claim(claim) => assert_eq!(held.claim.as_ref(), Some(claim)),
+            }
+        }
+        // A ghost that only one of the stores has swept is no damage, and may be listed as such.
+        if !self.model.is_haunted() {
+            let report = self.store(0).verify().unwrap();
+            assert!(report.is_ok(), "{:?}", report.problems);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The model of one id: what may be known of it, and what each verb makes of that.
+//!
+//! Written from the contract. Pure: no store, no clock, no file.
+
+use seen_store::{State as Label, Token, Ttl};
+
+/// The latest instant that anything can end at.
+pub(crate) const LAST_MS: i64 = (1 << 48) - 2;
+/// Stands for never, so that "the later of both" is the maximum.
+pub(crate) const NEVER: i64 = i64::MAX;
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Span {
+    Ms(u64),
+    /// Longer than any end that can be written down.
+    Longest,
+    Never,
+}
+
+impl Span {
+    pub(crate) fn ttl(self) -> Ttl {
+        match self {
+            Span::Never => Ttl::Never,
+            _ => self.duration().into(),
+        }
+    }
+
+    /// When what begins at `at` ends.
+    pub(crate) fn end(self, at: i64) -> i64 {
+        match self {
+            Span::Ms(length) => at.saturating_add_unsigned(length).clamp(1, LAST_MS),
+            Span::Longest => LAST_MS,
+            Span::Never => NEVER,
+        }
+    }
+
+    /// A sixteenth more, rounded up to whole milliseconds.
+    fn with_slack(self) -> Self {
+        match self {
+            Span::Ms(length) => Span::Ms((length * 17).div_ceil(16)),
+            longer => longer,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Windowing {
+    Fixed,
+    Sliding { max_age_ms: Option<u64> },
+}
+
+/// How long marks last that are made through some handle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) ttl: Span,
+    pub(crate) window: Windowing,
+}
+
+impl Life {
+    /// When a mark made at `at` expires, of an id first seen at `first`.
+    fn end(self, at: i64, first: i64) -> i64 {
+        match self.window {
+            Windowing::Fixed => self.ttl.end(at),
+            Windowing::Sliding { max_age_ms } => {
+                let oldest = max_age_ms.map_or(Span::Never, Span::Ms).end(first);
+                self.ttl.with_slack().end(at).min(oldest)
+            }
+        }
+    }
+
+    /// Whether a sighting at `now` finds that less than a TTL is left.
+    fn is_short(self, expires: i64, now: i64) -> bool {
+        self.window != Windowing::Fixed && expires < self.ttl.end(now)
+    }
+
+    fn has_max_age(self) -> bool {
+        matches!(self.window, Windowing::Sliding { max_age_ms: Some(_) })
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Mark {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) expires: i64,
+    pub(crate) token: Option<Token>,
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<String>,
+    pub(crate) receipt: Option<Vec<u8>>,
+}
+
+impl Mark {
+    fn fresh(at: i64, life: Life) -> Self {
+        Self { first: at, last: at, expires: life.end(at, at), ..Self::default() }
+    }
+
+    fn refreshed(&self, at: i64, life: Life) -> Self {
+        let first = self.first.min(at);
+        Self {
+            first,
+            last: self.last.max(at),
+            expires: self.expires.max(life.end(at, first)),
+            ..self.clone()
+        }
+    }
+
+    /// A refresh by a store that still knew the mark after the other had purged it.
+    fn begun_anew(&self, at: i64, life: Life) -> Self {
+        let fresh = Self::fresh(at, life);
+        Self { expires: self.expires.max(fresh.expires), ..fresh }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Claim {
+    /// `None` once it was released or has failed.
+    pub(crate) token: Option<Token>,
+    pub(crate) at: i64,
+    /// When the lease ends; once it was given back, when the id may be claimed again.
+    pub(crate) until: i64,
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<String>,
+    /// When the attempts are forgotten.
+    pub(crate) expires: i64,
+}
+
+impl Claim {
+    fn is_in_flight(&self, now: i64) -> bool {
+        self.token.is_some() && now < self.until
+    }
+
+    pub(crate) fn is_forgotten(&self, now: i64) -> bool {
+        now >= self.until.max(self.expires)
+    }
+
+    pub(crate) fn label(&self, now: i64) -> Label {
+        match self {
+            _ if self.is_in_flight(now) => Label::InFlight,
+            // A release is "as if never claimed", so that the failure before it counts again.
+            Self { token: None, error: Some(_), .. } => Label::Failed,
+            _ => Label::Expired,
+        }
+    }
+
+    /// The same with another end, as a verb through a handle of this TTL leaves it.
+    fn until(&self, until: i64, life: Life) -> Self {
+        Self { until, expires: life.ttl.end(until), ..self.clone() }
+    }
+}
+
+/// What is known of an id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum State {
+    #[default]
+    Nothing,
+    Mark(Mark),
+    Claim(Claim),
+}
+
+/// What `get` and `entries` show of an id.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View {
+    pub(crate) label: Label,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) expires: i64,
+    pub(crate) until: Option<i64>,
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<String>,
+    pub(crate) receipt: Option<Vec<u8>>,
+}
+
+impl State {
+    pub(crate) fn view(&self, now: i64) -> Option<View> {
+        match self {
+            State::Nothing => None,
+            State::Mark(mark) => Some(View {
+                label: if now < mark.expires { Label::Seen } else { Label::Expired },
+                first: mark.first,
+                last: mark.last,
+                expires: mark.expires,
+                until: None,
+                attempts: mark.attempts,
+                error: mark.error.clone(),
+                receipt: mark.receipt.clone(),
+            }),
+            State::Claim(claim) => Some(View {
+                label: claim.label(now),
+                first: claim.at,
+                last: claim.at,
+                expires: claim.expires,
+                until: Some(claim.until),
+                attempts: claim.attempts,
+                error: claim.error.clone(),
+                receipt: None,
+            }),
+        }
+    }
+}
+
+/// A verb on one id. `at` and `lease` are what it was given.
+#[derive(Clone, Debug)]
+pub(crate) enum Verb {
+    Mark { at: i64 },
+    Check,
+    Claim { lease: Span, granted: Option<Token> },
+    Confirm { token: Token, receipt: Option<Vec<u8>> },
+    Release { token: Token },
+    Fail { token: Token, reason: String },
+    Renew { token: Token, lease: Span },
+    Forget,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Done,
+    New,
+    Duplicate,
+    Flying,
+    Granted { attempt: u32, until: i64 },
+    InFlight { until: i64 },
+    Seen,
+    GivenUp { attempts: u32 },
+    Held,
+    Lost,
+    Forgot(bool),
+}
+
+/// What becomes of what was known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    Same,
+    Mark(Mark),
+    Claim(Claim),
+    Gone,
+}
+
+/// What the answers depend on besides the id's state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) now: i64,
+    pub(crate) life: Life,
+    pub(crate) retry_delay: Span,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+/// The right answers and what each leaves, in this state. `hollow` is a mark whose store still knows
+/// it and whose row another store, with its clock ahead, has purged.
+pub(crate) fn outcomes(
+    verb: &Verb,
+    state: &State,
+    hollow: bool,
+    setting: Setting,
+) -> Vec<(Answer, End)> {
+    match state {
+        State::Nothing => vec![on_nothing(verb, setting)],
+        State::Mark(mark) => on_mark(verb, mark, hollow, setting),
+        State::Claim(claim) => vec![on_claim(verb, claim, setting)],
+    }
+}
+
+fn on_nothing(verb: &Verb, setting: Setting) -> (Answer, End) {
+    let Setting { now, life, .. } = setting;
+    match verb {
+        Verb::Mark { at } => (Answer::Done, End::Mark(Mark::fresh(*at, life))),
+        Verb::Check => (Answer::New, End::Mark(Mark::fresh(now, life))),
+        Verb::Claim { lease, granted } => grant(*lease, *granted, 1, None, setting),
+        Verb::Forget => (Answer::Forgot(false), End::Same),
+        Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
+            (Answer::Lost, End::Same)
+        }
+    }
+}
+
+fn grant(
+    lease: Span,
+    token: Option<Token>,
+    attempt: u32,
+    error: Option<String>,
+    Setting { now, life, .. }: Setting,
+) -> (Answer, End) {
+    let until = lease.end(now);
+    let expires = life.ttl.end(until);
+    let claim = Claim { token, at: now, until, attempts: attempt, error, expires };
+    (Answer::Granted { attempt, until }, End::Claim(claim))
+}
+
+fn on_mark(verb: &Verb, mark: &Mark, hollow: bool, setting: Setting) -> Vec<(Answer, End)> {
+    let Setting { now, life, .. } = setting;
+    let refreshed = |at| if hollow { mark.begun_anew(at, life) } else { mark.refreshed(at, life) };
+    let sighted = |answer| {
+        if !life.is_short(mark.expires, now) {
+            return vec![(answer, End::Same)];
+        }
+        let after = refreshed(now);
+        let written = (after.expires > mark.expires).then_some((answer, End::Mark(after)));
+        // At its maximum age there is nothing to write down. What that is, of a hollow mark, is known
+        // only from before it was purged, if at all.
+        let unwritten = written.is_none() || hollow && life.has_max_age();
+        written.into_iter().chain(unwritten.then_some((answer, End::Same))).collect()
+    };
+    match verb {
+        Verb::Mark { at } => vec![(Answer::Done, End::Mark(refreshed(*at)))],
+        Verb::Check => sighted(Answer::Duplicate),
+        Verb::Claim { .. } => sighted(Answer::Seen),
+        Verb::Confirm { token, receipt } if mark.token == Some(*token) && !hollow => {
+            let end = match (&mark.receipt, receipt) {
+                (None, Some(_)) => End::Mark(Mark { receipt: receipt.clone(), ..mark.clone() }),
+                _ => End::Same,
+            };
+            vec![(Answer::Held, end)]
+        }
+        Verb::Forget => vec![(Answer::Forgot(true), End::Gone)],
+        Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
+            vec![(Answer::Lost, End::Same)]
+        }
+    }
+}
+
+fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
+    let Setting { now, life, .. } = setting;
+    let left_behind = |mark: Mark, token| Mark {
+        token,
+        attempts: claim.attempts,
+        error: claim.error.clone(),
+        ..mark
+    };
+    let is_its = |token: &Token| claim.token == Some(*token);
+    match verb {
+        // The holder's confirm will succeed.
+        Verb::Mark { at } => {
+            (Answer::Done, End::Mark(left_behind(Mark::fresh(*at, life), claim.token)))
+        }
+        Verb::Check if claim.is_in_flight(now) => (Answer::Flying, End::Same),
+        // Whoever held it lost it.
+        Verb::Check => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), None))),
+        Verb::Claim { .. } if now < claim.until => {
+            (Answer::InFlight { until: claim.until }, End::Same)
+        }
+        Verb::Claim { lease, granted } => match setting.max_attempts {
+            Some(most) if claim.attempts >= most => {
+                (Answer::GivenUp { attempts: claim.attempts }, End::Same)
+            }
+            _ => grant(*lease, *granted, claim.attempts + 1, claim.error.clone(), setting),
+        },
+        Verb::Confirm { token, receipt } if is_its(token) => {
+            let first = claim.at.min(now);
+            let mark = Mark { first, last: now, expires: life.end(now, first), ..Mark::default() };
+            let mark = left_behind(mark, claim.token);
+            (Answer::Held, End::Mark(Mark { receipt: receipt.clone(), ..mark }))
+        }
+        Verb::Release { token } if is_its(token) => {
+            (Answer::Held, End::Claim(Claim { token: None, ..claim.until(now, life) }))
+        }
+        Verb::Fail { token, reason } if is_its(token) => {
+            let again = claim.until(setting.retry_delay.end(now), life);
+            (Answer::Held, End::Claim(Claim { token: None, error: Some(reason.clone()), ..again }))
+        }
+        Verb::Renew { token, lease } if is_its(token) => {
+            (Answer::Held, End::Claim(claim.until(lease.end(now), life)))
+        }
+        Verb::Forget => (Answer::Forgot(true), End::Gone),
+        Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
+            (Answer::Lost, End::Same)
+        }
+    }
+}
