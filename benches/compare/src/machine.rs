@@ -43,8 +43,14 @@ fn load() -> String {
     text.split_whitespace().next().unwrap_or("?").to_owned()
 }
 
+/// The commit, and whether the library differs from it. (This report itself may.)
 fn commit() -> String {
-    output("git", &["-C", &root().to_string_lossy(), "describe", "--always", "--dirty"])
+    let root = root().to_string_lossy();
+    let commit = output("git", &["-C", &root, "rev-parse", "--short", "HEAD"]);
+    let library = ["src", "Cargo.toml", "Cargo.lock"];
+    let changes =
+        output("git", &[&["-C", &*root, "status", "--porcelain", "--"], &library[..]].concat());
+    if changes.is_empty() { commit } else { format!("{commit}, with changes") }
 }
 
 fn output(program: &str, args: &[&str]) -> String {

@@ -149,7 +149,7 @@ impl Plot<'_> {
             .y_label_formatter(&|y| (self.value)(*y))
             .x_desc(self.x)
             .y_desc(self.y)
-            .light_line_style(WHITE)
+            .max_light_lines(0)
             .draw()?;
         for (i, line) in lines.iter().enumerate() {
             let index = ALL.iter().position(|contender| contender.name == line.contender.name);

@@ -55,6 +55,8 @@ impl Cell {
             durability: self.durability,
             id_length: self.id_length,
             seconds: match self.workload {
+                // A limit is made of its rarest values.
+                _ if contender.name == "fsync" => scale.own_steady_seconds,
                 Workload::Steady if contender.kind == Kind::Own => scale.own_steady_seconds,
                 Workload::Steady | Workload::Purge => scale.steady_seconds,
                 _ => scale.seconds,
