@@ -2,7 +2,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench compare
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -24,3 +24,8 @@ check: ## Formatting, lints, documentation, layers
 
 bench: ## What the verbs cost, in time, memory and disk
 	$(CARGO) bench --bench store
+
+# The figures depend on nothing else being busy. The contenders take some minutes to build the first time.
+# RocksDB and Redis take part if librocksdb-dev and redis-server are installed.
+compare: ## This store against its peers: writes docs/performance.md. Half an hour; COMPARE_QUICK=1: 6 min
+	$(CARGO) run --release --manifest-path benches/compare/Cargo.toml
