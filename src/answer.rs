@@ -25,7 +25,7 @@ pub enum State {
     Seen,
     /// Claimed, and the lease runs.
     InFlight,
-    /// The last attempt failed; it may be claimed again.
+    /// An attempt failed and none has succeeded since; it may be claimed again.
     Failed,
     /// No longer in force and not purged yet: a mark past its expiry, or a claim that was released or
     /// whose lease ran out.

@@ -111,7 +111,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Makes the id seen. Call it after the send. Confirming twice is Ok.
+    /// Makes the id seen. Call it after the send. Confirming twice is Ok, as long as the mark lives.
     ///
     /// # Errors
     ///
