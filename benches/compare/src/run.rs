@@ -80,8 +80,15 @@ impl<'a> Runner<'a> {
                 eprintln!("filling {} with {ids} {} ids", contender.family, id_length.name());
                 std::fs::create_dir_all(&dir)?;
                 let cell = Cell { id_length, ..Cell::new(Workload::Fill, 1).ids(ids) };
-                let outcome = self.run(&cell.plan(contender, self.scale, &dir))?;
-                results.add(contender.name, cell, outcome);
+                match self.run(&cell.plan(contender, self.scale, &dir)) {
+                    Ok(outcome) => results.add(contender.name, cell, outcome),
+                    // The rest is worth measuring without it; a run without files fails, visibly.
+                    Err(e) => {
+                        eprintln!("{}, {cell:?}: {e}", contender.label);
+                        results.failures.push(format!("{}, {cell:?}: {e}", contender.label));
+                        std::fs::remove_dir_all(&dir)?;
+                    }
+                }
             }
         }
         sync(self.scratch)
@@ -115,6 +122,9 @@ impl<'a> Runner<'a> {
     fn measure(&self, contender: &Contender, cell: Cell) -> Result<Outcome> {
         let filled = self.filled(contender, cell.ids, cell.id_length);
         let empty = contender.kind == Kind::Baseline || cell.workload == Workload::Purge;
+        if !empty && !filled.exists() {
+            return Err("there are no files to begin with".into());
+        }
         if cell.only_reads() && !empty {
             return self.run(&cell.plan(contender, self.scale, &filled));
         }

@@ -42,6 +42,19 @@ impl Contender for Fjall {
         Ok(Box::new(self))
     }
 
+    /// Random inserts of ten million ids stall behind compactions for minutes. Ingestion leaves the
+    /// same tree: sorted, compacted, nothing in the journal.
+    fn load(&self, ids: &mut dyn Iterator<Item = String>) -> Result<bool> {
+        let mut ids: Vec<String> = ids.collect();
+        ids.sort_unstable();
+        let mut ingestion = self.seen.start_ingestion()?;
+        for id in ids {
+            ingestion.write(id, crate::expiry())?;
+        }
+        ingestion.finish()?;
+        Ok(true)
+    }
+
     fn settle(&self) -> Result<()> {
         self.database.persist(PersistMode::SyncAll)?;
         Ok(self.seen.major_compact()?)
