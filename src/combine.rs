@@ -8,8 +8,9 @@
 //! What always holds:
 //!
 //! - While jobs wait, somebody is in charge of them: the holder of the mutex, who hands over when it
-//!   lets go, or the waiter that was told to lead. A job is queued *before* its waiter tries the mutex
-//!   and the queue is looked at *after* the mutex is free, so none is left behind between the two.
+//!   lets go, or the waiter that was told to lead and finds the mutex free. A job is queued *before* its
+//!   waiter tries the mutex and the queue is looked at *after* the mutex is free, so none is left behind
+//!   between the two.
 //! - A job that was taken is answered; one that is dropped unanswered, by a panic of its leader, is
 //!   reported to its waiter as abandoned. A waiter that leaves takes its job with it.
 //! - Lock order: the mutex, the queue, a promise. Neither of the latter is held while a job runs.

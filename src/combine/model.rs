@@ -68,6 +68,7 @@ mod locks {
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use queue::{Combiner, Jobs, Led, Outcome};
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
 const RUNS: usize = 5_000;
@@ -77,6 +78,10 @@ const RUNS: usize = 5_000;
 struct Committed(Vec<u32>);
 
 type Group = Combiner<Committed, u32, Result<usize, &'static str>>;
+
+fn group() -> Group {
+    Group::new(Committed::default(), thread_rng().gen_range(0..3))
+}
 
 /// Commits the waiting jobs, at most two at a time, and answers each with its place in the file.
 fn commit(file: &mut Committed, jobs: &Jobs<'_, u32, Result<usize, &'static str>>) -> Led {
@@ -96,7 +101,7 @@ fn check(body: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn every_job_is_committed_once_and_answered_after_it_was() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let threads: Vec<_> = (0..4)
             .map(|job| {
                 let group = std::sync::Arc::clone(&group);
@@ -119,7 +124,7 @@ fn every_job_is_committed_once_and_answered_after_it_was() {
 #[test]
 fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let threads: Vec<_> = (0..4)
             .map(|job| {
                 let group = std::sync::Arc::clone(&group);
@@ -143,7 +148,7 @@ fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
 #[test]
 fn jobs_are_served_first_come_first_served() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let held = group.lock();
         let threads: Vec<_> = (0..3)
             .map(|job| {
@@ -165,7 +170,7 @@ fn jobs_are_served_first_come_first_served() {
 #[test]
 fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let busy = std::sync::Arc::new(AtomicU32::new(3));
         let threads: Vec<_> = (0..3)
             .map(|job| {
@@ -205,7 +210,7 @@ fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
 #[test]
 fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let failures = std::sync::Arc::new(AtomicU32::new(1));
         let threads: Vec<_> = (0..3)
             .map(|job| {
@@ -242,7 +247,7 @@ fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
 #[test]
 fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over() {
     check(|| {
-        let group = std::sync::Arc::new(Group::new(Committed::default()));
+        let group = std::sync::Arc::new(group());
         let panics = std::sync::Arc::new(AtomicU32::new(1));
         let threads: Vec<_> = (0..3)
             .map(|job| {

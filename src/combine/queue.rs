@@ -8,16 +8,14 @@ use super::locks::{
     Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, unlock_fair, yield_now,
 };
 
-/// How often a waiter gives the processor away before it parks. A leader is mostly done by then, and a
-/// park and a wake cost more than the whole job.
-const YIELDS: u32 = if cfg!(test) { 2 } else { 64 };
-
 /// A mutex around `S` with a queue of jobs `J` that are answered by `A`.
 pub(crate) struct Combiner<S, J, A> {
     state: Mutex<S>,
     queue: Mutex<VecDeque<Waiting<J, A>>>,
     /// How many jobs wait: a hint that spares the queue's lock.
     waiting: AtomicUsize,
+    /// How often a waiter gives the processor away before it parks.
+    yields: u32,
 }
 
 struct Waiting<J, A> {
@@ -59,26 +57,23 @@ impl<A> Promise<A> {
         self.changed.notify_one();
     }
 
-    /// Takes the answer, if the job is over.
-    fn settled(&self) -> Option<Outcome<A>> {
-        let mut stage = self.stage.lock();
-        match std::mem::replace(&mut *stage, Stage::Waiting) {
-            Stage::Answered(answer) => Some(Outcome::Answered(answer)),
-            Stage::Abandoned => Some(Outcome::Abandoned),
-            Stage::Waiting | Stage::Leading => None,
-        }
+    fn has_news(&self) -> bool {
+        self.news.load(Acquire)
     }
 
-    /// Waits until the job is over, or returns `None` when the waiter is to lead.
+    /// Sleeps until there is news: the outcome, or `None` when the waiter is to lead.
     fn wait(&self) -> Option<Outcome<A>> {
-        for _ in 0..YIELDS {
-            if self.news.load(Acquire) {
-                break;
-            }
-            yield_now();
-        }
         let stage = self.stage.lock();
-        let mut stage = self.changed.wait_while(stage, |stage| matches!(stage, Stage::Waiting));
+        let stage = self.changed.wait_while(stage, |stage| matches!(stage, Stage::Waiting));
+        self.take(stage)
+    }
+
+    /// The outcome, if the job is over.
+    fn settled(&self) -> Option<Outcome<A>> {
+        self.take(self.stage.lock())
+    }
+
+    fn take(&self, mut stage: MutexGuard<'_, Stage<A>>) -> Option<Outcome<A>> {
         self.news.store(false, Relaxed);
         match std::mem::replace(&mut *stage, Stage::Waiting) {
             Stage::Answered(answer) => Some(Outcome::Answered(answer)),
@@ -148,6 +143,12 @@ impl<S, J, A> Drop for Turn<'_, S, J, A> {
     }
 }
 
+/// What a waiter has waited for.
+enum Waited<'c, S, J, A> {
+    Turn(Turn<'c, S, J, A>),
+    Over(Outcome<A>),
+}
+
 /// The waiting jobs, as a leader sees them.
 pub(crate) struct Jobs<'c, J, A> {
     queue: &'c Mutex<VecDeque<Waiting<J, A>>>,
@@ -215,11 +216,15 @@ impl<S, J, A> Drop for Place<'_, S, J, A> {
 }
 
 impl<S, J, A> Combiner<S, J, A> {
-    pub(crate) fn new(state: S) -> Self {
+    /// `yields` is how often a waiter gives the processor away before it parks. Where a turn takes no
+    /// longer than a park and a wake, some dozens pay; where it waits for a disk, none do: they would
+    /// keep the processor from those who have just been answered.
+    pub(crate) fn new(state: S, yields: u32) -> Self {
         Self {
             state: Mutex::new(state),
             queue: Mutex::new(VecDeque::new()),
             waiting: AtomicUsize::new(0),
+            yields,
         }
     }
 
@@ -260,10 +265,10 @@ impl<S, J, A> Combiner<S, J, A> {
         let mut turn = self.try_lock();
         loop {
             let Some(mut held) = turn else {
-                if let Some(outcome) = place.promise.wait() {
-                    return outcome;
+                match self.wait(&place.promise) {
+                    Waited::Turn(held) => turn = Some(held),
+                    Waited::Over(outcome) => return outcome,
                 }
-                turn = Some(self.lock());
                 continue;
             };
             // Another leader may have come first.
@@ -289,6 +294,30 @@ impl<S, J, A> Combiner<S, J, A> {
                         turn = None;
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits until the job is over or the mutex is free, whichever comes first. Whoever runs when it
+    /// becomes free leads: to wait for the one that was told to, which may be long in coming to a
+    /// processor, would leave the mutex idle.
+    fn wait(&self, promise: &Promise<A>) -> Waited<'_, S, J, A> {
+        loop {
+            for _ in 0..self.yields {
+                if promise.has_news() {
+                    break;
+                }
+                if let Some(turn) = self.try_lock() {
+                    return Waited::Turn(turn);
+                }
+                yield_now();
+            }
+            if let Some(outcome) = promise.wait() {
+                return Waited::Over(outcome);
+            }
+            // Told to lead. If somebody else was quicker, that one tells again when it lets go.
+            if let Some(turn) = self.try_lock() {
+                return Waited::Turn(turn);
             }
         }
     }
