@@ -17,6 +17,7 @@
 //!
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
+mod checkpoint;
 pub(crate) mod claims;
 mod purge;
 mod reports;
@@ -26,8 +27,10 @@ mod transaction;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
+use self::checkpoint::truncate_log;
+pub(crate) use self::checkpoint::{LogCopier, Source};
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
 use self::rows::{ReadError, RowKeys, load, take_in};
@@ -403,22 +406,6 @@ impl Journal {
             connection.close().map_err(|(_, e)| failure("close", &name, e))
         })
     }
-
-    /// Copies the log into the file and cuts it to nothing.
-    pub(crate) fn checkpoint(&mut self) -> Result<Begun> {
-        if self.config.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("{} was opened read-only", self.name()),
-            ));
-        }
-        match truncate_log(self.connection()?) {
-            Ok(true) => Ok(Begun::Ready),
-            Ok(false) => Ok(Begun::Busy),
-            Err(e) if is_busy(&e) => Ok(Begun::Busy),
-            Err(e) => Err(self.failure("checkpoint", e)),
-        }
-    }
 }
 
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
@@ -427,12 +414,4 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
-}
-
-/// True when nothing of the log is left.
-fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
-    connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
-        .optional()
-        .map(|done| done.unwrap_or(true))
 }

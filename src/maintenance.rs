@@ -1,15 +1,18 @@
-//! Work that no caller asked for at that moment: purges in small steps, and the thread that may do
-//! them.
+//! Work that no caller asked for at that moment: purges in small steps, the thread that may do them, and
+//! the one that keeps the write-ahead log short.
 //!
 //! Owns when a purge is due, how far the running one has come, and the optional thread. What always
 //! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
 //! time. The processes on one file share the work by `last_purge_at` in its `meta`.
 
+mod checkpoints;
+
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::clock::duration_ms;
+pub(crate) use self::checkpoints::Checkpoints;
+use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
 use crate::error::Result;
 use crate::journal::Found;
@@ -24,6 +27,9 @@ const ROWS_A_COMMIT: i64 = 128;
 const SLOTS_A_COMMIT: usize = 2_048;
 /// How many counts of duplicates a finished pass writes down.
 const COUNTS_A_PASS: usize = 128;
+
+/// How long the thread rests at most after a step of its purge.
+const LONGEST_REST: Duration = Duration::from_millis(5);
 
 /// When the next pass begins and how far the present one has come.
 pub(crate) struct PurgeSchedule {
@@ -64,6 +70,11 @@ impl PurgeSchedule {
 impl Engine {
     /// Removes everything that has expired; how many marks the file lost.
     pub(crate) fn purge_expired(&self) -> Result<u64> {
+        self.purge(&mut || {})
+    }
+
+    /// The same with `pause` after each step.
+    fn purge(&self, pause: &mut dyn FnMut()) -> Result<u64> {
         self.check_open()?;
         let mut deleted = 0;
         let mut after = Some(0);
@@ -86,13 +97,14 @@ impl Engine {
                     step.next
                 }
             };
+            pause();
         }
         let mut place = Some(Place::default());
         while let Some(after) = place {
             place = self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
         }
         self.index.sweep(self.clock.now_ms());
-        self.flush_suppressed(usize::MAX)?;
+        self.flush_suppressed(pause)?;
         self.with_journal(|writer| {
             writer.purges.purged(self.clock.now_ms());
             Ok(Some(()))
@@ -224,7 +236,13 @@ impl PurgeThread {
 fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { return };
-        if let Err(e) = engine.purge_expired() {
+        // As long a rest as each step took: the callers are to have the processors.
+        let mut step = Stopwatch::start();
+        let mut rest = || {
+            std::thread::sleep(step.elapsed().min(LONGEST_REST));
+            step = Stopwatch::start();
+        };
+        if let Err(e) = engine.purge(&mut rest) {
             log::warn!("{}: the purge is put off: {e}", engine.name);
         }
     }

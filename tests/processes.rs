@@ -363,6 +363,8 @@ fn assert_forked<T: std::fmt::Debug>(verb: &str, answer: Result<T>) {
 fn fork_after_open() {
     let path = variable("SEEN_PATH");
     let store = SeenStore::open(&path).unwrap();
+    // Enough for the store to have its own thread, which the child then lacks.
+    store.scope("many").seed((0..100_000).map(|n| format!("id-{n}"))).unwrap();
     store.mark_seen("a").unwrap();
     let well = in_fork(|| {
         assert_forked("try_is_seen of a miss", store.try_is_seen("b"));

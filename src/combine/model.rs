@@ -34,10 +34,6 @@ mod locks {
                 Err(TryLockError::WouldBlock) => None,
             }
         }
-
-        pub(super) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-        }
     }
 
     pub(super) struct Condvar(shuttle::sync::Condvar);

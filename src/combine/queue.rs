@@ -246,10 +246,6 @@ impl<S, J, A> Combiner<S, J, A> {
         self.try_lock()
     }
 
-    pub(crate) fn get_mut(&mut self) -> &mut S {
-        self.state.get_mut()
-    }
-
     /// Queues the job and waits for what becomes of it. The waiter may be told to lead: then `lead` does
     /// the waiting jobs, this one among them. When it reports `Busy`, `pause` sleeps a little with no
     /// lock held, or returns false to give up.

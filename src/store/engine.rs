@@ -20,9 +20,9 @@ use crate::file;
 use crate::id::{Key, KeyHasher};
 use crate::index::{Index, Slot};
 use crate::journal::{Begun, Journal, StoredRow, Transaction};
-use crate::maintenance::{PurgeSchedule, PurgeThread};
+use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
 use crate::patience::Patience;
-use crate::suppressed::{Capped, Suppressed};
+use crate::suppressed::{self, Capped, Suppressed};
 use crate::token::Tokens;
 
 /// How old a look may be for a hit to be answered without another.
@@ -36,8 +36,8 @@ const GROUP: usize = 256;
 /// the commit is mostly done by then.
 const YIELDS: u32 = 64;
 
-/// How many counts of duplicates are written down in one transaction.
-const FLUSHED_AT_ONCE: usize = 1_000;
+/// How many counts of duplicates are written down in one transaction: each is a page of its own.
+const FLUSHED_AT_ONCE: usize = 100;
 
 /// The part of the store that is behind the mutex.
 pub(crate) struct Writer {
@@ -46,7 +46,10 @@ pub(crate) struct Writer {
 }
 
 /// A write that waits for a leader. It owns all that it needs.
-type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
+pub(crate) type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
+
+/// The mutex, its queue, and what it protects; `None` once closed.
+pub(crate) type SharedWriter = Arc<Combiner<Option<Writer>, Job, Result<()>>>;
 
 /// See the module's header.
 pub(crate) struct Engine {
@@ -59,8 +62,8 @@ pub(crate) struct Engine {
     pub(crate) config: Config,
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
-    /// `None` once closed.
-    writer: Combiner<Option<Writer>, Job, Result<()>>,
+    writer: SharedWriter,
+    checkpoints: Checkpoints,
     closed: AtomicBool,
     /// The process that opened the file. A forked child shares its parent's locks and buffers and must
     /// touch neither: it may even find the mutex held by a thread that it does not have.
@@ -109,7 +112,9 @@ impl Engine {
             Synchronous::Full => 0,
         };
         let (name, private) = (journal.name(), journal.is_private());
+        let log_source = journal.log_source();
         let writer = Writer { purges: PurgeSchedule::new(&config, clock.now_ms()), journal };
+        let writer = Arc::new(Combiner::new(Some(writer), yields));
         Self {
             index,
             suppressed: Suppressed::new(),
@@ -117,7 +122,8 @@ impl Engine {
             tokens: Tokens::new(),
             name,
             private,
-            writer: Combiner::new(Some(writer), yields),
+            checkpoints: Checkpoints::new(log_source, Arc::clone(&writer), &config),
+            writer,
             clock,
             config,
             hasher,
@@ -356,10 +362,12 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Hands the mutex to whoever waits for it: without this, a loop that takes it again at once would
-    /// keep it to itself.
+    /// Comes between the steps of a longer work. Hands the mutex to whoever waits for it: without this, a
+    /// loop that takes it again at once would keep it to itself. Nor is the log to grow faster than it can
+    /// be copied, which the others would have to wait for.
     pub(crate) fn let_others_go(&self) {
         self.writer.lock().end_fair();
+        self.checkpoints.wait_while_pressing();
     }
 
     /// `None` when another process holds the write lock.
@@ -377,6 +385,7 @@ impl Engine {
         let mut transaction = writer.journal.transaction(&self.index, now_ms);
         let answer = decide(&mut transaction)?;
         transaction.commit()?;
+        self.checkpoints.committed(&mut writer.journal);
         Ok(Some(answer))
     }
 
@@ -399,9 +408,10 @@ impl Engine {
         }
     }
 
-    /// Writes the counts of suppressed duplicates down, up to `limit` of them.
-    pub(crate) fn flush_suppressed(&self, limit: usize) -> Result<()> {
-        let mut left = limit;
+    /// Writes the counts of suppressed duplicates down, those of the beginning at least, with `pause`
+    /// between two steps.
+    pub(crate) fn flush_suppressed(&self, pause: &mut dyn FnMut()) -> Result<()> {
+        let mut left = suppressed::ROOM;
         while left > 0 {
             let counts = self.suppressed.some(left.min(FLUSHED_AT_ONCE));
             if counts.is_empty() {
@@ -412,6 +422,7 @@ impl Engine {
                 self.suppressed.settle(seq, count);
             }
             left -= counts.len();
+            pause();
         }
         Ok(())
     }
@@ -421,9 +432,10 @@ impl Engine {
         self.check_open()?;
         self.check_process()?;
         let flushed =
-            if self.config.read_only { Ok(()) } else { self.flush_suppressed(usize::MAX) };
+            if self.config.read_only { Ok(()) } else { self.flush_suppressed(&mut || {}) };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
+        self.checkpoints.stop();
         let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
         writer.journal.close().and(flushed)
     }
@@ -433,10 +445,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if !self.is_ours() {
             // A forked child: closing would give up its parent's locks. The leak is the point.
-            std::mem::forget(self.writer.get_mut().take());
+            std::mem::forget(Arc::clone(&self.writer));
+            self.checkpoints.abandon();
             return;
         }
-        if self.writer.get_mut().is_some()
+        if !self.closed.load(SeqCst)
             && let Err(e) = self.close()
         {
             log::error!("{}: closing failed: {e}", self.name);

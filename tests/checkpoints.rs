@@ -1,0 +1,183 @@
+//! The write-ahead log is copied into the file beside the callers, stays short, and goes when the store
+//! closes.
+#![cfg(target_os = "linux")]
+
+mod common;
+mod support_process;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use common::Place;
+use seen_store::{Config, SeenStore, Synchronous};
+use support_process::{Child, Random, role, say, variable};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn child() {
+    match role().as_deref() {
+        None => {}
+        Some("stream") => stream(),
+        Some(role) => panic!("unknown role {role:?}"),
+    }
+}
+
+fn bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// How many threads of this process have the name.
+fn threads_named(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
+        .filter(|comm| comm.trim_end() == name)
+        .count()
+}
+
+/// Marks `count` new ids by each of `threads`; how long the log was at most.
+fn longest_log(place: &Place, config: Config, threads: u64, count: u64) -> u64 {
+    let store = place.open(config);
+    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !done.load(Relaxed) {
+                longest.fetch_max(bytes(&place.beside("-wal")), Relaxed);
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let marking: Vec<_> = (0..threads)
+            .map(|thread| {
+                let store = store.clone();
+                scope.spawn(move || {
+                    for number in 0..count {
+                        store.mark_seen(format!("{thread}/{number}/of-some-length")).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for marking in marking {
+            marking.join().unwrap();
+        }
+        done.store(true, Relaxed);
+        watcher.join().unwrap();
+    });
+    assert_eq!(store.stats().unwrap().seen, threads * count);
+    assert!(bytes(place.path()) > MIB, "nothing was copied into the file");
+    store.close().unwrap();
+    assert_eq!(place.files(), ["seen.db"], "side files were left behind");
+    longest.into_inner()
+}
+
+#[test]
+fn a_stream_of_marks_keeps_the_log_below_8_mib() {
+    for (threads, count) in [(1, 30_000), (4, 10_000)] {
+        let longest = longest_log(&Place::new(), Config::default(), threads, count);
+        assert!(longest > MIB && longest <= 8 * MIB, "{threads} threads: {longest} bytes of log");
+    }
+}
+
+#[test]
+fn so_it_does_where_no_thread_can() {
+    let longest = longest_log(&Place::new(), Config::default().exclusive(true), 2, 15_000);
+    assert!(longest > MIB && longest <= 8 * MIB, "{longest} bytes of log");
+}
+
+#[test]
+fn without_automatic_checkpoints_the_log_grows_until_it_is_asked_for_one() {
+    let place = Place::in_ram();
+    let store = place.open(Config::default().wal_autocheckpoint(0));
+    for number in 0..20_000 {
+        store.mark_seen(format!("{number}/of-some-length")).unwrap();
+    }
+    assert!(bytes(&place.beside("-wal")) > 16 * MIB);
+    store.checkpoint().unwrap();
+    assert_eq!(bytes(&place.beside("-wal")), 0);
+}
+
+/// One test for all that counts threads: others run at the same time.
+#[test]
+fn the_thread_begins_with_a_log_worth_copying_and_ends_with_the_store() {
+    let mut child = Child::spawn("stream", &[("SEEN_PATH", ""), ("SEEN_WHAT", "threads")]);
+    assert_eq!(child.hear().as_deref(), Some("none, one, none, none"));
+    child.finish();
+}
+
+fn count_threads() {
+    let place = Place::in_ram();
+    let counted = || match threads_named("seen-checkpoint") {
+        0 => "none",
+        1 => "one",
+        _ => "several",
+    };
+    let store = place.open(Config::default());
+    store.mark_seen("a").unwrap();
+    let before = counted();
+    let fill = |store: &SeenStore| store.seed((0..100_000).map(|n| format!("id-{n}"))).unwrap();
+    fill(&store);
+    let during = counted();
+    store.close().unwrap();
+    let after = counted();
+    let store = place.open(Config::default().exclusive(true));
+    fill(&store.scope("another"));
+    say(format!("{before}, {during}, {after}, {}", counted()));
+}
+
+/// Marks in batches until killed, and says which batches are done.
+fn stream() {
+    if variable("SEEN_WHAT") == "threads" {
+        return count_threads();
+    }
+    let config = Config::default().synchronous(match variable("SEEN_WHAT").as_str() {
+        "full" => Synchronous::Full,
+        _ => Synchronous::Normal,
+    });
+    let store = SeenStore::open_with(variable("SEEN_PATH"), config).unwrap();
+    let start = store.stats().unwrap().seen;
+    for batch in start / 100.. {
+        store.seed((0..100).map(|n| format!("{batch}/{n}"))).unwrap();
+        say(batch);
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_process_is_killed_while_its_log_is_copied() {
+    let place = Place::new();
+    let mut random = Random::new("kill -9 during a checkpoint");
+    for round in 0..12 {
+        let what = if round % 3 == 0 { "full" } else { "normal" };
+        let variables = [("SEEN_PATH", place.path().to_str().unwrap()), ("SEEN_WHAT", what)];
+        let mut writer = Child::spawn("stream", &variables);
+        for _ in 0..100 + random.below(300) {
+            writer.hear().unwrap();
+        }
+        let last: u64 = writer.kill().last().map_or(0, |batch| batch.parse().unwrap());
+        let store = place.open(Config::default());
+        let seen = store.stats().unwrap().seen;
+        assert!(seen >= last * 100 && seen.is_multiple_of(100), "round {round}: {seen}, {last}");
+        assert!(store.verify().unwrap().is_ok(), "round {round}");
+        store.close().unwrap();
+        assert_eq!(place.files(), ["seen.db"]);
+    }
+}
+
+#[test]
+fn two_processes_copy_one_log_and_lose_nothing() {
+    let place = Place::new();
+    let variables = [("SEEN_PATH", place.path().to_str().unwrap()), ("SEEN_WHAT", "normal")];
+    let mut other = Child::spawn("stream", &variables);
+    other.hear().unwrap();
+    let store = place.open(Config::default()).scope("mine");
+    for number in 0..20_000 {
+        store.mark_seen(format!("{number}/of-some-length")).unwrap();
+    }
+    let last: u64 = other.kill().last().unwrap().parse().unwrap();
+    assert!(store.stats().unwrap().seen >= 20_000 + (last + 1) * 100);
+    assert!(store.verify().unwrap().is_ok());
+    store.close().unwrap();
+    assert_eq!(place.files(), ["seen.db"]);
+}
