@@ -1,22 +1,26 @@
 //! The set of live ids, in memory.
 //!
 //! Owns, for every id that the file holds, its key, the `seq` of its newest row and when it expires.
-//! A slot is 24 bytes and a table is between 7/16 and 7/8 full, at one control byte a place: 29 to 57
-//! bytes an id. The index is cut into shards so that a reader never waits for more than the change of
+//! A slot is 24 bytes and a table is between four and six ninths full: 36 to 54 bytes an id. The index
+//! is cut into shards so that a reader never waits for more than the change of
 //! a few slots. Of two facts about one key the one with the higher `seq` wins, whichever comes first.
 //! Whether an entry is live is the reader's question: an expired slot may stay until it is swept.
 //!
 //! Knows nothing of SQL, files or clocks. Lock order: a shard's lock is taken last and alone.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+mod table;
+
 use parking_lot::RwLock;
+
+use self::table::Table;
 
 use crate::id::Key;
 
 /// Enough that the sweep of one shard of ten million ids takes well under a millisecond.
 const SHARDS: usize = 256;
 const NEVER: u64 = (1 << 48) - 1;
+/// The expiry of a row that ends its id, while it waits in a [`Filler`].
+const GONE: Option<i64> = Some(0);
 /// The largest `seq` a slot can hold; a store reaches it after nine years of a million marks a second.
 pub(crate) const MAX_SEQ: i64 = (1 << 48) - 1;
 
@@ -38,7 +42,8 @@ impl Slot {
 /// A slot packed to 24 bytes: 96 bits of the key, 48 of the `seq`, 48 of the expiry.
 #[derive(Clone, Copy)]
 struct Packed {
-    key: [u32; 3],
+    hash: u64,
+    rest: u32,
     seq_low: u32,
     expires_low: u32,
     seq_high: u16,
@@ -49,11 +54,17 @@ const _: () = assert!(size_of::<Packed>() == 24);
 
 #[expect(clippy::cast_possible_truncation, reason = "this is where numbers are cut to size")]
 impl Packed {
+    /// A place without a slot: no row has the `seq` 0.
+    const EMPTY: Self =
+        Self { hash: 0, rest: 0, seq_low: 0, expires_low: 0, seq_high: 0, expires_high: 0 };
+
     fn new(key: Key, slot: Slot) -> Self {
         let seq = slot.seq.cast_unsigned();
         let expires = slot.expires_at.map_or(NEVER, i64::cast_unsigned);
+        let (hash, rest) = within_shard(key);
         Self {
-            key: [key.low as u32, (key.low >> 32) as u32, key.high as u32],
+            hash,
+            rest,
             seq_low: seq as u32,
             seq_high: (seq >> 32) as u16,
             expires_low: expires as u32,
@@ -61,18 +72,12 @@ impl Packed {
         }
     }
 
-    fn has(&self, key: Key) -> bool {
-        // Word by word: comparing the arrays would call memcmp.
-        self.hash() == key.low && self.key[2] == key.high as u32
+    fn is_empty(&self) -> bool {
+        self.seq_low == 0 && self.seq_high == 0
     }
 
-    fn hash(&self) -> u64 {
-        u64::from(self.key[0]) | u64::from(self.key[1]) << 32
-    }
-
-    /// The key as far as it is [`stored`]: what finds this slot again.
-    fn key(&self, shard: usize) -> Key {
-        Key { low: self.hash(), high: (shard as u64) << 56 | u64::from(self.key[2]) }
+    fn key(&self) -> (u64, u32) {
+        (self.hash, self.rest)
     }
 
     fn slot(&self) -> Slot {
@@ -85,35 +90,33 @@ impl Packed {
     }
 }
 
-type Shard = HashTable<Packed>;
-
 /// See the module's header.
 pub(crate) struct Index {
-    shards: Box<[RwLock<Shard>]>,
+    shards: Box<[RwLock<Table>]>,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::new(Shard::new())).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
     }
 
-    fn shard(&self, key: Key) -> &RwLock<Shard> {
+    fn shard(&self, key: Key) -> &RwLock<Table> {
         &self.shards[shard_of(key)]
     }
 
     /// The newest known row of the id, expired or not.
     pub(crate) fn get(&self, key: Key) -> Option<Slot> {
-        self.shard(key).read().find(key.low, |packed| packed.has(key)).map(Packed::slot)
+        self.shard(key).read().get(within_shard(key)).map(|packed| packed.slot())
     }
 
     /// Takes in a row, unless a newer one of the same id is known.
     pub(crate) fn put(&self, key: Key, slot: Slot) {
-        put(&mut self.shard(key).write(), key, slot);
+        self.shard(key).write().put(Packed::new(key, slot));
     }
 
     /// Forgets the id, unless a row newer than `seq` is known.
     pub(crate) fn remove(&self, key: Key, seq: i64) {
-        remove(&mut self.shard(key).write(), key, seq);
+        self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
     }
 
     /// Drops the expired slots of one shard, and gives its memory back where it has become mostly
@@ -122,10 +125,6 @@ impl Index {
         let mut shard = self.shards[shard].write();
         let visited = shard.len();
         shard.retain(|packed| packed.slot().is_live(now_ms));
-        if shard.len() < shard.capacity() / 4 {
-            let room = shard.len() * 2;
-            shard.shrink_to(room, Packed::hash);
-        }
         visited
     }
 
@@ -149,7 +148,7 @@ impl Index {
         let (mut live, mut expired) = (0, 0);
         for shard in &self.shards {
             let shard = shard.read();
-            let alive = shard.iter().filter(|packed| packed.slot().is_live(now_ms)).count();
+            let alive = shard.slots().filter(|packed| packed.slot().is_live(now_ms)).count();
             live += alive as u64;
             expired += (shard.len() - alive) as u64;
         }
@@ -160,8 +159,8 @@ impl Index {
     /// stays in its shard for ever.
     pub(crate) fn live_slots(&self, shard: usize, now_ms: i64) -> Vec<(Key, i64)> {
         let slots = self.shards[shard].read();
-        let live = slots.iter().filter(|packed| packed.slot().is_live(now_ms));
-        live.map(|packed| (packed.key(shard), packed.seq())).collect()
+        let live = slots.slots().filter(|packed| packed.slot().is_live(now_ms));
+        live.map(|packed| (key_of(shard, packed), packed.seq())).collect()
     }
 
     pub(crate) fn shard_count(&self) -> usize {
@@ -170,7 +169,7 @@ impl Index {
 
     /// The bytes allocated for slots, the empty ones included.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let tables: usize = self.shards.iter().map(|shard| shard.read().allocation_size()).sum();
+        let tables: usize = self.shards.iter().map(|shard| shard.read().bytes()).sum();
         (tables + size_of_val(&*self.shards)) as u64
     }
 }
@@ -186,64 +185,51 @@ fn shard_of(key: Key) -> usize {
     (key.high >> 56) as usize % SHARDS
 }
 
-fn put(shard: &mut Shard, key: Key, slot: Slot) {
-    let packed = Packed::new(key, slot);
-    match shard.entry(key.low, |packed| packed.has(key), Packed::hash) {
-        Entry::Occupied(mut known) => {
-            if known.get().seq() <= slot.seq {
-                *known.get_mut() = packed;
-            }
-        }
-        Entry::Vacant(place) => {
-            place.insert(packed);
-        }
-    }
+/// What tells keys apart within a shard.
+#[expect(clippy::cast_possible_truncation, reason = "the rest is cut off")]
+fn within_shard(key: Key) -> (u64, u32) {
+    (key.low, key.high as u32)
 }
 
-fn remove(shard: &mut Shard, key: Key, seq: i64) {
-    if let Ok(known) = shard.find_entry(key.low, |packed| packed.has(key))
-        && known.get().seq() <= seq
-    {
-        known.remove();
-    }
+/// A key as far as it is [`stored`]: what finds this slot again.
+fn key_of(shard: usize, packed: &Packed) -> Key {
+    Key { low: packed.hash, high: (shard as u64) << 56 | u64::from(packed.rest) }
 }
 
 /// Fills a new index with many rows.
 ///
-/// Rows are gathered by shard and put in a batch at a time, so that one small table after the other
-/// is in the processor's cache: a third of the time of putting each in where it belongs at once.
+/// Rows are gathered by shard and put in many at a time, so that one small table after the other is in the
+/// processor's cache: a third of the time of putting each in where it belongs at once.
 pub(crate) struct Filler {
     index: Index,
-    waiting: Vec<Vec<(Key, Row)>>,
+    waiting: Vec<Vec<Packed>>,
     count: usize,
 }
 
-#[derive(Clone, Copy)]
-enum Row {
-    Live(Slot),
-    Gone { seq: i64 },
-}
-
-/// About 12 MB of rows waiting.
+/// How many rows wait at most: about 6 MB.
 const FILLED_AT_ONCE: usize = 1 << 18;
 
 impl Filler {
-    pub(crate) fn new() -> Self {
-        Self { index: Index::new(), waiting: vec![Vec::new(); SHARDS], count: 0 }
+    /// With room for about so many ids, so that nothing is moved on the way.
+    pub(crate) fn new(expected: usize) -> Self {
+        // A shard has its share, give or take some.
+        let share = if expected < FILLED_AT_ONCE { 0 } else { expected / SHARDS * 33 / 32 };
+        let shards = (0..SHARDS).map(|_| RwLock::new(Table::with_room(share))).collect();
+        Self { index: Index { shards }, waiting: vec![Vec::new(); SHARDS], count: 0 }
     }
 
     /// See [`Index::put`].
     pub(crate) fn put(&mut self, key: Key, slot: Slot) {
-        self.push(key, Row::Live(slot));
+        self.push(key, slot);
     }
 
     /// See [`Index::remove`].
     pub(crate) fn remove(&mut self, key: Key, seq: i64) {
-        self.push(key, Row::Gone { seq });
+        self.push(key, Slot { seq, expires_at: GONE });
     }
 
-    fn push(&mut self, key: Key, row: Row) {
-        self.waiting[shard_of(key)].push((key, row));
+    fn push(&mut self, key: Key, slot: Slot) {
+        self.waiting[shard_of(key)].push(Packed::new(key, slot));
         self.count += 1;
         if self.count == FILLED_AT_ONCE {
             self.fill();
@@ -253,10 +239,11 @@ impl Filler {
     fn fill(&mut self) {
         for (shard, waiting) in self.index.shards.iter_mut().zip(&mut self.waiting) {
             let shard = shard.get_mut();
-            for (key, row) in waiting.drain(..) {
-                match row {
-                    Row::Live(slot) => put(shard, key, slot),
-                    Row::Gone { seq } => remove(shard, key, seq),
+            for packed in waiting.drain(..) {
+                if packed.slot().expires_at == GONE {
+                    shard.remove(packed.key(), |known| known.seq() <= packed.seq());
+                } else {
+                    shard.put(packed);
                 }
             }
         }
@@ -265,6 +252,10 @@ impl Filler {
 
     pub(crate) fn finish(mut self) -> Index {
         self.fill();
+        for shard in &mut self.index.shards {
+            // Fewer came than were expected.
+            shard.get_mut().retain(|_| true);
+        }
         self.index
     }
 }
@@ -286,7 +277,7 @@ mod tests {
                 let slot = Slot { seq, expires_at };
                 let packed = Packed::new(key, slot);
                 assert_eq!(packed.slot(), slot);
-                assert_eq!(packed.hash(), key.low);
+                assert_eq!(packed.key(), within_shard(key));
             }
         }
     }

@@ -325,8 +325,9 @@ impl SeenStore {
     /// Whether the index alone can turn the id away; then it is counted.
     pub(crate) fn is_duplicate(&self, id: Id<'_>) -> Result<bool> {
         // Deciding under the write lock includes a look, so a miss need not make one first.
-        let Some(slot) = self.engine.recently_live(id.key)? else { return Ok(false) };
-        if self.wants_extension(slot, self.engine.clock.now_ms()) {
+        let now_ms = self.engine.clock.now_ms();
+        let Some(slot) = self.engine.recently_live(id.key, now_ms)? else { return Ok(false) };
+        if self.wants_extension(slot, now_ms) {
             return Ok(false);
         }
         self.engine.suppressed.add(slot.seq);

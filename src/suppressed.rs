@@ -6,16 +6,38 @@
 //! that a stream of duplicates stays a stream of reads in bounded memory.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 const SHARDS: usize = 64;
+
+/// By the `seq` of rows, which nobody chooses: a multiplication scatters them enough.
+type BySeq<T> = HashMap<i64, T, BuildHasherDefault<SeqHasher>>;
+
+#[derive(Default)]
+struct SeqHasher(u64);
+
+impl Hasher for SeqHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a seq hashes as one i64");
+    }
+
+    fn write_i64(&mut self, seq: i64) {
+        // Knuth's multiplicative hashing, by 2^64 divided by the golden ratio.
+        self.0 = seq.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 /// For how many ids counts are kept between two flushes: about 2 MB.
 pub(crate) const ROOM: usize = 65_536;
 
 pub(crate) struct Suppressed {
-    shards: Box<[Mutex<HashMap<i64, u32>>]>,
+    shards: Box<[Mutex<BySeq<u32>>]>,
 }
 
 impl Suppressed {
@@ -23,7 +45,7 @@ impl Suppressed {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, seq: i64) -> &Mutex<HashMap<i64, u32>> {
+    fn shard(&self, seq: i64) -> &Mutex<BySeq<u32>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
     }
 
@@ -74,7 +96,7 @@ impl Suppressed {
 ///
 /// A cache: what it forgets costs a transaction that finds it out again.
 pub(crate) struct Capped {
-    shards: Box<[Mutex<HashMap<i64, Duration>>]>,
+    shards: Box<[Mutex<BySeq<Duration>>]>,
 }
 
 impl Capped {
@@ -82,7 +104,7 @@ impl Capped {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, seq: i64) -> &Mutex<HashMap<i64, Duration>> {
+    fn shard(&self, seq: i64) -> &Mutex<BySeq<Duration>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
     }
 

@@ -12,6 +12,9 @@ use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
 use crate::schema::failure::failure;
 
+/// The bytes of the shortest row, with two times and an id of one byte.
+const SMALLEST_ROW: i64 = 24;
+
 /// What a row tells the index.
 pub(super) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
     if expires_at == Some(0) {
@@ -45,7 +48,7 @@ pub(super) fn load(
         value.ok_or(ReadError::Content("its table meta lacks a counter"))
     };
     let (generation, floor) = (counter("generation")?, counter("floor")?);
-    let (mut index, mut tip, mut expired) = (Filler::new(), None, 0);
+    let (mut index, mut tip, mut expired) = (Filler::new(most_rows(&transaction)?), None, 0);
     let mut statement =
         transaction.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
     let mut rows = statement.query([])?;
@@ -62,6 +65,18 @@ pub(super) fn load(
         tip = Some(Tip { seq, key, expires_at });
     }
     Ok(Loaded { index: index.finish(), generation, floor, tip, expired })
+}
+
+/// How many rows there are at most: as many as the numbers in use, and as the file has room for.
+fn most_rows(connection: &Connection) -> Result<usize, ReadError> {
+    let numbers: i64 = connection.query_row(
+        "SELECT ifnull(max(seq) - (SELECT min(seq) FROM seen) + 1, 0) FROM seen",
+        [],
+        |row| row.get(0),
+    )?;
+    let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let bytes = pages("page_count")?.saturating_mul(pages("page_size")?);
+    Ok(usize::try_from(numbers.min(bytes / SMALLEST_ROW)).unwrap_or(0))
 }
 
 /// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly

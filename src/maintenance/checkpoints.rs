@@ -38,8 +38,6 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// How often a long log is copied beside the callers before they are made to wait.
 const PASSES: usize = 32;
-/// After how many pages that came during a pass no later one is likely to be left alone.
-const HOPELESS: u32 = 64;
 
 /// See the module's header.
 pub(crate) struct Checkpoints {
@@ -228,8 +226,8 @@ impl Work {
             if pages < self.limits.pressing {
                 return Ok(());
             }
-            let appended = copier.pages()?.abs_diff(pages);
-            if appended == 0 || appended > HOPELESS {
+            let now = copier.pages()?;
+            if now == pages || now >= u32::midpoint(self.limits.pressing, self.limits.most) {
                 break;
             }
         }

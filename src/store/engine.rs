@@ -171,7 +171,7 @@ impl Engine {
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
         // Read before the index: a look that begins after this and finds nothing answers the call.
         let begun = self.looks_begun.load(SeqCst);
-        let hit = self.recently_live(key)?;
+        let hit = self.recently_live(key, self.clock.now_ms())?;
         if hit.is_some() || self.private {
             return Ok(hit);
         }
@@ -185,9 +185,9 @@ impl Engine {
     }
 
     /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
-    pub(crate) fn recently_live(&self, key: Key) -> Result<Option<Slot>> {
+    pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
-        let hit = self.live_in_index(key);
+        let hit = self.index.get(key).filter(|slot| slot.is_live(now_ms));
         if hit.is_none()
             || self.private
             || self.since_opened_ms() < self.looked_at_ms.load(Relaxed) + LOOK_EVERY_MS
