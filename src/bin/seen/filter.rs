@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ pub(crate) struct Arguments {
     stats: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let memory = if arguments.dry_run {
         Memory::dry(&arguments.database, arguments.ttl)?
     } else {
@@ -126,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let (new, duplicates) = (counts.read - counts.duplicates, counts.duplicates);
         message::tell(&format!("read {}, new {new}, duplicates {duplicates}", counts.read));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Filter<'a> {

@@ -1,20 +1,23 @@
 //! The `seen` command.
 //!
-//! Owns the arguments, the statuses (0 done, 2 an error) and how a message looks: one line that starts
-//! with `seen: ` and names every cause. What a command does is in its own module.
+//! Owns the arguments that all commands share and the statuses: 0 done, 1 a negative answer, 2 an error,
+//! which is told in one line that starts with `seen: ` and names every cause. What a command does is in
+//! its own module.
 
 mod database;
 mod duration;
+mod entry;
 mod filter;
 mod key;
 mod lines;
 mod memory;
 mod message;
 mod renewer;
+mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// Any failure, with its causes in `source()`.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -25,6 +28,14 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Tell errors only, no warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Tell more of what is done; -vv tells all
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(Subcommand)]
@@ -33,16 +44,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    message::start_log();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(e) => return answer_without_command(&e),
     };
+    message::start_log(arguments.quiet, arguments.verbose);
     let done = match arguments.command {
         Command::Filter(arguments) => filter::run(&arguments),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(e) => {
             message::tell(&message::with_causes(&*e));
             ExitCode::from(2)

@@ -8,9 +8,18 @@ use std::io::Write;
 
 use env_logger::Env;
 
-/// Sends the log to standard error: warnings and errors, or what `RUST_LOG` says.
-pub(crate) fn start_log() {
-    env_logger::Builder::from_env(Env::default().default_filter_or("warn"))
+use crate::words::harmless;
+
+/// Sends the log to standard error: what `RUST_LOG` says, or else warnings and errors, less or more of
+/// them by `-q` and `-v`.
+pub(crate) fn start_log(quiet: bool, verbose: u8) {
+    let level = match verbose {
+        0 if quiet => "error",
+        0 => "warn",
+        1 => "info",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(Env::default().default_filter_or(level))
         .format(|out, record| writeln!(out, "{}", line(&record.args().to_string())))
         .init();
 }
@@ -20,15 +29,7 @@ pub(crate) fn tell(message: &str) {
 }
 
 fn line(message: &str) -> String {
-    let mut line = String::from("seen: ");
-    for c in message.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
+    format!("seen: {}", harmless(message))
 }
 
 /// The error and all its causes, outermost first. A cause that only repeats the one before it is left
