@@ -2,6 +2,7 @@
 //!
 //! Owns the public result types and their words. Plain values: nothing here refers to a store.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
@@ -86,6 +87,85 @@ pub struct Stats {
     pub failed_open: u64,
     /// How often this store had to rebuild its index: another process cleaned up, or history changed.
     pub rebuilds: u64,
+}
+
+/// How many ids are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// How many are seen.
+    pub seen: u64,
+    /// How many are claimed and in flight.
+    pub in_flight: u64,
+    /// How many failed in their last attempt and may be claimed again.
+    pub failed: u64,
+    /// How many marks and claims are no longer in force and not purged yet. An id that was marked
+    /// again since counts here too.
+    pub expired: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.seen += more.seen;
+        self.in_flight += more.in_flight;
+        self.failed += more.failed;
+        self.expired += more.expired;
+    }
+}
+
+/// What a store's file holds, counted at one moment by a [`Reader`](crate::Reader).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// The counts of each scope that has any.
+    pub scopes: BTreeMap<String, Counts>,
+    /// The earliest time that an id now seen was first seen at.
+    pub oldest: Option<SystemTime>,
+    /// The latest time that an id now seen was last seen at.
+    pub newest: Option<SystemTime>,
+    /// How many ids stop being seen within an hour.
+    pub expiring_within_hour: u64,
+    /// How many ids stop being seen within 24 hours, those within the hour among them.
+    pub expiring_within_day: u64,
+    /// How many of the ids now seen were first seen in each bucket of the time that was asked for, the
+    /// earliest first.
+    pub marks: Vec<u64>,
+    /// When the last purge pass over the file began, by any process.
+    pub last_purge_at: Option<SystemTime>,
+    /// Size of the database file, in bytes.
+    pub file_bytes: u64,
+    /// Size of the write-ahead log, in bytes.
+    pub wal_bytes: u64,
+    /// About how much memory the index of a store on this file takes, in bytes.
+    pub index_bytes: u64,
+}
+
+impl Census {
+    /// The counts of all scopes together.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for counts in self.scopes.values() {
+            total.add(counts);
+        }
+        total
+    }
+}
+
+/// What SQLite says of itself and of a store's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Such as `3.51.3`.
+    pub sqlite_version: String,
+    /// The options that SQLite was compiled with.
+    pub sqlite_options: Vec<String>,
+    /// How many pages the file has.
+    pub pages: u64,
+    /// How many of them are free, to be used by later marks.
+    pub free_pages: u64,
+    /// The settings that a store with this configuration works with. `journal_mode` is `off` where the
+    /// file was read without its empty log.
+    pub pragmas: Pragmas,
 }
 
 /// The settings that SQLite says are in force, read back from it.

@@ -9,10 +9,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::patience::Patience;
 
@@ -24,6 +25,9 @@ static OPENING: Mutex<()> = Mutex::new(());
 /// How long an empty file beside a log may last before it is taken for a loss rather than for another
 /// process that is just creating the store.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// File systems keep times by the kernel's tick, of up to 10 ms: within it two writes look like one.
+const TICK: Duration = Duration::from_millis(20);
 
 /// SQLite's smallest page, and so its smallest database.
 const SMALLEST_BYTES: u64 = 512;
@@ -47,6 +51,41 @@ impl Identity {
     #[cfg(not(unix))]
     fn of(_: &fs::Metadata) -> Self {
         Self {}
+    }
+}
+
+/// Tells a file from itself as it was before: a write in between changes the stamp, once the file is
+/// [settled](Stamp::settled).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    identity: Identity,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let metadata = fs::symlink_metadata(path)
+            .map_err(|e| Error::io(format!("cannot look at {}", shown(path)), e))?;
+        Ok(Self {
+            identity: Identity::of(&metadata),
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
+
+    /// The stamp of a file whose last change is old enough for the next to be told from it. Waits for
+    /// that, a few milliseconds at most after the last change.
+    pub(crate) fn settled(path: &Path) -> Result<Self> {
+        let mut patience = Patience::new(SECOND_LOOK);
+        loop {
+            let stamp = Self::of(path)?;
+            let age = stamp.modified.and_then(|at| SystemClock.now().duration_since(at).ok());
+            // A time in the future is one that no write gives it now.
+            if age.is_none_or(|age| age > TICK) || !patience.pause() {
+                return Ok(stamp);
+            }
+        }
     }
 }
 
@@ -103,7 +142,8 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
                     return Err(Error::new(
                         ErrorKind::NotFound,
                         format!(
-                            "{}: there is no store here, and reading does not create one",
+                            "{}: there is no store here, and reading does not create one; give the \
+                             path of one",
                             shown(path)
                         ),
                     ));

@@ -174,6 +174,12 @@ impl Index {
     }
 }
 
+/// What an index of this many ids takes once it was filled, in bytes.
+pub(crate) fn estimated_bytes(ids: u64) -> u64 {
+    let share = usize::try_from(ids.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX);
+    (SHARDS * (Table::bytes_with_room(share) + size_of::<RwLock<Table>>())) as u64
+}
+
 /// As much of a key as a slot and its shard tell: equal for equal keys, and for no others that matter.
 pub(crate) fn stored(key: Key) -> Key {
     Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(u32::MAX) }

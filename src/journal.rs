@@ -19,6 +19,7 @@
 
 mod checkpoint;
 pub(crate) mod claims;
+pub(crate) mod onlooker;
 mod purge;
 mod reports;
 mod rows;

@@ -7,12 +7,13 @@
 pub(crate) mod connect;
 pub(crate) mod copy;
 pub(crate) mod failure;
+pub(crate) mod onlooker;
 mod upgrade;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::answer::Pragmas;
+use crate::answer::{Inspection, Pragmas};
 use crate::config::Config;
 
 /// "SEEN": marks a SQLite database as a store.
@@ -207,6 +208,30 @@ fn pragma_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
 
 fn pragma_text(connection: &Connection, name: &str) -> rusqlite::Result<String> {
     connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
+/// SQLite's own check of the whole file: one line for each thing that is wrong.
+pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let lines: Vec<String> = connection
+        .prepare("PRAGMA integrity_check")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
+/// What SQLite says of itself and of the file.
+pub(crate) fn inspect(connection: &Connection, config: &Config) -> rusqlite::Result<Inspection> {
+    let count = |name| pragma_number(connection, name).map(i64::cast_unsigned);
+    Ok(Inspection {
+        sqlite_version: rusqlite::version().to_owned(),
+        sqlite_options: connection
+            .prepare("PRAGMA compile_options")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?,
+        pages: count("page_count")?,
+        free_pages: count("freelist_count")?,
+        pragmas: pragmas(connection, config)?,
+    })
 }
 
 /// Reads the settings back.

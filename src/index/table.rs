@@ -36,8 +36,17 @@ impl Table {
         if count == 0 {
             return Self::default();
         }
-        let homes = count * FULLEST.1 / FULLEST.0 + 1;
+        let homes = Self::homes_for(count);
         Self { places: vec![Packed::EMPTY; homes + SPARE], homes, len: 0 }
+    }
+
+    /// What a table with room for so many slots takes.
+    pub(super) fn bytes_with_room(count: usize) -> usize {
+        if count == 0 { 0 } else { (Self::homes_for(count) + SPARE) * size_of::<Packed>() }
+    }
+
+    fn homes_for(count: usize) -> usize {
+        count.saturating_mul(FULLEST.1) / FULLEST.0 + 1
     }
 
     pub(super) fn len(&self) -> usize {

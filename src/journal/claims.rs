@@ -102,7 +102,7 @@ const FIND: &str = "\
 SELECT token, claimed_at, lease_until, attempts, last_error, expires_at FROM claims \
 WHERE scope = ifnull(?1, '') AND id = ?2";
 
-fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
+pub(super) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
     connection
         .prepare_cached(FIND)?
         .query_row((bound(id.scope), IdValue(id.bytes)), ClaimRow::read)
@@ -199,7 +199,7 @@ pub(crate) struct Place {
     pub(crate) id: Vec<u8>,
 }
 
-fn page(
+pub(super) fn page(
     connection: &Connection,
     after: &Place,
     limit: i64,

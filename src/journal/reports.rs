@@ -33,7 +33,7 @@ impl Journal {
     }
 
     pub(crate) fn integrity_problems(&mut self) -> Result<Vec<String>> {
-        let problems = integrity_check(self.connection()?);
+        let problems = schema::integrity_problems(self.connection()?);
         problems.map_err(|e| self.failure("verify", e))
     }
 
@@ -134,13 +134,6 @@ pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<(
 
 /// SQLite's own integrity check of the store at `path`, while others write.
 pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
-    integrity_check(&connect::reader(path, config)?).map_err(|e| failure("verify", &shown(path), e))
-}
-
-fn integrity_check(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let lines: Vec<String> = connection
-        .prepare("PRAGMA integrity_check")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    schema::integrity_problems(&connect::reader(path, config)?)
+        .map_err(|e| failure("verify", &shown(path), e))
 }

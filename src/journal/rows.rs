@@ -41,16 +41,25 @@ pub(super) fn load(
     now_ms: i64,
 ) -> Result<Loaded, ReadError> {
     let transaction = connection.unchecked_transaction()?;
+    load_within(&transaction, hasher, now_ms)
+}
+
+/// The same within the caller's transaction.
+pub(super) fn load_within(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    now_ms: i64,
+) -> Result<Loaded, ReadError> {
     let counter = |key: &str| -> Result<i64, ReadError> {
-        let value = transaction
+        let value = connection
             .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
             .optional()?;
         value.ok_or(ReadError::Content("its table meta lacks a counter"))
     };
     let (generation, floor) = (counter("generation")?, counter("floor")?);
-    let (mut index, mut tip, mut expired) = (Filler::new(most_rows(&transaction)?), None, 0);
+    let (mut index, mut tip, mut expired) = (Filler::new(most_rows(connection)?), None, 0);
     let mut statement =
-        transaction.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
+        connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
     let mut rows = statement.query([])?;
     let mut keys = RowKeys::new(hasher);
     while let Some(row) = rows.next()? {

@@ -14,6 +14,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::claims::{ClaimRow, Confirmed};
 use super::rows::id_bytes;
 use super::{APPEND, Journal, Tip, run};
+use crate::answer::{Entry, State};
+use crate::clock::from_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
@@ -458,6 +460,7 @@ pub(crate) struct ExpiredRows {
 }
 
 /// A row of the table.
+#[derive(Clone, Debug)]
 pub(crate) struct StoredRow {
     pub(crate) scope: String,
     pub(crate) id: Vec<u8>,
@@ -473,7 +476,7 @@ pub(crate) struct StoredRow {
 
 impl StoredRow {
     /// From the columns `scope` to `receipt` of the table, without `seq`.
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             scope: row.get(0)?,
             id: row.get_ref(1)?.as_bytes()?.to_vec(),
@@ -486,5 +489,26 @@ impl StoredRow {
             last_error: row.get(8)?,
             receipt: row.get(9)?,
         })
+    }
+
+    pub(crate) fn is_live(&self, now_ms: i64) -> bool {
+        self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
+    }
+
+    /// The row as callers see it.
+    pub(crate) fn entry(self, now_ms: i64) -> Entry {
+        Entry {
+            state: if self.is_live(now_ms) { State::Seen } else { State::Expired },
+            scope: self.scope,
+            id: self.id,
+            first_seen: from_ms(self.first_seen),
+            last_seen: from_ms(self.last_seen),
+            expires_at: self.expires_at.map(from_ms),
+            lease_until: None,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            receipt: self.receipt,
+            suppressed: self.suppressed.cast_unsigned(),
+        }
     }
 }

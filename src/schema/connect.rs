@@ -53,7 +53,7 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
 }
 
 /// SQLite notices a database that lost whole pages; it fills up one that lost a part of its last page.
-fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()> {
+pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()> {
     let page_size = pragma_number(connection, "page_size");
     let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned();
     if file::bytes(path).is_multiple_of(page_size.max(1)) {
@@ -92,7 +92,7 @@ pub(crate) fn reader(path: &Path, config: &Config) -> Result<Connection> {
 }
 
 /// Opens and protects against what a hostile file could do; reads nothing of it yet.
-fn secured(path: &Path, config: &Config) -> Result<Connection> {
+pub(super) fn secured(path: &Path, config: &Config) -> Result<Connection> {
     // No CREATE: a missing file was made by `file::prepare`. No URI: a path is a path.
     let access = if config.read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -146,13 +146,13 @@ pub(super) fn secure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)
 }
 
-enum Accepted {
+pub(super) enum Accepted {
     Ready,
     Create,
     Upgrade,
 }
 
-fn accept(path: &Path, config: &Config, format: Format) -> Result<Accepted> {
+pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Accepted> {
     let refuse = |kind, why: String| Err(Error::new(kind, format!("{}: {why}", shown(path))));
     match format {
         Format::Current => Ok(Accepted::Ready),
@@ -163,7 +163,8 @@ fn accept(path: &Path, config: &Config, format: Format) -> Result<Accepted> {
         Format::Empty => Ok(Accepted::Create),
         Format::Seed if config.read_only => refuse(
             ErrorKind::NeedsUpgrade,
-            "the file has the older format seen(id, ts); open it once for writing to upgrade it"
+            "the file has the older format seen(id, ts), which reading does not upgrade; run `seen \
+             upgrade`, or open it once for writing"
                 .into(),
         ),
         Format::Seed => Ok(Accepted::Upgrade),
@@ -212,7 +213,7 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
     Ok(())
 }
 
-pub(super) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
+pub(crate) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
     let synchronous = synchronous_number(config);
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", config.cache_size)?;
@@ -316,7 +317,7 @@ pub(super) fn patiently<T>(
 
 /// SQLite lost committed transactions when a checkpoint raced with a log's restart ("WAL-reset"),
 /// mended in 3.51.3, 3.50.7 and 3.44.6.
-fn refuse_old_sqlite() -> Result<()> {
+pub(super) fn refuse_old_sqlite() -> Result<()> {
     let version = rusqlite::version_number();
     if is_trusted(version) || cfg!(feature = "accept-any-sqlite") {
         return Ok(());

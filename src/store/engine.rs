@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 
 use parking_lot::Mutex;
 
-use crate::answer::{Entry, State};
-use crate::clock::{SteadyClock, Stopwatch, from_ms};
+use crate::answer::Entry;
+use crate::clock::{SteadyClock, Stopwatch};
 use crate::combine::{Combiner, Jobs, Led, Outcome};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
@@ -391,21 +391,9 @@ impl Engine {
 
     /// A row of the table as callers see it.
     pub(crate) fn entry(&self, seq: i64, row: StoredRow, now_ms: i64) -> Entry {
-        let suppressed = row.suppressed.cast_unsigned();
-        let expired = row.expires_at.is_some_and(|expires_at| expires_at <= now_ms);
-        Entry {
-            scope: row.scope,
-            id: row.id,
-            state: if expired { State::Expired } else { State::Seen },
-            first_seen: from_ms(row.first_seen),
-            last_seen: from_ms(row.last_seen),
-            expires_at: row.expires_at.map(from_ms),
-            lease_until: None,
-            attempts: row.attempts,
-            last_error: row.last_error,
-            receipt: row.receipt,
-            suppressed: suppressed.saturating_add(self.suppressed.pending(seq).into()),
-        }
+        let mut entry = row.entry(now_ms);
+        entry.suppressed = entry.suppressed.saturating_add(self.suppressed.pending(seq).into());
+        entry
     }
 
     /// Writes the counts of suppressed duplicates down, those of the beginning at least, with `pause`

@@ -65,7 +65,12 @@ impl Filter {
         self
     }
 
-    fn admits(&self, entry: &Entry, now_ms: i64) -> bool {
+    /// Whether entries in this state are asked for. Expired marks are only where nothing else is.
+    pub(crate) fn admits_state(&self, state: State) -> bool {
+        self.state == Some(state) || self.state.is_none() && state != State::Expired
+    }
+
+    pub(crate) fn admits(&self, entry: &Entry, now_ms: i64) -> bool {
         let since = |age: Duration| from_ms(now_ms.saturating_sub(duration_ms(age)));
         self.scope.as_ref().is_none_or(|scope| *scope == entry.scope)
             && self.state.is_none_or(|state| state == entry.state)
