@@ -10,6 +10,14 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Ttl, String> {
     if text == "never" { Ok(Ttl::Never) } else { parse_duration(text).map(Ttl::After) }
 }
 
+/// A length of time to look back: zero shows nothing.
+pub(crate) fn parse_since(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("looking back for no time finds nothing".into()),
+        since => Ok(since),
+    }
+}
+
 /// How long a claim lasts.
 pub(crate) fn parse_lease(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {

@@ -4,6 +4,8 @@
 //! hexadecimal in `id_hex` and `receipt_hex`. Times are UTC, ISO 8601, to the millisecond. What is not
 //! known is left out, but for `expires_at`, which is null for never.
 
+use std::fmt::Write as _;
+
 use seen_store::{Entry, State};
 use serde_json::{Map, Value};
 
@@ -49,13 +51,24 @@ pub(crate) fn to_json(entry: &Entry) -> Value {
     Value::Object(object)
 }
 
+/// The object for an id that the store knows nothing of.
+pub(crate) fn unknown(scope: &str, id: &[u8]) -> Value {
+    let (name, id) = bytes("id", id);
+    let mut object = Map::new();
+    object.insert("scope".to_owned(), scope.into());
+    object.insert(name, id);
+    object.insert("state".to_owned(), "unknown".into());
+    Value::Object(object)
+}
+
 /// The member's name and value for bytes that may be no text.
 fn bytes(name: &str, bytes: &[u8]) -> (String, Value) {
-    match str::from_utf8(bytes) {
-        Ok(text) => (name.to_owned(), text.into()),
-        Err(_) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            (format!("{name}_hex"), hex.into())
-        }
+    if let Ok(text) = str::from_utf8(bytes) {
+        return (name.to_owned(), text.into());
     }
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(hex, "{byte:02x}"); // A String takes everything.
+    }
+    (format!("{name}_hex"), hex.into())
 }

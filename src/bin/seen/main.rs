@@ -4,15 +4,23 @@
 //! which is told in one line that starts with `seen: ` and names every cause. What a command does is in
 //! its own module.
 
+mod check;
 mod database;
+mod doctor;
 mod duration;
 mod entry;
 mod filter;
+mod ids;
 mod key;
 mod lines;
+mod list;
 mod memory;
 mod message;
+mod output;
 mod renewer;
+mod show;
+mod stats;
+mod verify;
 mod words;
 
 use std::process::ExitCode;
@@ -40,7 +48,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Filter(filter::Arguments),
+    List(list::Arguments),
+    Show(show::Arguments),
+    Stats(stats::Arguments),
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,7 +64,13 @@ fn main() -> ExitCode {
     };
     message::start_log(arguments.quiet, arguments.verbose);
     let done = match arguments.command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Filter(arguments) => filter::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
+        Command::Show(arguments) => show::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
     };
     match done {
         Ok(status) => status,

@@ -3,7 +3,8 @@
 //! Owns the words for times, sizes and ids on a terminal. What always holds: nothing that came from an id
 //! reaches a terminal as a control character.
 
-use std::time::SystemTime;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -27,7 +28,7 @@ pub(crate) fn id(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         shown.push_str(&harmless(chunk.valid()));
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(shown, "\\x{byte:02x}"); // A String takes everything.
         }
     }
     shown
@@ -45,6 +46,49 @@ pub(crate) fn utc_time(time: SystemTime) -> Option<String> {
     Some(format!("{time:.3}"))
 }
 
+/// A length of time by its two largest units, as durations are given: `6d 21h`, `42s`.
+pub(crate) fn rough_duration(duration: Duration) -> String {
+    let mut left = duration.as_secs();
+    let mut shown: Vec<String> = Vec::new();
+    for (unit, seconds) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if left >= seconds || !shown.is_empty() {
+            shown.push(format!("{}{unit}", left / seconds));
+            left %= seconds;
+        }
+        if shown.len() == 2 {
+            break;
+        }
+    }
+    shown.retain(|part| !part.starts_with('0'));
+    if shown.is_empty() { "0s".into() } else { shown.join(" ") }
+}
+
+/// A size in bytes, in the largest unit that leaves something before the point: `4.2 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB", "PB"];
+    let (mut number, mut unit) = (bytes as f64, "bytes");
+    for larger in units {
+        if number < 1000.0 {
+            break;
+        }
+        (number, unit) = (number / 1000.0, larger);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{number:.1} {unit}") }
+}
+
+/// A number with its thousands apart: `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -54,6 +98,28 @@ mod tests {
     #[test]
     fn an_id_is_shown_harmlessly_whatever_its_bytes_are() {
         assert_eq!(id(b"a\x1b[31m\xff \xc3\xa9"), "a\\u{1b}[31m\\xff \u{e9}");
+    }
+
+    #[test]
+    fn lengths_of_time_sizes_and_numbers_are_told_briefly() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_725, "1h 2m"),
+            (86_400, "1d"),
+            (90_061, "1d 1h"),
+        ] {
+            assert_eq!(rough_duration(Duration::from_secs(seconds)), expected);
+        }
+        for (bytes, expected) in [(0, "0 bytes"), (999, "999 bytes"), (4_200_000, "4.2 MB")] {
+            assert_eq!(size(bytes), expected);
+        }
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(count(number), expected);
+        }
     }
 
     #[test]

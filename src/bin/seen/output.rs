@@ -1,0 +1,51 @@
+//! Standard output of the commands that answer.
+//!
+//! Owns the buffer, and what a closed pipe means: whoever closed it has read enough, and the command
+//! goes on to its status without a word.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use crate::Result;
+
+pub(crate) struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+    closed: bool,
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Self { out: BufWriter::with_capacity(1 << 16, io::stdout().lock()), closed: false }
+    }
+
+    pub(crate) fn is_terminal() -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn line(&mut self, text: impl AsRef<[u8]>) -> Result<()> {
+        self.record(text.as_ref(), b'\n')
+    }
+
+    /// Some bytes and what ends them.
+    pub(crate) fn record(&mut self, bytes: &[u8], end: u8) -> Result<()> {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.write_all(&[end]));
+        self.unless_closed(written)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let flushed = self.out.flush();
+        self.unless_closed(flushed)
+    }
+
+    fn unless_closed(&mut self, written: io::Result<()>) -> Result<()> {
+        match written {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
+            written => written.map_err(|e| format!("cannot write to standard output: {e}"))?,
+        }
+        Ok(())
+    }
+}
