@@ -75,15 +75,21 @@ impl Stamp {
     }
 
     /// The stamp of a file whose last change is old enough for the next to be told from it. Waits for
-    /// that, a few milliseconds at most after the last change.
+    /// that, a few milliseconds after the last change; [`Busy`](ErrorKind::Busy) where changes do not end.
     pub(crate) fn settled(path: &Path) -> Result<Self> {
         let mut patience = Patience::new(SECOND_LOOK);
         loop {
             let stamp = Self::of(path)?;
             let age = stamp.modified.and_then(|at| SystemClock.now().duration_since(at).ok());
             // A time in the future is one that no write gives it now.
-            if age.is_none_or(|age| age > TICK) || !patience.pause() {
+            if age.is_none_or(|age| age > TICK) {
                 return Ok(stamp);
+            }
+            if !patience.pause() {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("{} is written to all the time; try again", shown(path)),
+                ));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `Reader` beside the store whose file it reads.
 
 mod common;
+mod support_process;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -8,6 +9,14 @@ use std::time::Duration;
 
 use common::{Place, clock_and_config, secs};
 use seen_store::{Claim, Config, Entry, ErrorKind, Filter, Reader, SeenStore, State, Ttl};
+use support_process::Child;
+
+#[test]
+fn child() {
+    if support_process::role().as_deref() == Some("puppet") {
+        support_process::puppet();
+    }
+}
 
 /// A store with ids in every state and in two scopes.
 fn fill(store: &SeenStore) {
@@ -130,6 +139,55 @@ fn a_reader_sees_what_was_acknowledged_before_it_was_asked() {
             }
         }
     });
+}
+
+#[test]
+fn a_reader_notices_what_was_written_since_it_last_read() {
+    let place = Place::new();
+    drop(place.open(Config::default()));
+    let reader = Reader::open(place.path()).unwrap();
+    for n in 0..5 {
+        let id = format!("id {n}");
+        assert!(!reader.is_seen("", &id).unwrap());
+        let store = place.open(Config::default());
+        store.mark_seen(&id).unwrap();
+        assert!(reader.is_seen("", &id).unwrap(), "it is in the log");
+        store.close().unwrap();
+        assert!(reader.is_seen("", &id).unwrap(), "it is in the file");
+    }
+}
+
+#[test]
+fn a_claim_that_is_confirmed_during_a_listing_is_listed_once() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    for id in ["a", "b"] {
+        store.mark_seen(format!("mark {id}")).unwrap();
+    }
+    let Claim::Granted(mut lease) = store.claim("claimed", secs(60)).unwrap() else { panic!() };
+    let reader = Reader::open(place.path()).unwrap();
+    let mut listing = reader.entries(Filter::default());
+    assert_eq!(listing.next().unwrap().unwrap().id, b"claimed");
+    lease.confirm().unwrap();
+    store.mark_seen("mark a").unwrap(); // Its row moves behind the listing's place, or has come before.
+    let ids: Vec<_> = listing.map(|entry| entry.unwrap().id).collect();
+    assert_eq!(ids, [b"mark b", b"mark a"]);
+}
+
+#[test]
+fn a_reader_that_closes_leaves_the_locks_of_a_store_in_its_process() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    store.mark_seen("a").unwrap();
+    store.checkpoint().unwrap();
+    drop(Reader::open(place.path()).unwrap());
+    // The last process to close a store deletes its log, unless it sees the lock of another.
+    let mut other = Child::with_store(place.path());
+    assert_eq!(other.ask("mark b"), "ok");
+    assert_eq!(other.ask("close"), "ok");
+    assert_eq!(place.files().len(), 3, "the log of an open store was deleted");
+    store.mark_seen("c").unwrap();
+    assert!(Reader::open(place.path()).unwrap().is_seen("", "c").unwrap());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use seen_store::{Claim, Clock, SeenStore, SystemClock, Ttl};
+use seen_store::{Claim, Clock, Config, SeenStore, SystemClock, Ttl};
 use serde_json::Value;
 use support_process::Child;
 use tempfile::TempDir;
@@ -272,11 +272,19 @@ fn list_filters_and_keeps_to_the_order_of_writing() {
 #[test]
 fn an_expired_mark_is_not_listed_once_its_id_is_seen_again() {
     let place = Place::new();
-    let store = place.store();
+    // A store that has not known the id when it was live leaves its expired row to a purge.
+    let config = Config::default().purge_on_open(false).purge_interval(None);
+    let store = || SeenStore::open_with(place.db(), config.clone()).unwrap();
     for id in ["once", "twice"] {
-        store.ttl(Duration::ZERO).mark_seen(id).unwrap();
+        store().ttl(Duration::ZERO).mark_seen(id).unwrap();
     }
-    store.mark_seen("twice").unwrap();
+    store().mark_seen("twice").unwrap();
+    let rows = rusqlite::Connection::open(place.db()).unwrap().query_row(
+        "SELECT count(*) FROM seen",
+        [],
+        |row| row.get::<_, i64>(0),
+    );
+    assert_eq!(rows, Ok(3));
     let listed = place.json(0, &["list", "--json", "--state", "expired"]);
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0]["id"], "once");

@@ -35,18 +35,23 @@ pub(crate) enum Look {
 impl Look {
     pub(crate) fn at(path: &Path) -> Result<Self> {
         let identity = file::prepare(path, false)?;
-        let has_content = |suffix| file::bytes(&beside(path, suffix)) > 0;
-        // The stamp comes before the look at the log: what leaves the log for the file in between
-        // changes the stamp.
+        if let Some(look) = Self::at_log(path, identity) {
+            return Ok(look);
+        }
         let stamp = Stamp::settled(path)?;
-        Ok(if has_content("-wal") {
+        // Again, after the stamp: what leaves a log for the file from now on changes the stamp.
+        Ok(Self::at_log(path, identity).unwrap_or(Self::Still(stamp)))
+    }
+
+    /// How to read a file whose log has content.
+    fn at_log(path: &Path, identity: Identity) -> Option<Self> {
+        let has_content = |suffix| file::bytes(&beside(path, suffix)) > 0;
+        if has_content("-wal") {
             let shared = file::exists(&beside(path, "-shm"));
-            if shared { Self::Shared(identity) } else { Self::Alone(identity) }
-        } else if has_content("-journal") || cfg!(not(unix)) {
-            Self::Shared(identity)
-        } else {
-            Self::Still(stamp)
-        })
+            return Some(if shared { Self::Shared(identity) } else { Self::Alone(identity) });
+        }
+        let ordinary = has_content("-journal") || cfg!(not(unix));
+        ordinary.then_some(Self::Shared(identity))
     }
 
     /// Whether what was read since then may be half old and half new.
