@@ -234,7 +234,8 @@ impl Config {
     }
 
     /// Whether to leave the file as it is: no marks, no purge, no upgrade, no creation. Default: off.
-    /// SQLite may leave an empty `-wal` and a `-shm` beside it.
+    /// SQLite may leave an empty `-wal` and a `-shm` beside it; a [`Reader`](crate::Reader) leaves
+    /// nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

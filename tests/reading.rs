@@ -581,6 +581,16 @@ fn a_closed_pipe_is_quiet() {
 }
 
 #[test]
+fn an_output_that_fails_is_an_error() {
+    let place = Place::filled();
+    for arguments in [&["list"][..], &["show", "a"], &["stats"], &["verify"], &["doctor"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = place.seen(arguments).stdout(full).output().unwrap();
+        assert_error(&output, &["standard output", "No space left"]);
+    }
+}
+
+#[test]
 fn bad_arguments_are_told_in_one_line() {
     let place = Place::filled();
     for (arguments, named) in [
