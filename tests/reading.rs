@@ -295,7 +295,7 @@ fn stats_count_by_state_and_scope() {
     let place = Place::filled();
     let figures = &place.json(0, &["stats", "--json"])[0];
     assert_eq!(figures["total"]["seen"], 6);
-    assert_eq!(figures["total"]["in-flight"], 1);
+    assert_eq!(figures["total"]["in_flight"], 1);
     assert_eq!(figures["total"]["failed"], 1);
     assert_eq!(figures["total"]["expired"], 1);
     assert_eq!(figures["scopes"][1]["scope"], "feed \"x\"\n");

@@ -151,7 +151,8 @@ fn sparkline(numbers: &[u64]) -> String {
 
 fn to_json(reader: &Reader, census: &Census, since: Duration) -> Value {
     let counts = |counts: &Counts| {
-        let members = by_state(counts).map(|(state, number)| (state.to_owned(), number.into()));
+        let members =
+            by_state(counts).map(|(state, number)| (state.replace('-', "_"), number.into()));
         Value::Object(Map::from_iter(members))
     };
     let scopes: Vec<Value> = census
