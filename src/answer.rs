@@ -3,6 +3,7 @@
 //! Owns the public result types and their words. Plain values: nothing here refers to a store.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
@@ -197,6 +198,20 @@ pub struct Pragmas {
     pub application_id: i64,
     /// The version of the file format.
     pub user_version: i64,
+}
+
+/// What opening a store made of a file in the older format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Upgrade {
+    /// How many ids were taken over, those included that have expired.
+    pub kept: u64,
+    /// How many rows had no valid id (NULL, empty or longer than 65,536 bytes) and were left out.
+    pub skipped: u64,
+    /// How many of the ids had no valid timestamp and count as seen at the upgrade.
+    pub undated: u64,
+    /// Where the file is kept as it was.
+    pub copy: PathBuf,
 }
 
 /// What [`verify`](crate::SeenStore::verify) found.

@@ -36,6 +36,7 @@ pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
 use self::rows::{ReadError, RowKeys, load, take_in};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
+use crate::answer::Upgrade;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -98,6 +99,7 @@ pub(crate) struct Journal {
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
     rebuilds: u64,
+    upgrade: Option<Upgrade>,
 }
 
 /// What came of an attempt to take the write lock.
@@ -128,7 +130,7 @@ impl Journal {
         let connected = connect::open(&path, config, now_ms)?;
         let home = Home::File { path, identity: connected.identity, checked: Stopwatch::start() };
         let mut journal = Self::new(home, config, hasher);
-        journal.connection = Some(connected.connection);
+        (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
         // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
         // it may wait.
         let expired = retried(config.busy_timeout, || journal.rebuild(index, now_ms))?;
@@ -155,6 +157,7 @@ impl Journal {
             has_claims: None,
             pending: transaction::Pending::default(),
             rebuilds: 0,
+            upgrade: None,
         }
     }
 
@@ -177,6 +180,11 @@ impl Journal {
 
     pub(crate) fn rebuilds(&self) -> u64 {
         self.rebuilds
+    }
+
+    /// What opening made of an older file.
+    pub(crate) fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.as_ref()
     }
 
     /// The connection, opened again if an I/O error cost the last one.
@@ -269,12 +277,7 @@ impl Journal {
     ///
     /// `Ready` means that a transaction is open; [`transaction`](Self::transaction) hands it out.
     pub(crate) fn begin(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
-        if self.config.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("{} was opened read-only", self.name()),
-            ));
-        }
+        self.refuse_read_only()?;
         self.ensure_open()?;
         loop {
             match run(self.open_connection(), "BEGIN IMMEDIATE") {
@@ -407,6 +410,27 @@ impl Journal {
             connection.close().map_err(|(_, e)| failure("close", &name, e))
         })
     }
+
+    fn refuse_read_only(&self) -> Result<()> {
+        if self.config.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("{} was opened read-only", self.name()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew without its free pages. Rows keep their `seq`, so for every index nothing has
+    /// changed.
+    pub(crate) fn compact(&mut self) -> Result<Begun> {
+        self.refuse_read_only()?;
+        match vacuum(self.connection()?) {
+            Ok(()) => Ok(Begun::Ready),
+            Err(e) if is_busy(&e) => Ok(Begun::Busy),
+            Err(e) => Err(self.failure("compact", e)),
+        }
+    }
 }
 
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
@@ -415,4 +439,11 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
+}
+
+/// The new copy is built in a temporary file: in memory it might not fit.
+fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "temp_store", "FILE")?;
+    let done = connection.execute_batch("VACUUM");
+    connection.pragma_update(None, "temp_store", "MEMORY").and(done)
 }

@@ -21,7 +21,9 @@ mod store;
 mod suppressed;
 mod token;
 
-pub use answer::{Census, Counts, Entry, Inspection, Pragmas, Report, State, Stats, Verdict};
+pub use answer::{
+    Census, Counts, Entry, Inspection, Pragmas, Report, State, Stats, Upgrade, Verdict,
+};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Config, Synchronous, Ttl, Window};
 pub use error::{Error, ErrorKind, Result};

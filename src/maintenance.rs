@@ -116,6 +116,26 @@ impl Engine {
     pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
         self.check_open()?;
         let before_ms = self.clock.now_ms().saturating_sub(duration_ms(older_than));
+        self.delete_older(scope, before_ms)
+    }
+
+    /// Removes the claims and marks of `scope`, whatever their age.
+    pub(crate) fn forget_scope(&self, scope: &str) -> Result<u64> {
+        self.check_open()?;
+        let mut deleted = 0;
+        // Claims first: one that was confirmed in between would leave a mark behind.
+        loop {
+            let step =
+                self.write_step(|transaction| transaction.delete_claims(scope, ROWS_A_STEP))?;
+            deleted += step;
+            if step < ROWS_A_STEP.cast_unsigned() {
+                break;
+            }
+        }
+        Ok(deleted + self.delete_older(scope, i64::MAX)?)
+    }
+
+    fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
         let mut deleted = 0;
         let mut after = Some(0);
         while let Some(from) = after {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{Begun, Home, Journal};
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::file::{self, Identity, shown};
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
@@ -105,12 +105,7 @@ impl Journal {
 
     /// Copies the log into the file and cuts it to nothing.
     pub(crate) fn checkpoint(&mut self) -> Result<Begun> {
-        if self.config.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("{} was opened read-only", self.name()),
-            ));
-        }
+        self.refuse_read_only()?;
         match truncate_log(self.connection()?) {
             Ok(true) => Ok(Begun::Ready),
             Ok(false) => Ok(Begun::Busy),

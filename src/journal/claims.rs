@@ -168,6 +168,20 @@ impl Transaction<'_> {
         Ok(deleted > 0)
     }
 
+    /// Deletes up to `limit` claims of a scope, whatever has become of them; how many.
+    pub(crate) fn delete_claims(&mut self, scope: &str, limit: i64) -> Result<u64> {
+        self.claims_changed();
+        let deleted = self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "DELETE FROM claims WHERE scope = ?1 \
+                     AND id IN (SELECT id FROM claims WHERE scope = ?1 LIMIT ?2)",
+                )?
+                .execute((scope, limit))
+        })?;
+        Ok(deleted as u64)
+    }
+
     /// Deletes the claims whose attempts have expired, among the next `limit` after `after`.
     pub(crate) fn purge_claims(&mut self, after: &Place, limit: i64) -> Result<Option<Place>> {
         if !self.has_claims()? {

@@ -78,6 +78,34 @@ impl Journal {
         Ok(Found::Nothing { next: scan.next })
     }
 
+    /// How many marks a purge would delete.
+    pub(crate) fn count_expired(&mut self, now_ms: i64) -> Result<u64> {
+        self.ensure_open()?;
+        let count = self.with("read", |connection| {
+            connection.query_row(
+                "SELECT count(*) FROM seen \
+                 WHERE expires_at BETWEEN 1 AND ?1 AND seq < (SELECT max(seq) FROM seen)",
+                [now_ms],
+                |row| row.get::<_, i64>(0),
+            )
+        })?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// How many marks a cleanup would delete.
+    pub(crate) fn count_older(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
+        self.ensure_open()?;
+        let count = self.with("read", |connection| {
+            connection.query_row(
+                "SELECT count(*) FROM seen \
+                 WHERE scope = ?1 AND last_seen < ?2 AND expires_at IS NOT 0",
+                (scope, before_ms),
+                |row| row.get::<_, i64>(0),
+            )
+        })?;
+        Ok(count.cast_unsigned())
+    }
+
     pub(crate) fn last_purge_ms(&mut self) -> Result<i64> {
         self.ensure_open()?;
         self.with("read", |connection| {

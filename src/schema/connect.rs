@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{failure, is_busy};
 use super::{Format, create, pragma_number, pragma_text, recognise, upgrade};
+use crate::answer::Upgrade;
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
@@ -28,6 +29,8 @@ const EXCLUSIVE_TRIES: u32 = 10;
 pub(crate) struct Connected {
     pub(crate) connection: Connection,
     pub(crate) identity: Identity,
+    /// What was made of an older file, by this very call.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// Opens the store at the resolved `path`, creating or upgrading it unless the config is read-only.
@@ -37,10 +40,11 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
     let mut connection = secured(path, config)?;
     let format = patiently(path, config, "open", || recognise(&connection))?;
     refuse_cut_off(&connection, path)?;
+    let mut upgrade = None;
     match accept(path, config, format)? {
         Accepted::Ready => {}
         Accepted::Create => patiently(path, config, "create", || create(&mut connection))?,
-        Accepted::Upgrade => upgrade::from_seed(&connection, path, config, now_ms)?,
+        Accepted::Upgrade => upgrade = upgrade::from_seed(&connection, path, config, now_ms)?,
     }
     if file::identity(path)? != identity {
         return Err(Error::new(
@@ -49,7 +53,7 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
         ));
     }
     put_in_force(&connection, path, config)?;
-    Ok(Connected { connection, identity })
+    Ok(Connected { connection, identity, upgrade })
 }
 
 /// SQLite notices a database that lost whole pages; it fills up one that lost a part of its last page.

@@ -15,6 +15,7 @@ use rusqlite::types::ValueRef;
 use super::connect::patiently;
 use super::failure::failure;
 use super::{Format, IdValue, define, recognise_within};
+use crate::answer::Upgrade;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::file::{beside, exists, shown};
@@ -26,7 +27,7 @@ pub(super) fn from_seed(
     path: &Path,
     config: &Config,
     now_ms: i64,
-) -> Result<()> {
+) -> Result<Option<Upgrade>> {
     // The transaction is exclusive because without a write-ahead log its commit would have to wait
     // for readers. Several processes may come here at once, each with a copy. The first to get the write lock names
     // its own, and the others find the work done.
@@ -42,20 +43,21 @@ pub(super) fn from_seed(
                 Ok(upgraded)
             });
     remove(&unfinished)?;
-    let Some((Upgraded { kept, skipped, undated }, copy)) = upgraded? else { return Ok(()) };
-    log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(&copy));
-    if skipped > 0 {
+    let Some(upgrade) = upgraded? else { return Ok(None) };
+    let Upgrade { kept, skipped, undated, copy } = &upgrade;
+    log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(copy));
+    if *skipped > 0 {
         log::warn!(
             "{}: {skipped} rows had no valid id (NULL, empty or longer than {MAX_ID_BYTES} bytes) and \
              were left out; they are in {}",
             shown(path),
-            shown(&copy)
+            shown(copy)
         );
     }
-    if undated > 0 {
+    if *undated > 0 {
         log::warn!("{}: {undated} ids had no valid timestamp and count as seen now", shown(path));
     }
-    Ok(())
+    Ok(Some(upgrade))
 }
 
 /// Names the copy and converts the file, under the write lock. `None` when another process was faster.
@@ -65,14 +67,13 @@ fn upgrade_within(
     unfinished: &Path,
     config: &Config,
     now_ms: i64,
-) -> Result<Option<(Upgraded, PathBuf)>> {
+) -> Result<Option<Upgrade>> {
     let fail = |e| failure("upgrade", &shown(path), e);
     if recognise_within(connection).map_err(fail)? != Format::Seed {
         return Ok(None);
     }
     let copy = name(unfinished, path)?;
-    let upgraded = convert(connection, config, now_ms).map_err(fail)?;
-    Ok(Some((upgraded, copy)))
+    Ok(Some(convert(connection, config, now_ms, copy).map_err(fail)?))
 }
 
 /// Copies the file under a name of its own, so that `.v0.bak` is never half a copy.
@@ -110,16 +111,15 @@ fn remove(copy: &Path) -> Result<()> {
     fs::remove_file(copy).map_err(|e| Error::io(format!("cannot remove {}", shown(copy)), e))
 }
 
-struct Upgraded {
-    kept: u64,
-    skipped: u64,
-    undated: u64,
-}
-
-fn convert(connection: &Connection, config: &Config, now_ms: i64) -> rusqlite::Result<Upgraded> {
+fn convert(
+    connection: &Connection,
+    config: &Config,
+    now_ms: i64,
+    copy: PathBuf,
+) -> rusqlite::Result<Upgrade> {
     connection.execute_batch("ALTER TABLE seen RENAME TO seed")?;
     define(connection)?;
-    let mut done = Upgraded { kept: 0, skipped: 0, undated: 0 };
+    let mut done = Upgrade { kept: 0, skipped: 0, undated: 0, copy };
     {
         // One id may stand there twice, as TEXT and as a BLOB of the same bytes. A numeric id becomes
         // its text, a REAL timestamp is truncated.

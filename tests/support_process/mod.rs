@@ -180,6 +180,7 @@ fn obey(store: &SeenStore, verb: &str, argument: &str) -> Result<String> {
             let age = Duration::from_millis(argument.parse().unwrap());
             store.cleanup_old_entries(age)?.to_string()
         }
+        "compact" => store.compact().map(|()| "ok".to_owned())?,
         "rebuilds" => store.stats()?.rebuilds.to_string(),
         "verify" => format!("{:?}", store.verify()?.problems),
         "close" => store.close().map(|()| "ok".to_owned())?,

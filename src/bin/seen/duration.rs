@@ -27,7 +27,7 @@ pub(crate) fn parse_lease(text: &str) -> Result<Duration, String> {
 }
 
 /// A length of time. A day has 24 hours; months and years have no fixed length and are refused.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wanted = "such as 90s, 36h or 7d";
     let span: Span = text.parse().map_err(|e| format!("not a duration {wanted}: {e}"))?;
     let duration = span

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use seen_store::{Filter, State};
 
 use crate::Result;
-use crate::database::ReadDatabase;
+use crate::database::Location;
 use crate::duration::parse_since;
 use crate::entry;
 use crate::output::Output;
@@ -23,7 +23,7 @@ use crate::words::{self, harmless, local_time};
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: ReadDatabase,
+    database: Location,
 
     /// Only this namespace; without it, all of them.
     #[arg(long, value_name = "NAME")]

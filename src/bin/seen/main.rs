@@ -4,22 +4,37 @@
 //! which is told in one line that starts with `seen: ` and names every cause. What a command does is in
 //! its own module.
 
+mod backup;
 mod check;
+mod child;
+mod claim;
+mod claiming;
+mod compact;
+mod confirm;
 mod database;
 mod doctor;
 mod duration;
 mod entry;
+mod fail;
 mod filter;
+mod forget;
+mod holder;
 mod ids;
 mod key;
 mod lines;
 mod list;
+mod mark;
 mod memory;
 mod message;
 mod output;
+mod purge;
+mod release;
+mod renew;
 mod renewer;
+mod run;
 mod show;
 mod stats;
+mod upgrade;
 mod verify;
 mod words;
 
@@ -48,13 +63,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Check(check::Arguments),
-    Doctor(doctor::Arguments),
     Filter(filter::Arguments),
-    List(list::Arguments),
+    Run(run::Arguments),
+    Check(check::Arguments),
     Show(show::Arguments),
+    List(list::Arguments),
     Stats(stats::Arguments),
+    Mark(mark::Arguments),
+    Forget(forget::Arguments),
+    Claim(claim::Arguments),
+    Confirm(confirm::Arguments),
+    Fail(fail::Arguments),
+    Release(release::Arguments),
+    Renew(renew::Arguments),
+    Purge(purge::Arguments),
+    Backup(backup::Arguments),
+    Compact(compact::Arguments),
+    Upgrade(upgrade::Arguments),
     Verify(verify::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,13 +91,25 @@ fn main() -> ExitCode {
     };
     message::start_log(arguments.quiet, arguments.verbose);
     let done = match arguments.command {
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Filter(arguments) => filter::run(&arguments),
-        Command::List(arguments) => list::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Mark(arguments) => mark::run(&arguments),
+        Command::Forget(arguments) => forget::run(&arguments),
+        Command::Claim(arguments) => claim::run(&arguments),
+        Command::Confirm(arguments) => confirm::run(&arguments),
+        Command::Fail(arguments) => fail::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
+        Command::Renew(arguments) => renew::run(&arguments),
+        Command::Purge(arguments) => purge::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Compact(arguments) => compact::run(&arguments),
+        Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match done {
         Ok(status) => status,

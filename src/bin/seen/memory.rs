@@ -10,7 +10,7 @@ use std::time::Duration;
 use seen_store::{Claim, Config, ErrorKind, Ownership, SeenStore, State, Token, Ttl, Verdict};
 
 use crate::Result;
-use crate::database::Database;
+use crate::database::{self, Database};
 
 /// A claim that this run holds: the id, and the proof.
 pub(crate) type Held = (Vec<u8>, Token);
@@ -44,7 +44,7 @@ impl Memory {
     pub(crate) fn dry(database: &Database, ttl: Ttl) -> Result<Self> {
         let before = match database.open(Config::default().read_only(true)) {
             Ok(store) => Some(store),
-            Err(e) if is_missing(&*e) => None,
+            Err(e) if database::kind(&*e) == Some(ErrorKind::NotFound) => None,
             Err(e) => return Err(e),
         };
         Ok(Self::Dry { before, run: SeenStore::in_memory_with(Config::default().ttl(ttl))? })
@@ -99,15 +99,11 @@ impl Memory {
         }
     }
 
-    /// Closes the store and tells what went wrong. Every answer is durable by now, so that is no
-    /// failure of the run.
     pub(crate) fn close(self) {
         let (Self::Lasting { store, .. } | Self::Dry { before: Some(store), .. }) = self else {
             return;
         };
-        if let Err(e) = store.close() {
-            log::warn!("{}", crate::message::with_causes(&e));
-        }
+        database::close(&store);
     }
 }
 
@@ -128,8 +124,4 @@ fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> V
             _ => Decision::Duplicate,
         })
         .collect()
-}
-
-fn is_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    error.downcast_ref::<seen_store::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound)
 }

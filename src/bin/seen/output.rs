@@ -4,6 +4,7 @@
 //! goes on to its status without a word.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::process::ExitCode;
 
 use crate::Result;
 
@@ -48,4 +49,12 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// One line, and the status of a command that is done with it.
+pub(crate) fn line(text: &str) -> Result<ExitCode> {
+    let mut output = Output::new();
+    output.line(text)?;
+    output.finish()?;
+    Ok(ExitCode::SUCCESS)
 }

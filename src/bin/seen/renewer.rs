@@ -1,4 +1,5 @@
-//! Keeps the claims of a batch while its output blocks: on a full pipe, or a terminal that was stopped.
+//! Keeps claims while what they are for takes its time: the output of a batch that blocks, on a full pipe
+//! or a terminal that was stopped, or a command that runs.
 //!
 //! Owns the thread that renews. What always holds: what was taken back by [`Renewer::give_back`] is not
 //! renewed any more when that returns.
@@ -24,12 +25,17 @@ pub(crate) struct Renewer {
 
 impl Renewer {
     pub(crate) fn start(memory: &Memory) -> Result<Self> {
+        match memory {
+            Memory::Lasting { store, lease, .. } => Self::of(store, *lease),
+            Memory::Dry { .. } => Ok(Self { held: Arc::default(), _stop: None }),
+        }
+    }
+
+    /// Renews claims of this store for as long again.
+    pub(crate) fn of(store: &SeenStore, lease: Duration) -> Result<Self> {
         let held = Arc::new(Mutex::new(Vec::new()));
-        let Memory::Lasting { store, lease, .. } = memory else {
-            return Ok(Self { held, _stop: None });
-        };
         let (stop, stopped) = mpsc::channel();
-        let (store, lease, renewed) = (store.clone(), *lease, Arc::clone(&held));
+        let (store, renewed) = (store.clone(), Arc::clone(&held));
         thread::Builder::new()
             .name("seen-renew".into())
             .spawn(move || renew_until_stopped(&store, lease, &renewed, &stopped))

@@ -34,6 +34,28 @@ pub(crate) fn id(bytes: &[u8]) -> String {
     shown
 }
 
+/// A number of things: `1 id`, `2 ids`.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A size in the unit that suits it: `512 bytes`, `3.4 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut unit = None;
+    let mut amount = bytes as f64;
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if amount < 999.5 {
+            break;
+        }
+        (amount, unit) = (amount / 1000.0, Some(larger));
+    }
+    match unit {
+        None => format!("{bytes} bytes"),
+        Some(unit) if amount < 9.95 => format!("{amount:.1} {unit}"),
+        Some(unit) => format!("{amount:.0} {unit}"),
+    }
+}
+
 /// A time in the local time zone, to the second: `2026-11-23 16:05:08 +01:00`.
 pub(crate) fn local_time(time: SystemTime) -> String {
     let Ok(time) = Timestamp::try_from(time) else { return "beyond the calendar".into() };
@@ -63,19 +85,6 @@ pub(crate) fn rough_duration(duration: Duration) -> String {
     if shown.is_empty() { "0s".into() } else { shown.join(" ") }
 }
 
-/// A size in bytes, in the largest unit that leaves something before the point: `4.2 MB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB", "PB"];
-    let (mut number, mut unit) = (bytes as f64, "bytes");
-    for larger in units {
-        if number < 1000.0 {
-            break;
-        }
-        (number, unit) = (number / 1000.0, larger);
-    }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{number:.1} {unit}") }
-}
-
 /// A number with its thousands apart: `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -101,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_sizes_and_numbers_are_told_briefly() {
+    fn lengths_of_time_and_numbers_are_told_briefly() {
         for (seconds, expected) in [
             (0, "0s"),
             (59, "59s"),
@@ -112,13 +121,26 @@ mod tests {
         ] {
             assert_eq!(rough_duration(Duration::from_secs(seconds)), expected);
         }
-        for (bytes, expected) in [(0, "0 bytes"), (999, "999 bytes"), (4_200_000, "4.2 MB")] {
-            assert_eq!(size(bytes), expected);
-        }
         for (number, expected) in
             [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")]
         {
             assert_eq!(count(number), expected);
+        }
+    }
+
+    #[test]
+    fn a_size_has_two_or_three_digits_that_count() {
+        for (bytes, expected) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (1_000, "1.0 kB"),
+            (9_949, "9.9 kB"),
+            (9_951, "10 kB"),
+            (999_600, "1.0 MB"),
+            (65_000_000, "65 MB"),
+            (3_000_000_000_000_000, "3000 TB"),
+        ] {
+            assert_eq!(size(bytes), expected);
         }
     }
 

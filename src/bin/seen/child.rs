@@ -1,0 +1,204 @@
+//! The command that `seen run` runs.
+//!
+//! Owns its process: its standard input, the signals that are passed on to it, and what became of it. What
+//! always holds: a signal is sent only while the process is not reaped, so never to another one that was
+//! given its number.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use crate::Result;
+
+/// What the command finds on its standard input.
+pub(crate) enum Input {
+    /// Whatever this process has there.
+    Inherited,
+    Nothing,
+    Bytes(Vec<u8>),
+}
+
+impl Input {
+    /// Everything that can fail is done here, before an id is claimed.
+    pub(crate) fn prepare(self) -> Result<Stdio> {
+        let bytes = match self {
+            Self::Inherited => return Ok(Stdio::inherit()),
+            Self::Nothing => return Ok(Stdio::null()),
+            Self::Bytes(bytes) => bytes,
+        };
+        let (reader, mut writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
+        // The command need not read all of it, or any: then the write fails or ends with this process.
+        thread::Builder::new()
+            .name("seen-input".into())
+            .spawn(move || drop(writer.write_all(&bytes)))
+            .map_err(|e| format!("cannot start a thread: {e}"))?;
+        Ok(reader.into())
+    }
+}
+
+pub(crate) fn start(command: &[OsString], input: Stdio) -> io::Result<Child> {
+    let (program, arguments) = command.split_first().expect("the parser asks for one at least");
+    Command::new(program).args(arguments).stdin(input).spawn()
+}
+
+/// The status by which a shell tells why a command could not be started.
+pub(crate) fn status_not_started(e: &io::Error) -> u8 {
+    if e.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+}
+
+/// The status as shells give it: the command's own, or 128 and the number of the signal that killed it.
+pub(crate) fn shell_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| Some(128 + killed_by(status)?));
+    // Elsewhere than on Unix a status may have more than eight bits.
+    code.map_or(1, |code| u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// What became of the command, in words.
+pub(crate) fn told(status: ExitStatus) -> String {
+    match (status.code(), killed_by(status)) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was killed by {}", signal_name(signal)),
+        (None, None) => "ended".into(),
+    }
+}
+
+#[cfg(unix)]
+pub(crate) use unix::Signals;
+#[cfg(unix)]
+use unix::{killed_by, signal_name};
+
+#[cfg(unix)]
+mod unix {
+    use std::fs;
+    use std::io;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, ExitStatus};
+    use std::thread;
+
+    use rustix::io::retry_on_intr;
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+    use signal_hook::consts::{
+        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2,
+    };
+    use signal_hook::iterator::SignalsInfo;
+    use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+    use signal_hook::low_level::emulate_default_handler;
+
+    use crate::Result;
+
+    const PASSED_ON: [i32; 8] =
+        [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT];
+
+    /// The signals that this process catches for its command.
+    pub(crate) struct Signals(SignalsInfo<WithRawSiginfo>);
+
+    impl Signals {
+        /// Catches what is to be passed on, from now on.
+        ///
+        /// A signal that is ignored stays so, here and in the command: `nohup` and a shell's background
+        /// jobs mean it. (A caught one would be reset to its default in the command.)
+        pub(crate) fn catch() -> Result<Self> {
+            let ignored = ignored();
+            let caught = PASSED_ON.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+            // SIGCHLD is caught only so that it is not ignored: then the status would be lost.
+            SignalsInfo::new(caught.chain([SIGCHLD]))
+                .map(Self)
+                .map_err(|e| format!("cannot catch signals: {e}").into())
+        }
+
+        /// Whether a signal came already that would have ended the command, which was not there yet: then
+        /// the status that it would have given.
+        pub(crate) fn asked_to_end(&mut self) -> Option<u8> {
+            let came: Vec<i32> = self.0.pending().map(|signal| signal.si_signo).collect();
+            let signal =
+                came.into_iter().find(|signal| ![SIGCHLD, SIGTSTP, SIGCONT].contains(signal))?;
+            u8::try_from(128 + signal).ok()
+        }
+
+        /// Waits until the command has ended, and passes signals on until then.
+        pub(crate) fn pass_on_until_ended(mut self, child: &mut Child) -> io::Result<ExitStatus> {
+            self.close_at_end_of(child)?;
+            while !self.0.is_closed() {
+                for signal in self.0.wait() {
+                    // What a terminal sends goes to its whole foreground group, the command included.
+                    let by_kernel = cfg!(target_os = "linux") && signal.si_code > 0;
+                    if signal.si_signo != SIGCHLD && !by_kernel {
+                        send(child, signal.si_signo);
+                    }
+                    if signal.si_signo == SIGTSTP {
+                        // Stops here until SIGCONT, so that the shell sees a stopped job.
+                        let _ = emulate_default_handler(SIGTSTP);
+                    }
+                }
+            }
+            child.wait()
+        }
+
+        /// Ends the stream of signals when the command has ended. Its number stays its own until it is
+        /// reaped, which is left to the thread that signals it. SIGCHLD would tell as well, but may be
+        /// blocked by whoever started this process.
+        fn close_at_end_of(&self, child: &Child) -> io::Result<()> {
+            let (pid, handle) = (Pid::from_child(child), self.0.handle());
+            thread::Builder::new().name("seen-wait".into()).spawn(move || {
+                let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
+                handle.close();
+            })?;
+            Ok(())
+        }
+    }
+
+    fn send(child: &Child, signal: i32) {
+        let Some(named) = Signal::from_named_raw(signal) else { return };
+        if let Err(e) = kill_process(Pid::from_child(child), named) {
+            log::warn!("cannot pass {} on: {e}", signal_name(signal));
+        }
+    }
+
+    /// The mask of the signals that were ignored when this process began. Only Linux tells without a call
+    /// that Rust deems unsafe.
+    fn ignored() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    }
+
+    pub(super) fn killed_by(status: ExitStatus) -> Option<i32> {
+        status.signal()
+    }
+
+    pub(super) fn signal_name(signal: i32) -> String {
+        let name = signal_hook::low_level::signal_name(signal);
+        name.map_or_else(|| format!("signal {signal}"), str::to_owned)
+    }
+}
+
+/// Signals are a matter of Unix.
+#[cfg(not(unix))]
+pub(crate) struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(crate) fn catch() -> Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) fn asked_to_end(&mut self) -> Option<u8> {
+        None
+    }
+
+    pub(crate) fn pass_on_until_ended(self, child: &mut Child) -> io::Result<ExitStatus> {
+        child.wait()
+    }
+}
+
+#[cfg(not(unix))]
+fn killed_by(_: ExitStatus) -> Option<i32> {
+    None
+}
+
+#[cfg(not(unix))]
+fn signal_name(signal: i32) -> String {
+    format!("signal {signal}")
+}
