@@ -64,6 +64,49 @@ pub struct Entry {
     pub suppressed: u64,
 }
 
+impl Entry {
+    /// An id that was seen once, at `seen_at`, and is never to expire. Set the fields that are to be
+    /// otherwise, and [`restore`](crate::SeenStore::restore) it.
+    pub fn new(scope: impl Into<String>, id: impl Into<Vec<u8>>, seen_at: SystemTime) -> Self {
+        Self {
+            scope: scope.into(),
+            id: id.into(),
+            state: State::Seen,
+            first_seen: seen_at,
+            last_seen: seen_at,
+            expires_at: None,
+            lease_until: None,
+            attempts: 0,
+            last_error: None,
+            receipt: None,
+            suppressed: 0,
+        }
+    }
+}
+
+/// What [`restore`](crate::SeenStore::restore) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// How many entries were of ids that the store did not know.
+    pub added: u64,
+    /// How many told more of an id than was known.
+    pub changed: u64,
+    /// How many told nothing new.
+    pub unchanged: u64,
+    /// How many had expired and were left out.
+    pub expired: u64,
+}
+
+impl std::ops::AddAssign for Restored {
+    fn add_assign(&mut self, more: Self) {
+        self.added += more.added;
+        self.changed += more.changed;
+        self.unchanged += more.unchanged;
+        self.expired += more.expired;
+    }
+}
+
 /// Figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

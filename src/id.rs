@@ -15,6 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest id and the longest scope, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 65_536;
 
+/// The longest receipt and the longest reason of a failure that is kept with an id, in bytes.
+pub(crate) const MAX_NOTE_BYTES: usize = 65_536;
+
 /// What the index knows an id in its scope by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {

@@ -94,8 +94,8 @@ pub(crate) struct Journal {
     floor: i64,
     /// SQLite's `data_version` at the last look: unchanged means that nobody else has committed.
     data_version: Option<i64>,
-    /// Whether the table of claims has rows; `None` when it may have changed since it was asked.
-    has_claims: Option<bool>,
+    /// What is known of the table of claims, until somebody else commits.
+    claims: claims::Known,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
     rebuilds: u64,
@@ -154,7 +154,7 @@ impl Journal {
             generation: 0,
             floor: 0,
             data_version: None,
-            has_claims: None,
+            claims: claims::Known::Nothing,
             pending: transaction::Pending::default(),
             rebuilds: 0,
             upgrade: None,
@@ -243,7 +243,7 @@ impl Journal {
         if self.data_version == Some(version) {
             return Ok(());
         }
-        self.has_claims = None;
+        self.claims = claims::Known::Nothing;
         loop {
             match self.read_tail(index)? {
                 Tail::Complete => break,
@@ -312,7 +312,7 @@ impl Journal {
         if self.data_version == Some(version) {
             return Ok(true);
         }
-        self.has_claims = None;
+        self.claims = claims::Known::Nothing;
         let complete = matches!(self.read_tail(index)?, Tail::Complete);
         if complete {
             self.data_version = Some(version);
@@ -328,7 +328,7 @@ impl Journal {
     /// Ends an open transaction without a trace. Where not even that works, the connection is given
     /// up: SQLite undoes its transaction when it closes.
     fn rollback(&mut self) {
-        self.has_claims = None;
+        self.claims = claims::Known::Nothing;
         let Some(connection) = &self.connection else { return };
         if connection.is_autocommit() {
             return; // SQLite has rolled back by itself, as it does when the disk is full.
@@ -393,7 +393,7 @@ impl Journal {
         index.replace_with(loaded.index);
         (self.generation, self.floor, self.tip) = (loaded.generation, loaded.floor, loaded.tip);
         self.data_version = Some(version);
-        self.has_claims = None;
+        self.claims = claims::Known::Nothing;
         Ok(loaded.expired)
     }
 

@@ -5,21 +5,19 @@
 //! whoever has the token of the present claim can change it. A holder that lost its claim is told so
 //! and changes nothing. Knows nothing of SQL.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::from_ms;
 use crate::config::Ttl;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Id;
+use crate::id::{Id, MAX_NOTE_BYTES};
 use crate::index::Slot;
 use crate::journal::claims::{ClaimRow, Confirmed};
 use crate::journal::{StoredRow, Transaction};
 use crate::store::SeenStore;
 use crate::token::Token;
-
-/// The longest receipt and the longest reason of a failure that is kept, in bytes.
-const MAX_NOTE_BYTES: usize = 65_536;
 
 /// What [`SeenStore::claim`] answers.
 #[derive(Debug)]
@@ -258,9 +256,7 @@ impl SeenStore {
         let ids: Vec<_> = ids.into_iter().collect();
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
-        let decisions = self.engine.write(|transaction| {
-            ids.iter().map(|id| self.take(transaction, *id, lease)).collect::<Result<Vec<_>>>()
-        })?;
+        let decisions = self.engine.write(|transaction| self.take_all(transaction, &ids, lease))?;
         Ok(ids
             .iter()
             .zip(decisions)
@@ -268,19 +264,58 @@ impl SeenStore {
             .collect())
     }
 
+    fn take_all(
+        &self,
+        transaction: &mut Transaction<'_>,
+        ids: &[Id<'_>],
+        lease: Ttl,
+    ) -> Result<Vec<Decision>> {
+        transaction.learn_claims(ids.len())?;
+        let (mut taken, mut until) = (Vec::new(), HashMap::new());
+        let mut decisions = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(&until_ms) = until.get(&id.key) {
+                decisions.push(Decision::InFlight { until_ms });
+                continue;
+            }
+            let (decision, claim) = self.decide(transaction, *id, lease)?;
+            if let Some(claim) = claim {
+                until.insert(id.key, claim.lease_until);
+                taken.push((*id, claim));
+            }
+            decisions.push(decision);
+        }
+        transaction.put_claims(taken)?;
+        Ok(decisions)
+    }
+
     fn take(&self, transaction: &mut Transaction<'_>, id: Id<'_>, lease: Ttl) -> Result<Decision> {
+        let (decision, claim) = self.decide(transaction, id, lease)?;
+        if let Some(claim) = claim {
+            transaction.put_claim(id, claim)?;
+        }
+        Ok(decision)
+    }
+
+    /// What a claim of the id comes to, with the row to be written when it is granted.
+    fn decide(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        lease: Ttl,
+    ) -> Result<(Decision, Option<ClaimRow>)> {
         if self.sighted(transaction, id)? {
-            return Ok(Decision::Seen);
+            return Ok((Decision::Seen, None));
         }
         let now_ms = transaction.now_ms;
         let before = transaction.claim(id)?;
         if let Some(claim) = &before {
             // Also one that failed and is to be left alone until its retry delay is over.
             if now_ms < claim.lease_until {
-                return Ok(Decision::InFlight { until_ms: claim.lease_until });
+                return Ok((Decision::InFlight { until_ms: claim.lease_until }, None));
             }
             if self.engine.config.max_attempts.is_some_and(|most| claim.attempts >= most) {
-                return Ok(Decision::GivenUp { attempts: claim.attempts });
+                return Ok((Decision::GivenUp { attempts: claim.attempts }, None));
             }
         }
         let (attempts, last_error) =
@@ -295,8 +330,7 @@ impl SeenStore {
             last_error,
             expires_at: self.lifetime.ttl.expires_at(until_ms),
         };
-        transaction.put_claim(id, &claim)?;
-        Ok(Decision::Granted { token, attempt, until_ms })
+        Ok((Decision::Granted { token, attempt, until_ms }, Some(claim)))
     }
 
     fn answer(&self, id: &[u8], decision: Decision) -> Claim {
@@ -361,8 +395,24 @@ impl SeenStore {
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<Ownership> {
+        let (owned, ended) = self.mark_finished(transaction, id, token, receipt)?;
+        if let Some(id) = ended {
+            transaction.delete_claim(id)?;
+        }
+        Ok(owned)
+    }
+
+    /// Marks the id as seen if the token's claim stands. With the id whose claim that ends, for the caller
+    /// to delete.
+    fn mark_finished<'i>(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'i>,
+        token: Token,
+        receipt: Option<&[u8]>,
+    ) -> Result<(Ownership, Option<Id<'i>>)> {
         match standing(transaction, id, token)? {
-            Standing::Lost => return Ok(Ownership::Lost),
+            Standing::Lost => Ok((Ownership::Lost, None)),
             Standing::Claimed(claim) => {
                 let now_ms = transaction.now_ms;
                 let first_ms = claim.claimed_at.min(now_ms);
@@ -373,16 +423,17 @@ impl SeenStore {
                     receipt,
                 };
                 let expires_at = self.lifetime.expires_at(now_ms, first_ms);
-                transaction.append_confirmed(id, first_ms, now_ms, expires_at, confirmed)?;
+                transaction.append_unclaimed(id, first_ms, now_ms, expires_at, confirmed)?;
+                Ok((Ownership::Held, Some(id)))
             }
             Standing::Done(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
                     let suppressed = self.engine.suppressed.pending(slot.seq);
                     transaction.add_receipt(id, slot, receipt, suppressed)?;
                 }
+                Ok((Ownership::Held, None))
             }
         }
-        Ok(Ownership::Held)
     }
 
     /// Confirms many claims in one commit; which of them were still held.
@@ -395,7 +446,17 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        self.for_all(claims, |transaction, id, token| self.finish_in(transaction, id, token, None))
+        self.for_all(claims, |transaction, claims| {
+            let mut ended = Vec::with_capacity(claims.len());
+            let owned = claims.iter().map(|(id, token)| {
+                let (owned, id) = self.mark_finished(transaction, *id, *token, None)?;
+                ended.extend(id);
+                Ok(owned)
+            });
+            let owned = owned.collect::<Result<_>>()?;
+            transaction.delete_claims(ended)?;
+            Ok(owned)
+        })
     }
 
     /// Releases many claims in one commit; which of them were still held.
@@ -408,9 +469,12 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        self.for_all(claims, |transaction, id, token| {
+        self.for_all(claims, |transaction, claims| {
             let now_ms = transaction.now_ms;
-            self.change(transaction, id, token, |claim| claim.end(now_ms))
+            let mut end = |(id, token): &(Id<'_>, Token)| {
+                self.change(transaction, *id, *token, |claim| claim.end(now_ms))
+            };
+            claims.iter().map(&mut end).collect()
         })
     }
 
@@ -425,16 +489,19 @@ impl SeenStore {
         B: AsRef<[u8]>,
     {
         let lease = valid_lease(lease)?;
-        self.for_all(claims, |transaction, id, token| {
+        self.for_all(claims, |transaction, claims| {
             let until_ms = end_of(lease, transaction.now_ms);
-            self.change(transaction, id, token, |claim| claim.lease_until = until_ms)
+            let mut renew = |(id, token): &(Id<'_>, Token)| {
+                self.change(transaction, *id, *token, |claim| claim.lease_until = until_ms)
+            };
+            claims.iter().map(&mut renew).collect()
         })
     }
 
     fn for_all<B: AsRef<[u8]>>(
         &self,
         claims: impl IntoIterator<Item = (B, Token)>,
-        step: impl Fn(&mut Transaction<'_>, Id<'_>, Token) -> Result<Ownership>,
+        step: impl Fn(&mut Transaction<'_>, &[(Id<'_>, Token)]) -> Result<Vec<Ownership>>,
     ) -> Result<Vec<Ownership>> {
         let claims: Vec<(B, Token)> = claims.into_iter().collect();
         let claims: Vec<(Id<'_>, Token)> = claims
@@ -442,7 +509,8 @@ impl SeenStore {
             .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
             .collect::<Result<_>>()?;
         self.engine.write(|transaction| {
-            claims.iter().map(|(id, token)| step(transaction, *id, *token)).collect()
+            transaction.learn_claims(claims.len())?;
+            step(transaction, &claims)
         })
     }
 
@@ -517,7 +585,7 @@ impl SeenStore {
         };
         change(&mut claim);
         claim.expires_at = self.lifetime.ttl.expires_at(claim.lease_until);
-        transaction.put_claim(id, &claim)?;
+        transaction.put_claim(id, claim)?;
         Ok(Ownership::Held)
     }
 }

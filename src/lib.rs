@@ -22,7 +22,7 @@ mod suppressed;
 mod token;
 
 pub use answer::{
-    Census, Counts, Entry, Inspection, Pragmas, Report, State, Stats, Upgrade, Verdict,
+    Census, Counts, Entry, Inspection, Pragmas, Report, Restored, State, Stats, Upgrade, Verdict,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Config, Synchronous, Ttl, Window};
@@ -30,5 +30,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::fingerprint;
 pub use lease::{Claim, Lease, Ownership};
 pub use reader::{Listing, Reader};
-pub use store::{Entries, Filter, SeenStore};
+pub use store::{Entries, Filter, SeedFile, SeenStore};
 pub use token::Token;

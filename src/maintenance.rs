@@ -126,7 +126,7 @@ impl Engine {
         // Claims first: one that was confirmed in between would leave a mark behind.
         loop {
             let step =
-                self.write_step(|transaction| transaction.delete_claims(scope, ROWS_A_STEP))?;
+                self.write_step(|transaction| transaction.delete_claims_of(scope, ROWS_A_STEP))?;
             deleted += step;
             if step < ROWS_A_STEP.cast_unsigned() {
                 break;

@@ -8,6 +8,7 @@ pub(crate) mod connect;
 pub(crate) mod copy;
 pub(crate) mod failure;
 pub(crate) mod onlooker;
+pub(crate) mod seed;
 mod upgrade;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};

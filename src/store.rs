@@ -5,9 +5,11 @@
 
 pub(crate) mod engine;
 mod entries;
+mod restore;
 mod upkeep;
 
 pub use entries::{Entries, Filter};
+pub use restore::SeedFile;
 
 use std::path::Path;
 use std::sync::Arc;

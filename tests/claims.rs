@@ -1035,3 +1035,50 @@ fn an_id_that_another_store_confirms_is_never_unknown() {
         }
     });
 }
+
+/// A store remembers the claims that it knows to be the only ones, and then deletes them all at once.
+#[test]
+fn a_batch_that_is_confirmed_leaves_the_claims_of_other_stores_alone() {
+    let bench = Bench::new();
+    let other = bench.place.open(bench.config.clone());
+    let tokens = |claims: Vec<Claim>| claims.into_iter().map(|claim| granted(claim).into_token());
+    let ours: Vec<Token> = tokens(bench.store.claim_all(["a", "b"], LEASE).unwrap()).collect();
+    let theirs = granted(other.claim("theirs", LEASE).unwrap()).into_token();
+    let confirmed = bench.store.confirm_all(["a", "b"].into_iter().zip(ours)).unwrap();
+    assert_eq!(confirmed, [Ownership::Held; 2]);
+    assert!(matches!(bench.claim("theirs"), Claim::InFlight { .. }));
+    other.confirm("theirs", &theirs).unwrap();
+    assert!(bench.store.is_seen("theirs") && bench.store.is_seen("a"));
+}
+
+#[test]
+fn a_batch_that_is_confirmed_in_part_leaves_the_rest_claimed() {
+    let bench = Bench::new();
+    let claims = bench.store.claim_all(["a", "b", "c"], LEASE).unwrap();
+    let tokens: Vec<Token> = claims.into_iter().map(|claim| granted(claim).into_token()).collect();
+    let confirmed = bench.store.confirm_all([("b", tokens[1])]).unwrap();
+    assert_eq!(confirmed, [Ownership::Held]);
+    assert!(matches!(bench.claim("a"), Claim::InFlight { .. }));
+    // What the file holds, not what the store remembers.
+    let count: i64 =
+        bench.place.sql().query_row("SELECT count(*) FROM claims", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 2);
+    bench.store.confirm("a", &tokens[0]).unwrap();
+    bench.store.confirm("c", &tokens[2]).unwrap();
+    assert!(bench.store.is_seen("a") && bench.store.is_seen("c"));
+}
+
+/// What a transaction that came to nothing had noted of claims must be forgotten with it.
+#[test]
+fn a_batch_that_was_refused_leaves_no_claim_behind() {
+    let bench = Bench::new();
+    drop(granted(bench.claim("before")));
+    let a = granted(bench.claim("a")).into_token();
+    let locker = bench.place.sql();
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let impatient = bench.place.open(bench.config.clone().busy_timeout(Duration::from_millis(1)));
+    assert_kind(impatient.claim_all(["b"], LEASE), ErrorKind::Busy);
+    locker.execute_batch("ROLLBACK").unwrap();
+    assert!(matches!(impatient.claim("b", LEASE).unwrap(), Claim::Granted(_)));
+    bench.store.confirm("a", &a).unwrap();
+}

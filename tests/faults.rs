@@ -16,7 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use seen_store::{Config, Error, ErrorKind, ManualClock, Result, SeenStore, Synchronous, Verdict};
+use seen_store::{
+    Claim, Config, Error, ErrorKind, ManualClock, Ownership, Result, SeenStore, Synchronous,
+    Verdict,
+};
 use shim::{Action, Faults, Op};
 use support_process::{Child, role, say, variable};
 
@@ -493,6 +496,35 @@ fn a_full_disk_fails_marks_falsely_marks_nothing_and_is_left_behind_without_reop
     let report = store.verify().unwrap();
     assert!(report.is_ok() && report.rows == acknowledged.len() as u64, "{report:?}");
     assert!(acknowledged.iter().all(|id| store.try_is_seen(id).unwrap()));
+}
+
+/// The store remembers which claims there are; a transaction that came to nothing must take what it noted
+/// along.
+#[test]
+fn claims_that_a_full_disk_refused_are_neither_held_nor_in_anybodys_way() {
+    let (folder, path) = new_file();
+    let store = SeenStore::open(&path).unwrap();
+    let ids: Vec<_> = (0..3_000).map(|n| format!("id-{n}")).collect();
+    let lease = Duration::from_mins(1);
+    let faults = Faults::on(folder.path(), None, "", Action::DiskFull, 0);
+    assert_eq!(store.claim_all(&ids, lease).unwrap_err().kind(), ErrorKind::StorageFull);
+    drop(faults);
+    let claims = store.claim_all(&ids, lease).unwrap();
+    let tokens: Vec<_> = claims
+        .into_iter()
+        .map(|claim| match claim {
+            Claim::Granted(lease) => lease.into_token(),
+            other => panic!("a claim that failed is in the way: {other:?}"),
+        })
+        .collect();
+    let held: Vec<_> = ids.iter().zip(tokens).collect();
+    let faults = Faults::on(folder.path(), None, "", Action::DiskFull, 0);
+    assert_eq!(store.confirm_all(held.clone()).unwrap_err().kind(), ErrorKind::StorageFull);
+    drop(faults);
+    let kept = store.confirm_all(held).unwrap();
+    assert!(kept.iter().all(|kept| *kept == Ownership::Held), "claims were lost");
+    assert!(ids.iter().all(|id| store.try_is_seen(id).unwrap()));
+    assert_eq!(store.stats().unwrap().in_flight, 0);
 }
 
 #[test]

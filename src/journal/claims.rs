@@ -1,17 +1,25 @@
 //! The table `claims`: ids that a worker has taken and not confirmed.
 //!
 //! Owns one row an id, from its first claim until it is seen, forgotten or purged. What always holds:
-//! a claim is read and written only under the write lock, so it needs no copy in memory; an id has a
-//! claim row or a live mark, never both. A row keeps an empty token once its claim has ended, for its
-//! count of attempts. Whether a lease still runs is the reader's question.
+//! a claim is decided on only under the write lock, so no memory has to follow it; an id has a claim row
+//! or a live mark, never both. A row keeps an empty token once its claim has ended, for its count of
+//! attempts. Whether a lease still runs is the reader's question.
+//!
+//! A store that is alone with the table, as most are, remembers it as [`Known`], and is spared the search
+//! for each claim. What is remembered holds until another connection commits or a transaction is rolled
+//! back; then the table is asked again.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
 use crate::answer::{Entry, State};
 use crate::clock::{MAX_MS, from_ms};
 use crate::error::Result;
-use crate::id::Id;
+use crate::id::{Id, Key};
 use crate::schema::IdValue;
 use crate::token::Token;
 
@@ -109,68 +117,151 @@ pub(super) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Opti
         .optional()
 }
 
+const PUT: &str = "\
+INSERT OR REPLACE INTO claims \
+(scope, id, token, claimed_at, lease_until, attempts, last_error, expires_at) \
+VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(PUT)?;
+    for (id, claim) in claims {
+        let token = claim.token.map(Token::bytes);
+        insert.execute((
+            bound(id.scope),
+            IdValue(id.bytes),
+            token.as_ref().map_or(&[][..], |token| &token[..]),
+            claim.claimed_at,
+            claim.lease_until,
+            claim.attempts,
+            &claim.last_error,
+            claim.expires_at,
+        ))?;
+    }
+    Ok(())
+}
+
+const DELETE: &str = "DELETE FROM claims WHERE scope = ifnull(?1, '') AND id = ?2";
+
+/// How many claims are remembered: those of some batches, at about 150 bytes each.
+const ROOM: usize = 1 << 16;
+
+/// What is known of the table without asking it.
+#[derive(Default)]
+pub(super) enum Known {
+    #[default]
+    Nothing,
+    /// It has rows.
+    Rows,
+    /// It has these rows and no others.
+    All(HashMap<Key, ClaimRow, BuildHasherDefault<KeyIsHash>>),
+}
+
+impl Known {
+    fn put(&mut self, id: Id<'_>, claim: &ClaimRow) {
+        match self {
+            Self::All(claims) if claims.len() < ROOM => {
+                claims.insert(id.key, claim.clone());
+            }
+            _ => *self = Self::Rows,
+        }
+    }
+}
+
 impl Transaction<'_> {
     /// The id's claim, unless its attempts have expired.
     pub(crate) fn claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
-        if !self.has_claims()? {
-            return Ok(None);
-        }
+        self.learn_whether_claims()?;
+        let row = match &self.journal.claims {
+            Known::All(claims) => claims.get(&id.key).cloned(),
+            _ => self.with(|connection| find(connection, id))?,
+        };
         let now_ms = self.now_ms;
-        let row = self.with(|connection| find(connection, id))?;
         Ok(row.filter(|row| !row.is_expired(now_ms)))
     }
 
-    /// Whether there are claims at all. Asked once after each change of the table, so that a store
-    /// without claims pays nothing for them.
-    fn has_claims(&mut self) -> Result<bool> {
-        if let Some(known) = self.journal.has_claims {
-            return Ok(known);
+    /// Asks whether there are claims at all, once after each change by others, so that a store without
+    /// claims pays nothing for them.
+    fn learn_whether_claims(&mut self) -> Result<()> {
+        if matches!(self.journal.claims, Known::Nothing) {
+            let found = self.with(|connection| {
+                connection.prepare_cached("SELECT 1 FROM claims LIMIT 1")?.exists([])
+            })?;
+            self.journal.claims = if found { Known::Rows } else { Known::All(HashMap::default()) };
         }
-        let found = self.with(|connection| {
-            connection.prepare_cached("SELECT 1 FROM claims LIMIT 1")?.exists([])
-        })?;
-        self.journal.has_claims = Some(found);
-        Ok(found)
+        Ok(())
     }
 
-    pub(crate) fn put_claim(&mut self, id: Id<'_>, claim: &ClaimRow) -> Result<()> {
-        // A rollback forgets this again.
-        self.journal.has_claims = Some(true);
-        self.with(|connection| {
-            connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO claims \
-                     (scope, id, token, claimed_at, lease_until, attempts, last_error, expires_at) \
-                     VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                )?
-                .execute((
-                    bound(id.scope),
-                    IdValue(id.bytes),
-                    claim.token.map_or_else(Vec::new, |token| token.bytes().to_vec()),
-                    claim.claimed_at,
-                    claim.lease_until,
-                    claim.attempts,
-                    &claim.last_error,
-                    claim.expires_at,
-                ))
-        })?;
-        self.proof_is_claim(id, claim);
+    /// Reads the table before a batch of `size` ids, unless it has more rows than the batch: then to
+    /// search for each id costs less.
+    pub(crate) fn learn_claims(&mut self, size: usize) -> Result<()> {
+        self.learn_whether_claims()?;
+        if !matches!(self.journal.claims, Known::Rows) {
+            return Ok(());
+        }
+        let size = size.min(ROOM);
+        let limit = i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = self.with(|connection| page(connection, &Place::default(), limit))?;
+        if rows.len() <= size {
+            let hasher = &self.journal.hasher;
+            let key = |place: &Place| hasher.scoped(&place.scope).key(&place.id);
+            let claims = rows.into_iter().map(|(place, claim)| (key(&place), claim)).collect();
+            self.journal.claims = Known::All(claims);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put_claim(&mut self, id: Id<'_>, claim: ClaimRow) -> Result<()> {
+        self.put_claims(vec![(id, claim)])
+    }
+
+    /// Writes the claims of many ids, each of which comes once.
+    pub(crate) fn put_claims(&mut self, mut claims: Vec<(Id<'_>, ClaimRow)>) -> Result<()> {
+        // In the table's order, so that neighbours share a page while it is at hand.
+        claims.sort_unstable_by(|(one, _), (other, _)| place(*one).cmp(&place(*other)));
+        self.with(|connection| put(connection, &claims))?;
+        for (id, claim) in &claims {
+            self.journal.claims.put(*id, claim);
+        }
+        if let Some((id, claim)) = claims.pop() {
+            self.proof_is_claim(id, claim);
+        }
         Ok(())
     }
 
     pub(crate) fn delete_claim(&mut self, id: Id<'_>) -> Result<bool> {
-        self.claims_changed();
-        let deleted = self.with(|connection| {
-            connection
-                .prepare_cached("DELETE FROM claims WHERE scope = ifnull(?1, '') AND id = ?2")?
-                .execute((bound(id.scope), IdValue(id.bytes)))
-        })?;
-        Ok(deleted > 0)
+        Ok(self.delete_claims(vec![id])? > 0)
+    }
+
+    /// Deletes the claims of these ids; how many had one.
+    pub(crate) fn delete_claims(&mut self, mut ids: Vec<Id<'_>>) -> Result<usize> {
+        if let Known::All(claims) = &mut self.journal.claims {
+            ids.retain(|id| claims.remove(&id.key).is_some());
+            if ids.is_empty() {
+                return Ok(0);
+            }
+            if claims.is_empty() {
+                // These are all that there are: SQLite gives the table's pages back without a look at
+                // the rows.
+                return self.with(|connection| {
+                    connection.prepare_cached("DELETE FROM claims")?.execute([])
+                });
+            }
+        } else {
+            // They may have been the last.
+            self.journal.claims = Known::Nothing;
+        }
+        ids.sort_unstable_by(|one, other| place(*one).cmp(&place(*other)));
+        self.with(|connection| {
+            let mut delete = connection.prepare_cached(DELETE)?;
+            ids.iter().try_fold(0, |deleted, id| {
+                Ok(deleted + delete.execute((bound(id.scope), IdValue(id.bytes)))?)
+            })
+        })
     }
 
     /// Deletes up to `limit` claims of a scope, whatever has become of them; how many.
-    pub(crate) fn delete_claims(&mut self, scope: &str, limit: i64) -> Result<u64> {
-        self.claims_changed();
+    pub(crate) fn delete_claims_of(&mut self, scope: &str, limit: i64) -> Result<u64> {
+        self.journal.claims = Known::Nothing;
         let deleted = self.with(|connection| {
             connection
                 .prepare_cached(
@@ -184,26 +275,28 @@ impl Transaction<'_> {
 
     /// Deletes the claims whose attempts have expired, among the next `limit` after `after`.
     pub(crate) fn purge_claims(&mut self, after: &Place, limit: i64) -> Result<Option<Place>> {
-        if !self.has_claims()? {
+        self.learn_whether_claims()?;
+        if matches!(&self.journal.claims, Known::All(claims) if claims.is_empty()) {
             return Ok(None);
         }
         let now_ms = self.now_ms;
         let page = self.with(|connection| page(connection, after, limit))?;
-        for (place, claim) in &page {
-            if claim.is_expired(now_ms) {
-                self.claims_changed();
-                self.with(|connection| {
-                    connection
-                        .prepare_cached(
-                            "DELETE FROM claims WHERE scope = ifnull(?1, '') AND id = ?2",
-                        )?
-                        .execute((bound(&place.scope), IdValue(&place.id)))
-                })?;
-            }
+        for (place, _) in page.iter().filter(|(_, claim)| claim.is_expired(now_ms)) {
+            self.journal.claims = Known::Nothing;
+            self.with(|connection| {
+                connection
+                    .prepare_cached(DELETE)?
+                    .execute((bound(&place.scope), IdValue(&place.id)))
+            })?;
         }
         let full = i64::try_from(page.len()).is_ok_and(|length| length == limit);
         Ok(page.into_iter().next_back().map(|(place, _)| place).filter(|_| full))
     }
+}
+
+/// Where an id comes in the table's order, almost: SQLite has all TEXT before the first BLOB.
+fn place(id: Id<'_>) -> (&str, &[u8]) {
+    (id.scope, id.bytes)
 }
 
 /// A claim's place in the table's order.

@@ -124,6 +124,18 @@ impl<'j> Transaction<'j> {
         confirmed: Confirmed<'_>,
     ) -> Result<()> {
         self.delete_claim(id)?;
+        self.append_unclaimed(id, first_seen_ms, seen_at_ms, expires_at, confirmed)
+    }
+
+    /// The same, leaving it to the caller to delete the claim in this transaction.
+    pub(crate) fn append_unclaimed(
+        &mut self,
+        id: Id<'_>,
+        first_seen_ms: i64,
+        seen_at_ms: i64,
+        expires_at: Option<i64>,
+        confirmed: Confirmed<'_>,
+    ) -> Result<()> {
         let stale = self.newest(id.key);
         let seq = self.next_seq()?;
         self.with(|connection| {
@@ -148,6 +160,35 @@ impl<'j> Transaction<'j> {
         })?;
         self.appended(id.key, seq, expires_at);
         stale.map_or(Ok(()), |stale| self.delete(stale.seq))
+    }
+
+    /// Appends a row that is given whole, in place of the one that the id may have.
+    pub(crate) fn append_stored(&mut self, id: Id<'_>, row: &StoredRow) -> Result<()> {
+        let old = self.newest(id.key);
+        let seq = self.next_seq()?;
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at, suppressed, \
+                                       token, attempts, last_error, receipt) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                )?
+                .execute((
+                    seq,
+                    id.scope,
+                    IdValue(id.bytes),
+                    row.first_seen,
+                    row.last_seen,
+                    row.expires_at,
+                    row.suppressed,
+                    row.token.map(Token::bytes),
+                    row.attempts,
+                    &row.last_error,
+                    &row.receipt,
+                ))
+        })?;
+        self.appended(id.key, seq, row.expires_at);
+        old.map_or(Ok(()), |old| self.delete(old.seq))
     }
 
     /// What the mark of a live id holds besides its name.
@@ -251,13 +292,9 @@ impl<'j> Transaction<'j> {
         self.pending.insert(key, change);
     }
 
-    pub(super) fn claims_changed(&mut self) {
-        self.journal.has_claims = None;
-    }
-
-    pub(super) fn proof_is_claim(&mut self, id: Id<'_>, claim: &ClaimRow) {
+    pub(super) fn proof_is_claim(&mut self, id: Id<'_>, claim: ClaimRow) {
         let (scope, id) = (id.scope.to_owned(), id.bytes.to_vec());
-        self.proof = Some(Proof::Claim { scope, id, claim: claim.clone() });
+        self.proof = Some(Proof::Claim { scope, id, claim });
     }
 
     pub(super) fn delete(&mut self, seq: i64) -> Result<()> {
@@ -460,7 +497,7 @@ pub(crate) struct ExpiredRows {
 }
 
 /// A row of the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredRow {
     pub(crate) scope: String,
     pub(crate) id: Vec<u8>,

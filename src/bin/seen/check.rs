@@ -8,7 +8,7 @@ use seen_store::State;
 use serde_json::json;
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::output::Output;
 use crate::{entry, ids, words};
 
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     ids: Vec<OsString>,
 
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// The namespace that the ids are in.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]

@@ -6,7 +6,7 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use seen_store::{Config, ErrorKind, Reader, SeenStore};
@@ -17,6 +17,10 @@ use crate::message::with_causes;
 const DB_HELP: &str = "The store. What remembers ids creates it where it is missing.\n\n\
                        Default: $SEEN_DB_PATH, else $XDG_DATA_HOME/seen/seen.db, else \
                        ~/.local/share/seen/seen.db.";
+
+const READ_HELP: &str = "The store to read, which is left as it is.\n\n\
+                         Default: $SEEN_DB_PATH, else $XDG_DATA_HOME/seen/seen.db, else \
+                         ~/.local/share/seen/seen.db.";
 
 /// The option of a command that works on a store as a whole.
 #[derive(Args)]
@@ -32,19 +36,19 @@ pub(crate) struct Database {
     #[command(flatten)]
     location: Location,
 
-    /// The namespace to remember in; scopes have nothing to do with each other.
+    /// The namespace of ids; scopes have nothing to do with each other.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scope: String,
 }
 
 impl Database {
     pub(crate) fn open(&self, config: Config) -> Result<SeenStore> {
-        Ok(self.location.open(config)?.scope(&self.scope))
+        Ok(self.location.open(config)?.scope(self.scope()))
     }
 
     /// See [`Location::open_existing`].
     pub(crate) fn open_existing(&self, config: Config) -> Result<SeenStore> {
-        Ok(self.location.open_existing(config)?.scope(&self.scope))
+        Ok(self.location.open_existing(config)?.scope(self.scope()))
     }
 
     pub(crate) fn scope(&self) -> &str {
@@ -52,12 +56,26 @@ impl Database {
     }
 }
 
-impl Location {
+/// The option of a command that only reads.
+#[derive(Args)]
+pub(crate) struct ReadLocation {
+    /// The store to read, which is left as it is
+    #[arg(long, value_name = "PATH", long_help = READ_HELP)]
+    db: Option<PathBuf>,
+}
+
+impl ReadLocation {
     /// Opens the store to read it without a trace. A missing one is an error.
     pub(crate) fn read(&self) -> Result<Reader> {
         Ok(Reader::open(self.path()?)?)
     }
 
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        path(self.db.as_deref())
+    }
+}
+
+impl Location {
     fn open(&self, config: Config) -> Result<SeenStore> {
         Ok(SeenStore::open_with(self.path()?, config)?)
     }
@@ -75,23 +93,26 @@ impl Location {
         self.open(config)
     }
 
-    pub(crate) fn path(&self) -> Result<PathBuf> {
-        if let Some(path) = &self.db {
-            return Ok(path.clone());
-        }
-        // A variable that is set to nothing counts as unset, as the XDG specification has it.
-        let variable =
-            |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(path) = variable("SEEN_DB_PATH") {
-            return Ok(path);
-        }
-        // The specification also says to ignore a relative path.
-        let folder = variable("XDG_DATA_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| Some(variable("HOME")?.join(".local/share")))
-            .ok_or("no place for the store: give --db PATH, or set SEEN_DB_PATH or HOME")?;
-        Ok(folder.join("seen/seen.db"))
+    fn path(&self) -> Result<PathBuf> {
+        path(self.db.as_deref())
     }
+}
+
+fn path(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    // A variable that is set to nothing counts as unset, as the XDG specification has it.
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable("SEEN_DB_PATH") {
+        return Ok(path);
+    }
+    // The specification also says to ignore a relative path.
+    let folder = variable("XDG_DATA_HOME")
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| Some(variable("HOME")?.join(".local/share")))
+        .ok_or("no place for the store: give --db PATH, or set SEEN_DB_PATH or HOME")?;
+    Ok(folder.join("seen/seen.db"))
 }
 
 /// Closes the store and tells what went wrong. Every answer is durable by now, so that is no failure of the

@@ -12,7 +12,7 @@ use seen_store::{ErrorKind, Inspection, Reader};
 use serde_json::json;
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::message::with_causes;
 use crate::output::Output;
 use crate::words::{count, harmless, size};
@@ -30,7 +30,7 @@ const LONG_LOG_BYTES: u64 = 64 << 20;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// Print a JSON object a line for each finding.
     #[arg(long)]

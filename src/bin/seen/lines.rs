@@ -1,8 +1,8 @@
 //! Input as batches of lines: small when somebody types, large when input is plentiful.
 //!
 //! Owns the one buffer that input is read into. What always holds: a batch is made of the complete
-//! lines that are there, and nobody waits for more input while one is there. Knows nothing of what a
-//! line means.
+//! lines that are there, and nobody waits for more input while one is there. A line is what ends with the
+//! separator, a newline or NUL. Knows nothing of what a line means.
 
 use std::io::{self, Read};
 
@@ -15,6 +15,7 @@ pub(crate) const LINES_A_BATCH: usize = 10_000;
 /// Reads batches of lines.
 pub(crate) struct Lines<R> {
     input: R,
+    separator: u8,
     buffer: Vec<u8>,
     /// Where the first line begins that was not handed out yet.
     start: usize,
@@ -22,14 +23,15 @@ pub(crate) struct Lines<R> {
     searched: usize,
     /// Where what was read ends.
     filled: usize,
-    /// Where each line of the batch ends, its newline included.
+    /// Where each line of the batch ends, its separator included.
     ends: Vec<usize>,
 }
 
 impl<R: Read> Lines<R> {
-    pub(crate) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R, separator: u8) -> Self {
         Self {
             input,
+            separator,
             buffer: vec![0; READ_BYTES],
             start: 0,
             searched: 0,
@@ -38,7 +40,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The next lines, each with its newline, which only the last line of all may lack. `None` at the
+    /// The next lines, each with its separator, which only the last line of all may lack. `None` at the
     /// end of the input.
     pub(crate) fn next_batch(&mut self) -> io::Result<Option<Vec<&[u8]>>> {
         loop {
@@ -66,11 +68,11 @@ impl<R: Read> Lines<R> {
         self.ends.clear();
         while self.ends.len() < LINES_A_BATCH {
             let unsearched = &self.buffer[self.searched..self.filled];
-            let Some(newline) = unsearched.iter().position(|&byte| byte == b'\n') else {
+            let Some(end) = unsearched.iter().position(|&byte| byte == self.separator) else {
                 self.searched = self.filled;
                 return;
             };
-            self.searched += newline + 1;
+            self.searched += end + 1;
             self.ends.push(self.searched);
         }
     }
@@ -119,7 +121,8 @@ mod tests {
     }
 
     fn batches(pieces: &[&[u8]]) -> Vec<Vec<Vec<u8>>> {
-        let mut lines = Lines::new(Pieces(pieces.iter().map(|piece| piece.to_vec()).collect()));
+        let pieces = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
+        let mut lines = Lines::new(pieces, b'\n');
         let mut batches = Vec::new();
         while let Some(batch) = lines.next_batch().unwrap() {
             batches.push(batch.iter().map(|line| line.to_vec()).collect());

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use seen_store::{Filter, State};
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::duration::parse_since;
-use crate::entry;
+use crate::entry::{self, parse_state};
 use crate::output::Output;
 use crate::words::{self, harmless, local_time};
 
@@ -23,15 +23,16 @@ use crate::words::{self, harmless, local_time};
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// Only this namespace; without it, all of them.
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
 
-    /// Only what is in this state; without it, all but what has expired.
-    #[arg(long, value_name = "STATE")]
-    state: Option<Wanted>,
+    /// Only what is in this state; seen, in-flight, failed, expired. Without it, all but what
+    /// has expired.
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    state: Option<State>,
 
     /// Only ids that begin with this text.
     #[arg(long, value_name = "TEXT")]
@@ -44,18 +45,6 @@ pub(crate) struct Arguments {
     /// Print a JSON object a line, with everything that is known.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Wanted {
-    /// Marked or confirmed, and not expired
-    Seen,
-    /// Claimed, and the lease runs
-    InFlight,
-    /// The last attempt failed
-    Failed,
-    /// No longer in force and not purged yet
-    Expired,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -92,12 +81,7 @@ impl Arguments {
             filter = filter.scope(scope);
         }
         if let Some(state) = self.state {
-            filter = filter.state(match state {
-                Wanted::Seen => State::Seen,
-                Wanted::InFlight => State::InFlight,
-                Wanted::Failed => State::Failed,
-                Wanted::Expired => State::Expired,
-            });
+            filter = filter.state(state);
         }
         if let Some(prefix) = &self.prefix {
             filter = filter.prefix(prefix.as_encoded_bytes());

@@ -10,29 +10,35 @@ mod child;
 mod claim;
 mod claiming;
 mod compact;
+mod completions;
 mod confirm;
 mod database;
 mod doctor;
 mod duration;
 mod entry;
+mod export;
 mod fail;
 mod filter;
 mod forget;
 mod holder;
 mod ids;
+mod import;
 mod key;
 mod lines;
 mod list;
+mod man;
 mod mark;
 mod memory;
 mod message;
 mod output;
+mod progress;
 mod purge;
 mod release;
 mod renew;
 mod renewer;
 mod run;
 mod show;
+mod source;
 mod stats;
 mod upgrade;
 mod verify;
@@ -45,9 +51,43 @@ use clap::{ArgAction, Parser, Subcommand};
 /// Any failure, with its causes in `source()`.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Has this been handled before? A durable answer for bots, cron jobs and pipelines.
+/// What the help ends with. Paragraphs with a title; the manual page takes them over.
+const AFTER_HELP: &str = "\
+Examples:
+  tail -F app.log | grep ERROR | seen filter       each error line once a week
+  curl -s $FEED | jq -c '.items[]' | seen filter --key id,updated --scope feed --ttl 30d
+  find . -name '*.pdf' -print0 | seen filter -0 --ttl never | xargs -0 -r process
+  seen run --id report-$(date +%F) -- ./send       once a day, again until it succeeds
+  seen show incident-17                            why was this sent, or not?
+  seen export > backup.jsonl                       all that is remembered
+  seen import backup.jsonl                         the same again, here or elsewhere
+  seen help filter                                 all about one command
+
+Durations:
+  90s, 36h, 7d, '1w 2d'; for a time to live also never. A day has 24 hours.
+
+Status:
+  0  done
+  1  the answer is no
+  2  an error, told in one line on standard error: file, cause and remedy
+
+Environment:
+  SEEN_DB_PATH   the store, where --db does not name one
+  XDG_DATA_HOME  its folder is $XDG_DATA_HOME/seen otherwise; ~/.local/share/seen without it
+  RUST_LOG       which messages are told: error, warn, info, debug, trace
+  NO_COLOR       no colours in this help";
+
+/// Has this been handled before? A durable answer for bots, cron jobs and pipelines
+///
+/// A store is one file that remembers ids for a time to live, each in a scope of its own. It is safe to
+/// use from any number of processes at once: of all that ask for an id, exactly one is told that it is
+/// new, and what a killed process had begun comes back. An id is any 1 to 65536 bytes.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "`seen help` tells more, with examples; `seen help COMMAND` all of a command."
+)]
+#[command(after_long_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -61,6 +101,7 @@ struct Arguments {
     verbose: u8,
 }
 
+/// In the order of the help: what is used most comes first.
 #[derive(Subcommand)]
 enum Command {
     Filter(filter::Arguments),
@@ -76,12 +117,16 @@ enum Command {
     Fail(fail::Arguments),
     Release(release::Arguments),
     Renew(renew::Arguments),
+    Export(export::Arguments),
+    Import(import::Arguments),
     Purge(purge::Arguments),
     Backup(backup::Arguments),
     Compact(compact::Arguments),
     Upgrade(upgrade::Arguments),
     Verify(verify::Arguments),
     Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -104,12 +149,16 @@ fn main() -> ExitCode {
         Command::Fail(arguments) => fail::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Renew(arguments) => renew::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Purge(arguments) => purge::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match done {
         Ok(status) => status,

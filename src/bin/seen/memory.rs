@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use seen_store::{Claim, Config, ErrorKind, Ownership, SeenStore, State, Token, Ttl, Verdict};
+use seen_store::{
+    Claim, Config, ErrorKind, Ownership, SeenStore, State, Token, Ttl, Verdict, Window,
+};
 
 use crate::Result;
 use crate::database::{self, Database};
@@ -36,8 +38,13 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    pub(crate) fn lasting(database: &Database, ttl: Ttl, lease: Duration) -> Result<Self> {
-        let store = database.open(Config::default().ttl(ttl))?;
+    pub(crate) fn lasting(
+        database: &Database,
+        ttl: Ttl,
+        window: Window,
+        lease: Duration,
+    ) -> Result<Self> {
+        let store = database.open(Config::default().ttl(ttl).window(window))?;
         Ok(Self::Lasting { store, lease, forgetful: ttl == Ttl::After(Duration::ZERO) })
     }
 
@@ -68,6 +75,15 @@ impl Memory {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether the id is a duplicate, as far as that can be said without claiming it.
+    pub(crate) fn is_seen(&self, id: &[u8]) -> Result<bool> {
+        Ok(match self {
+            Self::Lasting { store, .. } => store.try_is_seen(id)?,
+            Self::Dry { before: Some(store), run } => store.try_is_seen(id)? || run.is_seen(id),
+            Self::Dry { before: None, run } => run.is_seen(id),
+        })
     }
 
     /// Remembers what was printed. Returns how many claims were lost to another filter because they
@@ -110,12 +126,16 @@ impl Memory {
 /// An id that comes twice is in flight the second time, by this very run: a duplicate, unless the
 /// first is going to be forgotten at once.
 fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
+    // Mostly nobody has anything in flight, and nothing is to be looked up.
+    let in_flight = claims.iter().any(|claim| matches!(claim, Claim::InFlight { .. }));
     let mut ours = HashSet::new();
     ids.iter()
         .zip(claims)
         .map(|(id, claim)| match claim {
             Claim::Granted(lease) => {
-                ours.insert(id.as_ref());
+                if in_flight {
+                    ours.insert(id.as_ref());
+                }
                 Decision::New(Some((id.as_ref().to_vec(), lease.into_token())))
             }
             Claim::InFlight { .. } if forgetful || !ours.contains(id.as_ref()) => {

@@ -6,8 +6,9 @@
 use std::error::Error;
 use std::io::Write;
 
-use env_logger::Env;
+use env_logger::{Env, Target};
 
+use crate::progress::Aside;
 use crate::words::harmless;
 
 /// Sends the log to standard error: what `RUST_LOG` says, or else warnings and errors, less or more of
@@ -20,12 +21,13 @@ pub(crate) fn start_log(quiet: bool, verbose: u8) {
         _ => "trace",
     };
     env_logger::Builder::from_env(Env::default().default_filter_or(level))
+        .target(Target::Pipe(Box::new(Aside)))
         .format(|out, record| writeln!(out, "{}", line(&record.args().to_string())))
         .init();
 }
 
 pub(crate) fn tell(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", line(message));
+    let _ = Aside.write_all(format!("{}\n", line(message)).as_bytes());
 }
 
 fn line(message: &str) -> String {

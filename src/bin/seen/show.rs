@@ -8,7 +8,7 @@ use clap::Args;
 use seen_store::{Entry, State};
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::output::Output;
 use crate::words::{self, harmless, local_time, rough_duration};
 use crate::{entry, ids};
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     ids: Vec<OsString>,
 
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// The namespace that the ids are in.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]

@@ -9,7 +9,7 @@ use seen_store::{Census, Counts, Reader};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::duration::parse_since;
 use crate::output::Output;
 use crate::words::{count, harmless, local_time, rough_duration, size, utc_time};
@@ -26,7 +26,7 @@ const BUCKETS: u16 = 56;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// How far back to look for when ids were first seen: 90s, 36h, 7d.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_since)]

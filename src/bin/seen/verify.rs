@@ -7,7 +7,7 @@ use seen_store::{ErrorKind, Report};
 use serde_json::json;
 
 use crate::Result;
-use crate::database::Location;
+use crate::database::ReadLocation;
 use crate::output::Output;
 use crate::{message, words};
 
@@ -21,7 +21,7 @@ use crate::{message, words};
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: Location,
+    database: ReadLocation,
 
     /// Print one JSON object: the number of rows and the problems.
     #[arg(long)]

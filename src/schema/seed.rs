@@ -1,0 +1,95 @@
+//! The seed's file as it stands, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, read and left alone.
+//!
+//! Owns the connection and the place that the reading has come to. What always holds: nothing is written,
+//! and no snapshot is held between two pages.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::connect::{patiently, reader};
+use super::failure::failure;
+use super::{Format, recognise};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::shown;
+use crate::patience::retried;
+
+pub(crate) struct SeedRows {
+    connection: Connection,
+    name: String,
+    busy_timeout: Duration,
+    after: i64,
+}
+
+/// A row; what is not of its type is `None`.
+pub(crate) struct SeedRow {
+    pub(crate) id: Option<Vec<u8>>,
+    /// Since 1970.
+    pub(crate) seconds: Option<i64>,
+}
+
+impl SeedRows {
+    pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
+        let (name, busy_timeout) = (shown(path), config.busy_timeout);
+        if !crate::file::exists(path) {
+            return Err(Error::new(ErrorKind::NotFound, format!("{name} does not exist")));
+        }
+        let connection = reader(path, config)?;
+        let why = match patiently(path, config, "read", || recognise(&connection))? {
+            Format::Seed => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),
+            Format::Current | Format::Newer(_) => {
+                "is a store already; export it, and import what that gives".to_owned()
+            }
+            Format::Empty => "is an empty database; give another file".to_owned(),
+            Format::Foreign(why) => {
+                format!("belongs to another application ({why}); give a file with seen(id, ts)")
+            }
+        };
+        Err(Error::new(ErrorKind::WrongApplication, format!("{name} {why}")))
+    }
+
+    pub(crate) fn count(&self) -> Result<u64> {
+        self.patiently(|connection| {
+            connection
+                .query_row("SELECT count(*) FROM seen", [], |row| row.get(0))
+                .map(i64::cast_unsigned)
+        })
+    }
+
+    /// The next rows, fewer than `limit` at the end.
+    pub(crate) fn next_page(&mut self, limit: usize) -> Result<Vec<SeedRow>> {
+        let (rows, last) = self.patiently(|connection| page(connection, self.after, limit))?;
+        self.after = last;
+        Ok(rows)
+    }
+
+    /// Waits for the bot that may be writing to its file at this moment.
+    fn patiently<T>(&self, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        retried(self.busy_timeout, || {
+            read(&self.connection).map_err(|e| failure("read", &self.name, e))
+        })
+    }
+}
+
+/// Some rows after `after`, and the rowid of the last.
+fn page(
+    connection: &Connection,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<(Vec<SeedRow>, i64)> {
+    // A numeric id becomes its text, a REAL timestamp is truncated.
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, CAST(id AS BLOB), \
+                iif(typeof(ts) IN ('integer', 'real'), CAST(ts AS INTEGER), NULL) \
+         FROM seen WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+    )?;
+    let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let (mut page, mut last) = (Vec::with_capacity(limit), after);
+    while let Some(row) = rows.next()? {
+        last = row.get(0)?;
+        page.push(SeedRow { id: row.get(1)?, seconds: row.get(2)? });
+    }
+    Ok((page, last))
+}
