@@ -174,9 +174,10 @@ impl Index {
     }
 }
 
-/// What an index of this many ids takes once it was filled, in bytes.
+/// What an index of this many ids takes once it was filled, in bytes, about.
 pub(crate) fn estimated_bytes(ids: u64) -> u64 {
     let share = usize::try_from(ids.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX);
+    let share = share.saturating_add(share / 4);
     (SHARDS * (Table::bytes_with_room(share) + size_of::<RwLock<Table>>())) as u64
 }
 
@@ -216,11 +217,12 @@ pub(crate) struct Filler {
 const FILLED_AT_ONCE: usize = 1 << 18;
 
 impl Filler {
-    /// With room for about so many ids, so that nothing is moved on the way.
+    /// With room for about so many ids, so that nothing is moved on the way. Some shards have little more
+    /// than their share, others half as much again: so they will not all grow at the same time.
     pub(crate) fn new(expected: usize) -> Self {
-        // A shard has its share, give or take some.
-        let share = if expected < FILLED_AT_ONCE { 0 } else { expected / SHARDS * 33 / 32 };
-        let shards = (0..SHARDS).map(|_| RwLock::new(Table::with_room(share))).collect();
+        let share = if expected < FILLED_AT_ONCE { 0 } else { expected / SHARDS };
+        let room = |shard| share + share / 32 + share / 2 * shard / SHARDS;
+        let shards = (0..SHARDS).map(|shard| RwLock::new(Table::with_room(room(shard)))).collect();
         Self { index: Index { shards }, waiting: vec![Vec::new(); SHARDS], count: 0 }
     }
 

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,7 +49,8 @@ pub(crate) struct Checkpoints {
     commits: AtomicU32,
     /// The connection's changed rows by then.
     changes: AtomicU64,
-    /// Pages of the log when somebody looked last; 0 once the next commit will begin it anew.
+    /// Pages of a log that the thread was told to copy, when somebody looked last; 0 once the next commit
+    /// will begin it anew, and where the thread cannot help.
     pages: Arc<AtomicU32>,
     /// Held while the thread copies beside the callers.
     copying: Arc<Mutex<()>>,
@@ -108,11 +109,12 @@ impl Checkpoints {
 
     fn look(&self, source: &Source, journal: &mut Journal) -> Result<()> {
         let pages = journal.log_pages()?;
-        self.pages.store(pages, Relaxed);
         if pages < self.limits.due {
+            self.pages.store(0, Relaxed);
             return Ok(());
         }
-        self.tell(source);
+        let told = self.tell(source);
+        self.pages.store(if told { pages } else { 0 }, Relaxed);
         if pages >= self.limits.most {
             let _pass_is_over = self.copying.lock();
             journal.copy_log()?;
@@ -131,15 +133,17 @@ impl Checkpoints {
         while self.pages.load(Relaxed) >= self.limits.pressing && patience.pause() {}
     }
 
-    fn tell(&self, source: &Source) {
+    /// False where there is no thread to tell.
+    fn tell(&self, source: &Source) -> bool {
         let mut thread = self.thread.lock();
         if matches!(*thread, Thread::NotNeeded) {
             *thread = self.start(source.clone());
         }
         if let Thread::Runs { tell, .. } = &*thread {
             // Full: it has been told already.
-            let _ = tell.try_send(());
+            return !matches!(tell.try_send(()), Err(TrySendError::Disconnected(())));
         }
+        false
     }
 
     fn start(&self, source: Source) -> Thread {
@@ -201,6 +205,7 @@ impl Work {
                 log::warn!("a checkpoint is put off: {e}");
                 // Whatever happened to this connection, the next attempt has a fresh one.
                 self.close();
+                self.pages.store(0, Relaxed);
             }
         }
         self.close();
