@@ -54,7 +54,7 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 /// What the help ends with. Paragraphs with a title; the manual page takes them over.
 const AFTER_HELP: &str = "\
 Examples:
-  tail -F app.log | grep ERROR | seen filter       each error line once a week
+  journalctl -f -p err -o cat | seen filter        each error once a week
   curl -s $FEED | jq -c '.items[]' | seen filter --key id,updated --scope feed --ttl 30d
   find . -name '*.pdf' -print0 | seen filter -0 --ttl never | xargs -0 -r process
   seen run --id report-$(date +%F) -- ./send       once a day, again until it succeeds
