@@ -80,7 +80,7 @@ fn assert_same(one: &[Entry], other: &[Entry]) {
 }
 
 fn import_stats(place: &Place, store: &str, file: &Path) -> String {
-    let output = run(place.seen("import", store).arg("--stats").arg(file), b"");
+    let output = run(place.on("import", store).arg("--stats").arg(file), b"");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     stderr(&output)
 }
@@ -96,7 +96,7 @@ fn an_import_of_an_export_gives_the_same_entries_back_in_both_formats() {
     }
     assert!(before.iter().any(|entry| entry.suppressed > 0));
     for format in ["jsonl", "csv"] {
-        let text = printed(place.seen("export", "from.db").args(["--format", format]), b"");
+        let text = printed(place.on("export", "from.db").args(["--format", format]), b"");
         let file = place.file(format, text);
         let store = format!("{format}.db");
         let told = import_stats(&place, &store, &file);
@@ -114,7 +114,7 @@ fn an_import_that_was_killed_is_completed_by_another() {
     let place = Place::new();
     let lines: Vec<String> =
         (0..60_000).map(|n| format!("{{\"id\":\"{n}\",\"suppressed\":{}}}\n", n % 3)).collect();
-    let mut child = place.seen("import", "to.db").arg("-").stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = place.on("import", "to.db").arg("-").stdin(Stdio::piped()).spawn().unwrap();
     // Held open: the import waits for the rest when it is killed.
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(lines[..35_000].concat().as_bytes()).unwrap();
@@ -147,12 +147,12 @@ fn plain_ids_are_imported_as_seen_for_the_time_to_live() {
     let place = Place::new();
     let file = place.file("ids", b"a\n\n b,c\r\nlast\xff");
     let arguments = ["--scope", "s", "--ttl", "never"];
-    assert_eq!(printed(place.seen("import", "to.db").args(arguments).arg(&file), b""), b"");
+    assert_eq!(printed(place.on("import", "to.db").args(arguments).arg(&file), b""), b"");
     let ids: Vec<_> = entries(&place.path("to.db"));
     let found: Vec<_> = ids.iter().map(|e| (e.scope.as_str(), &*e.id, e.expires_at)).collect();
     assert_eq!(found, [("s", &b" b,c\r"[..], None), ("s", b"a", None), ("s", b"last\xff", None)]);
     // What was imported is a duplicate to the filter.
-    let new = printed(place.seen("filter", "to.db").args(["--scope", "s"]), b"a\nnew\n");
+    let new = printed(place.on("filter", "to.db").args(["--scope", "s"]), b"a\nnew\n");
     assert_eq!(new, b"new\n");
 }
 
@@ -161,7 +161,7 @@ fn a_table_needs_only_ids() {
     let place = Place::new();
     let table = "name,id,last_seen,expires_at\r\nx,\"1\n2\",2023-11-14T22:13:20Z,never\ny,3,,\n";
     let file = place.file("table.csv", format!("\u{feff}{table}"));
-    printed(place.seen("import", "to.db").arg(&file), b"");
+    printed(place.on("import", "to.db").arg(&file), b"");
     let found = entries(&place.path("to.db"));
     assert_eq!(found[0].id, b"1\n2");
     assert_eq!(found[0].expires_at, None);
@@ -184,7 +184,7 @@ fn the_file_of_the_older_bot_is_imported_and_left_as_it_was() {
         .unwrap();
     drop(connection);
     let before = std::fs::read(&seed).unwrap();
-    let output = run(place.seen("import", "to.db").arg("--stats").arg(&seed), b"");
+    let output = run(place.on("import", "to.db").arg("--stats").arg(&seed), b"");
     let told = stderr(&output);
     assert!(told.contains("1 rows have no valid id"), "{told}");
     assert!(told.contains("added 1, changed 0, known 0, expired 1"), "{told}");
@@ -202,7 +202,7 @@ fn an_older_file_that_the_bot_is_writing_to_is_waited_for() {
          BEGIN EXCLUSIVE; INSERT INTO seen VALUES ('late', unixepoch());",
     )
     .unwrap();
-    let mut import = place.seen("import", "to.db");
+    let mut import = place.on("import", "to.db");
     let mut child = import.arg(&seed).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none(), "it waits");
@@ -240,17 +240,17 @@ fn a_line_that_is_not_understood_ends_the_import_and_loses_nothing_before_it() {
         ("empty", "{\"id\":\"\"}\n", "its id is empty"),
     ] {
         let file = place.file(name, format!("{good}{bad}{{\"id\":\"after\"}}\n"));
-        let output = run(place.seen("import", &format!("{name}.db")).arg(&file), b"");
+        let output = run(place.on("import", &format!("{name}.db")).arg(&file), b"");
         let counted = "added 10003, changed 0, known 0, expired 0";
         assert_error(&output, &[name, "line 10004", cause, "import the file again", counted]);
         assert_eq!(entries(&place.path(&format!("{name}.db"))).len(), 10_003);
     }
     let file = place.file("short.csv", "scope,id\n,a\nb\n");
-    let output = run(place.seen("import", "csv.db").arg(&file), b"");
+    let output = run(place.on("import", "csv.db").arg(&file), b"");
     assert_error(&output, &["short.csv", "line 3", "1 fields", "added 1,"]);
     let long = "x".repeat(65_537);
     let file = place.file("long", format!("a\n{long}\n"));
-    let output = run(place.seen("import", "ids.db").arg(&file), b"");
+    let output = run(place.on("import", "ids.db").arg(&file), b"");
     assert_error(&output, &["line 2", "65537 bytes", "added 1,"]);
 }
 
@@ -258,7 +258,7 @@ fn a_line_that_is_not_understood_ends_the_import_and_loses_nothing_before_it() {
 fn a_quote_that_is_never_closed_does_not_fill_the_memory() {
     let place = Place::new();
     let file = place.file("open.csv", format!("id\na\n\"{}", "b\n".repeat(4 << 20)));
-    let output = run(place.seen("import", "to.db").arg(&file), b"");
+    let output = run(place.on("import", "to.db").arg(&file), b"");
     assert_error(&output, &["open.csv", "line 3", "is a quote not closed?", "added 1,"]);
 }
 
@@ -273,7 +273,7 @@ fn a_wrong_file_is_refused_and_creates_no_store() {
     rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     let cut = place.file("cut.db", b"SQLite format 3\0 and no more");
     let import =
-        |file: &Path, more: &[&str]| run(place.seen("import", "to.db").args(more).arg(file), b"");
+        |file: &Path, more: &[&str]| run(place.on("import", "to.db").args(more).arg(file), b"");
     assert_error(&import(&gzip, &[]), &["a.gz", "--format ids"]);
     assert_error(&import(&array, &[]), &["array.json", "jq"]);
     assert_error(&import(&table, &["--format", "csv"]), &["table", "no column id", "--format ids"]);
@@ -286,7 +286,7 @@ fn a_wrong_file_is_refused_and_creates_no_store() {
     assert_error(&import(&place.path("missing"), &[]), &["missing", "No such file"]);
     assert_error(&import(&place.path(""), &[]), &["Is a directory"]);
     assert_error(&import(&gzip, &["--format", "xml"]), &["xml", "jsonl"]);
-    let output = run(place.seen("import", "to.db").args(["--format", "seed", "-"]), b"");
+    let output = run(place.on("import", "to.db").args(["--format", "seed", "-"]), b"");
     assert_error(&output, &["standard input", "path"]);
     assert!(!place.names().contains(&"to.db".to_owned()));
 }
@@ -300,7 +300,7 @@ fn an_export_takes_the_scope_and_the_state_that_are_asked_for() {
     granted(&store.scope("s"), b"failed").fail("why").unwrap();
     store.close().unwrap();
     let ids = |arguments: &[&str]| -> Vec<String> {
-        let text = printed(place.seen("export", "from.db").args(arguments), b"");
+        let text = printed(place.on("export", "from.db").args(arguments), b"");
         let mut ids: Vec<_> = String::from_utf8(text)
             .unwrap()
             .lines()
@@ -314,22 +314,22 @@ fn an_export_takes_the_scope_and_the_state_that_are_asked_for() {
     assert_eq!(ids(&["--scope", ""]), ["plain"]);
     assert_eq!(ids(&["--state", "failed"]), ["failed"]);
     assert_eq!(ids(&["--state", "seen", "--scope", "s"]), ["scoped"]);
-    let output = run(place.seen("export", "from.db").args(["--state", "gone"]), b"");
+    let output = run(place.on("export", "from.db").args(["--state", "gone"]), b"");
     assert_error(&output, &["gone", "in-flight"]);
 }
 
 #[test]
 fn an_export_creates_nothing_and_changes_nothing() {
     let place = Place::new();
-    let output = run(&mut place.seen("export", "missing.db"), b"");
+    let output = run(&mut place.on("export", "missing.db"), b"");
     assert_error(&output, &["missing.db"]);
     let foreign = place.file("foreign", "not a database at all, and some more of it".repeat(30));
-    let output = run(&mut place.seen("export", "foreign"), b"");
+    let output = run(&mut place.on("export", "foreign"), b"");
     assert_error(&output, &["foreign", "database"]);
     assert_eq!(place.names(), ["foreign"]);
     SeenStore::open(place.path("from.db")).unwrap().close().unwrap();
     let before = std::fs::read(place.path("from.db")).unwrap();
-    printed(&mut place.seen("export", "from.db"), b"");
+    printed(&mut place.on("export", "from.db"), b"");
     assert_eq!(std::fs::read(place.path("from.db")).unwrap(), before);
     assert!(foreign.exists());
 }
@@ -341,7 +341,7 @@ fn a_closed_pipe_ends_an_export_quietly() {
     store.seed((0..20_000).map(|n| format!("{n:0100}"))).unwrap();
     store.close().unwrap();
     for format in ["jsonl", "csv"] {
-        let mut export = place.seen("export", "from.db");
+        let mut export = place.on("export", "from.db");
         export.args(["--format", format]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = export.spawn().unwrap();
         drop(child.stdout.take());

@@ -1,6 +1,8 @@
 //! `seen filter` as a user runs it: a process with arguments, pipes and a status.
 #![cfg(feature = "cli")]
 
+mod support_command;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use support_command::{assert_error, stderr};
 use tempfile::TempDir;
 
 /// A folder of its own with one store in it.
@@ -77,21 +80,6 @@ fn run(command: &mut Command, input: &[u8]) -> Output {
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().unwrap()
     })
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Asserts status 2 and one line of this beginning that names all of these.
-fn assert_error(output: &Output, named: &[&str]) {
-    let told = stderr(output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.starts_with("seen: ") && told.ends_with('\n'), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    for name in named {
-        assert!(told.contains(name), "{name:?} is not in {told}");
-    }
 }
 
 fn count_lines(bytes: &[u8]) -> usize {

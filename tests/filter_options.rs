@@ -10,7 +10,7 @@ use seen_store::{Clock as _, Config, Filter, ManualClock, SeenStore, State, Syst
 use support_command::{Place, assert_error, printed, run, stderr};
 
 fn passed(place: &Place, arguments: &[&str], input: impl AsRef<[u8]>) -> Vec<u8> {
-    printed(place.seen("filter", "seen.db").args(arguments), input.as_ref())
+    printed(place.on("filter", "seen.db").args(arguments), input.as_ref())
 }
 
 fn open(place: &Place) -> SeenStore {
@@ -56,9 +56,9 @@ fn a_maximum_age_ends_a_sliding_window() {
 #[test]
 fn a_maximum_age_needs_a_sliding_window() {
     let place = Place::new();
-    let output = run(place.seen("filter", "seen.db").args(["--max-age", "1d"]), b"a\n");
+    let output = run(place.on("filter", "seen.db").args(["--max-age", "1d"]), b"a\n");
     assert_error(&output, &["--max-age", "--window sliding"]);
-    let output = run(place.seen("filter", "seen.db").args(["--window", "wide"]), b"a\n");
+    let output = run(place.on("filter", "seen.db").args(["--window", "wide"]), b"a\n");
     assert_error(&output, &["wide", "fixed", "sliding"]);
     assert!(place.names().is_empty(), "nothing was created");
 }
@@ -71,7 +71,7 @@ fn records_may_end_with_nul_and_hold_newlines() {
     // The id is the record without its end: the same line is the same id.
     assert_eq!(passed(&place, &[], "c\nd\nf\n"), b"f\n");
     let (one, two) = (place.file("one", b"x"), place.file("two", b"y"));
-    let mut filter = place.seen("filter", "seen.db");
+    let mut filter = place.on("filter", "seen.db");
     assert_eq!(printed(filter.arg("-0").args([one, two]), b""), b"x\0y");
 }
 
@@ -107,7 +107,7 @@ fn a_limit_reaches_over_batches_and_files() {
     let lines = (0..30_000).map(|n| format!("{n}\n")).collect::<Vec<_>>().concat();
     let file = place.file("many", &lines);
     passed(&place, &[], &lines[..=lines.find("\n15000\n").unwrap()]);
-    let mut filter = place.seen("filter", "seen.db");
+    let mut filter = place.on("filter", "seen.db");
     let more = printed(filter.args(["--limit", "12000"]).args([&file, &file]), b"");
     let expected = (15_000..27_000).map(|n| format!("{n}\n")).collect::<Vec<_>>().concat();
     assert_eq!(String::from_utf8(more).unwrap(), expected);
@@ -131,14 +131,14 @@ fn what_lies_behind_the_limit_is_neither_warned_of_nor_an_error() {
     assert_eq!(passed(&place, &["--key", "id", "--limit", "1"], input), b"{\"id\":1}\n");
     let strict = ["--key", "id", "--strict", "--limit", "1"];
     assert_eq!(passed(&place, &strict, "{\"id\":2}\nno json\n"), b"{\"id\":2}\n");
-    let output = run(place.seen("filter", "seen.db").args(["--limit", "0"]), b"a\n");
+    let output = run(place.on("filter", "seen.db").args(["--limit", "0"]), b"a\n");
     assert_error(&output, &["--limit", "0"]);
 }
 
 #[test]
 fn a_limit_ends_an_input_that_never_does() {
     let place = Place::new();
-    let mut filter = place.seen("filter", "seen.db");
+    let mut filter = place.on("filter", "seen.db");
     let (input, mut ours) = std::io::pipe().unwrap();
     ours.write_all(b"1\n2\n3\n4\n").unwrap();
     // Our end of the pipe stays open: only the limit can end the run.

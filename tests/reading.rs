@@ -2,6 +2,7 @@
 //! `doctor`. None of them may leave a trace.
 #![cfg(all(feature = "cli", unix))]
 
+mod support_command;
 mod support_process;
 
 use std::fs::{self, File, Permissions};
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use seen_store::{Claim, Clock, Config, SeenStore, SystemClock, Ttl};
 use serde_json::Value;
+use support_command::{assert_error, stderr};
 use support_process::Child;
 use tempfile::TempDir;
 
@@ -135,21 +137,6 @@ fn with_input(mut command: Command, input: &[u8]) -> Output {
         .unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     child.wait_with_output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Asserts status 2 and one line that names all of these.
-fn assert_error(output: &Output, named: &[&str]) {
-    let told = stderr(output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.starts_with("seen: ") && told.ends_with('\n'), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    for name in named {
-        assert!(told.contains(name), "{name:?} is not in {told}");
-    }
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! out of it, are stood in for by scripts.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
-mod command_support;
+mod support_command;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use command_support::{Place, Told, wait_until};
+use support_command::{Place, Told, wait_until};
 
 /// The blocks of code that follow these words in the README.
 fn blocks(words: &str) -> impl Iterator<Item = &'static str> {

@@ -1,15 +1,15 @@
 //! `seen run`: one run of a command for an id, whatever happens to either of them.
 #![cfg(all(feature = "cli", unix))]
 
-mod command_support;
+mod support_command;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use command_support::{Place, Told, signal, wait_until};
 use seen_store::{Claim, Config, SeenStore, State};
+use support_command::{Place, Told, signal, wait_until};
 
 /// A command that leaves a trace in the place's folder.
 const LEAVE_TRACE: [&str; 4] = ["--", "sh", "-c", "echo ran >>trace"];

@@ -2,14 +2,14 @@
 //! `purge`, `backup`, `compact` and `upgrade`.
 #![cfg(feature = "cli")]
 
-mod command_support;
+mod support_command;
 
 use std::fs::{self, OpenOptions};
 use std::process::Child;
 use std::time::{Duration, SystemTime};
 
-use command_support::{Place, Told, wait_until};
 use seen_store::{Config, SeenStore, State};
+use support_command::{Place, Told, wait_until};
 
 const TOKEN: &str = "00000000000000000000000000000000";
 

@@ -87,8 +87,8 @@ impl SeenStore {
     /// stores on the file stay open and correct.
     ///
     /// Writes the whole file anew, within one transaction that other writers wait for, and this store's
-    /// misses too: about a second for each 100 MB. Needs up to twice the room of what is left: once in the folder for temporary files and
-    /// once beside the store. A crash leaves the store as it was.
+    /// misses too: about a second for each 100 MB. Needs up to twice the room of what is left: once in the
+    /// folder for temporary files and once beside the store. A crash leaves the store as it was.
     ///
     /// # Errors
     ///
