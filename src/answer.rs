@@ -129,7 +129,8 @@ pub struct Stats {
     pub last_purge_at: Option<SystemTime>,
     /// How often `is_seen` answered false because of an error, through this store's handles.
     pub failed_open: u64,
-    /// How often this store had to rebuild its index: another process cleaned up, or history changed.
+    /// How often this store had to rebuild its index: the file was restored in place, or another program
+    /// compacted it or deleted rows.
     pub rebuilds: u64,
 }
 

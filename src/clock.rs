@@ -105,7 +105,7 @@ impl SteadyClock {
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
-        let read = to_ms(self.clock.now()).clamp(MIN_MS, MAX_MS);
+        let read = self.read_ms();
         let latest = self.latest_ms.load(Ordering::Relaxed);
         if read > latest || latest - read > ABSORBED_STEP_MS {
             // A lost race means that another thread has just read the same clock: its time does.
@@ -115,6 +115,22 @@ impl SteadyClock {
         } else {
             latest
         }
+    }
+
+    /// Goes on from a time that another store on the same file has reached, if that is at most as far ahead
+    /// as a backward step that is absorbed: this clock was set back before the store opened, or its machine's
+    /// lags. Farther ahead, one of the two clocks is wrong, and each store follows its own.
+    pub(crate) fn carry_to(&self, reached_ms: i64) {
+        if reached_ms <= self.latest_ms.load(Ordering::Relaxed) {
+            return; // As nearly always, without a reading of the clock.
+        }
+        if reached_ms.saturating_sub(self.read_ms()) <= ABSORBED_STEP_MS {
+            self.latest_ms.fetch_max(reached_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn read_ms(&self) -> i64 {
+        to_ms(self.clock.now()).clamp(MIN_MS, MAX_MS)
     }
 }
 

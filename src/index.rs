@@ -10,6 +10,8 @@
 
 mod table;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use parking_lot::RwLock;
 
 use self::table::Table;
@@ -93,11 +95,25 @@ impl Packed {
 /// See the module's header.
 pub(crate) struct Index {
     shards: Box<[RwLock<Table>]>,
+    /// Whether some slots may be of marks that another store has deleted.
+    doubted: AtomicBool,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+        Self::of((0..SHARDS).map(|_| RwLock::default()).collect())
+    }
+
+    fn of(shards: Box<[RwLock<Table>]>) -> Self {
+        Self { shards, doubted: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn set_doubted(&self, doubted: bool) {
+        self.doubted.store(doubted, Relaxed);
+    }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.load(Relaxed)
     }
 
     fn shard(&self, key: Key) -> &RwLock<Table> {
@@ -163,6 +179,12 @@ impl Index {
         live.map(|packed| (key_of(shard, packed), packed.seq())).collect()
     }
 
+    /// All ids of one shard, with their rows.
+    pub(crate) fn slots(&self, shard: usize) -> Vec<(Key, i64)> {
+        let slots = self.shards[shard].read();
+        slots.slots().map(|packed| (key_of(shard, packed), packed.seq())).collect()
+    }
+
     pub(crate) fn shard_count(&self) -> usize {
         self.shards.len()
     }
@@ -223,7 +245,7 @@ impl Filler {
         let share = if expected < FILLED_AT_ONCE { 0 } else { expected / SHARDS };
         let room = |shard| share + share / 32 + share / 2 * shard / SHARDS;
         let shards = (0..SHARDS).map(|shard| RwLock::new(Table::with_room(room(shard)))).collect();
-        Self { index: Index { shards }, waiting: vec![Vec::new(); SHARDS], count: 0 }
+        Self { index: Index::of(shards), waiting: vec![Vec::new(); SHARDS], count: 0 }
     }
 
     /// See [`Index::put`].

@@ -6,19 +6,19 @@
 //! - A row, once committed, changes only in its `suppressed` count. News is a new row with a higher
 //!   `seq`; the rows that it replaces are deleted in the same transaction, after it was appended. So
 //!   the newest row is never deleted, and no `seq` is ever given twice.
-//! - A **look** reads what other connections appended since the last one. The newest row known, the
-//!   *tip*, must still be there or be explained by a later row of the same id; otherwise history went
-//!   back (the file was restored in place) and the index is rebuilt.
+//! - A **look** reads what other connections appended since the last one: see `look`.
 //! - A deletion leaves a trace: a refresh has its newer row; a forget appends a *tombstone*
-//!   (`expires_at` 0); a cleanup raises `generation` in `meta`, which makes others rebuild; a purge
-//!   deletes only what has expired for everybody, and when it deletes tombstones it raises `floor`: a
-//!   process whose tip lies below it may have missed one and rebuilds.
+//!   (`expires_at` 0); a cleanup raises `generation` in `meta`; a purge deletes only what has expired
+//!   for every store, and when it deletes tombstones it raises `floor`. A store that finds `generation`
+//!   raised, or its tip below `floor`, may have missed a deletion: see `doubt`.
 //! - Nothing here waits for another process. Whoever is told "busy" lets go of the mutex and sleeps.
 //!
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
 mod checkpoint;
 pub(crate) mod claims;
+mod doubt;
+mod look;
 pub(crate) mod onlooker;
 mod purge;
 mod reports;
@@ -32,12 +32,13 @@ use rusqlite::Connection;
 
 use self::checkpoint::truncate_log;
 pub(crate) use self::checkpoint::{LogCopier, Source};
+pub(crate) use self::doubt::Lookup;
+use self::look::{Position, announce_compaction, withdraw_compaction};
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
-use self::rows::{ReadError, RowKeys, load, take_in};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
 use crate::answer::Upgrade;
-use crate::clock::Stopwatch;
+use crate::clock::{MIN_MS, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
@@ -48,25 +49,12 @@ use crate::schema;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
 
-/// How many rows a look reads in one statement, and the most that are read under the write lock.
-const TAIL_ROWS: usize = 1_000;
-
 /// How old the answer to "is this still our file?" may be.
 const FILE_CHECK_MS: u128 = 100;
-
-/// Bound to the rowid at or above which to read. The counters come along so that one statement, and
-/// so one snapshot, answers all of a look.
-const READ_TAIL: &str = "\
-SELECT seq, scope, id, expires_at, \
-       (SELECT value FROM meta WHERE key = 'generation'), \
-       (SELECT value FROM meta WHERE key = 'floor') \
-FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000";
 
 const APPEND: &str = "\
 INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at) \
 VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-
-const DATA_VERSION: &str = "PRAGMA data_version";
 
 /// The newest row that the index has taken in.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +77,14 @@ pub(crate) struct Journal {
     home: Home,
     config: Config,
     hasher: KeyHasher,
-    tip: Option<Tip>,
-    generation: i64,
-    floor: i64,
-    /// SQLite's `data_version` at the last look: unchanged means that nobody else has committed.
+    /// What the index has taken in; `None` where only a rebuild can tell.
+    position: Option<Position>,
+    /// SQLite's `data_version` at the last look: unchanged means that no other connection has committed.
     data_version: Option<i64>,
+    /// A time that another store has reached, to be taken by the caller.
+    reached_ms: Option<i64>,
+    /// How much of the index may hold marks that another store has deleted.
+    doubts: doubt::Doubts,
     /// What is known of the table of claims, until somebody else commits.
     claims: claims::Known,
     /// Where transactions gather their changes; empty between them.
@@ -108,14 +99,6 @@ pub(crate) enum Begun {
     Ready,
     /// Another process writes. Let go of the mutex, sleep, try again.
     Busy,
-}
-
-/// What a read of the tail found.
-enum Tail {
-    Complete,
-    More,
-    /// The index can no longer be brought up to date row by row.
-    Broken,
 }
 
 impl Journal {
@@ -137,10 +120,11 @@ impl Journal {
         Ok((journal, expired))
     }
 
-    pub(crate) fn in_memory(config: &Config, hasher: &KeyHasher) -> Result<Self> {
+    pub(crate) fn in_memory(config: &Config, hasher: &KeyHasher, index: &Index) -> Result<Self> {
         let mut journal = Self::new(Home::Memory, config, hasher);
         let connection = schema::create_in_memory(config);
         journal.connection = Some(connection.map_err(|e| journal.failure("create", e))?);
+        journal.rebuild(index, MIN_MS)?;
         Ok(journal)
     }
 
@@ -150,10 +134,10 @@ impl Journal {
             home,
             config: config.clone(),
             hasher: hasher.clone(),
-            tip: None,
-            generation: 0,
-            floor: 0,
+            position: None,
             data_version: None,
+            reached_ms: None,
+            doubts: doubt::Doubts::default(),
             claims: claims::Known::Nothing,
             pending: transaction::Pending::default(),
             rebuilds: 0,
@@ -223,56 +207,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Brings the index up to date with what other connections have committed.
-    pub(crate) fn look(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
-        self.ensure_open()?;
-        if self.is_private() && self.data_version.is_some() {
-            return Ok(Begun::Ready);
-        }
-        let looked = self.look_now(index, now_ms);
-        match looked {
-            Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
-            Err(e) => Err(e),
-            Ok(()) => Ok(Begun::Ready),
-        }
-    }
-
-    fn look_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
-        // The version is read before the rows: what is committed in between is read twice, not never.
-        let version = self.read_data_version()?;
-        if self.data_version == Some(version) {
-            return Ok(());
-        }
-        self.claims = claims::Known::Nothing;
-        loop {
-            match self.read_tail(index)? {
-                Tail::Complete => break,
-                Tail::More => {}
-                Tail::Broken => {
-                    self.rebuild(index, now_ms)?;
-                    self.rebuilds += 1;
-                    break;
-                }
-            }
-        }
-        self.data_version = Some(version);
-        Ok(())
-    }
-
-    /// Whether nobody has committed since the last look.
-    pub(crate) fn is_current(&mut self) -> Result<bool> {
-        self.ensure_open()?;
-        if self.is_private() {
-            return Ok(true);
-        }
-        let version = self.read_data_version()?;
-        Ok(self.data_version == Some(version))
-    }
-
-    fn read_data_version(&mut self) -> Result<i64> {
-        self.with("read", read_data_version)
-    }
-
     /// Takes the write lock without waiting, and brings the index up to date under it.
     ///
     /// `Ready` means that a transaction is open; [`transaction`](Self::transaction) hands it out.
@@ -288,7 +222,7 @@ impl Journal {
             if self.is_private() && self.data_version.is_some() {
                 return Ok(Begun::Ready);
             }
-            let caught_up = self.catch_up(index);
+            let caught_up = self.catch_up(index, now_ms);
             match caught_up {
                 Ok(true) => return Ok(Begun::Ready),
                 // A long way to go, which must not be gone while all others wait.
@@ -306,23 +240,9 @@ impl Journal {
         }
     }
 
-    /// The short way under the write lock: true when the index is up to date.
-    fn catch_up(&mut self, index: &Index) -> Result<bool> {
-        let version = self.read_data_version()?;
-        if self.data_version == Some(version) {
-            return Ok(true);
-        }
-        self.claims = claims::Known::Nothing;
-        let complete = matches!(self.read_tail(index)?, Tail::Complete);
-        if complete {
-            self.data_version = Some(version);
-        }
-        Ok(complete)
-    }
-
     /// The transaction that [`begin`](Self::begin) opened.
-    pub(crate) fn transaction<'j>(&'j mut self, index: &'j Index, now_ms: i64) -> Transaction<'j> {
-        Transaction::new(self, index, now_ms)
+    pub(crate) fn transaction<'j>(&'j mut self, index: &'j Index) -> Transaction<'j> {
+        Transaction::new(self, index)
     }
 
     /// Ends an open transaction without a trace. Where not even that works, the connection is given
@@ -337,64 +257,6 @@ impl Journal {
             log::warn!("{}: cannot roll back, opening it again: {e}", self.name());
             self.connection = None;
         }
-    }
-
-    /// Reads up to [`TAIL_ROWS`] rows from the tip on into the index.
-    fn read_tail(&mut self, index: &Index) -> Result<Tail> {
-        let Self { connection, tip, generation, floor, hasher, .. } = self;
-        let connection = connection.as_ref().expect("callers have called ensure_open");
-        let known = *tip;
-        let mut read = || -> Result<Tail, ReadError> {
-            let mut statement = connection.prepare_cached(READ_TAIL)?;
-            let mut rows = statement.query([known.map_or(0, |tip| tip.seq)])?;
-            let mut keys = RowKeys::new(hasher);
-            let (mut count, mut explained) = (0, known.is_none());
-            while let Some(row) = rows.next()? {
-                let (seq, key, expires_at) = keys.read(row)?;
-                if count == 0 {
-                    let counters: (i64, i64) = (row.get(4)?, row.get(5)?);
-                    match known {
-                        None => (*generation, *floor) = counters,
-                        Some(tip) if counters.0 != *generation || tip.seq < counters.1 => {
-                            return Ok(Tail::Broken);
-                        }
-                        Some(tip) if seq == tip.seq => {
-                            explained = tip.key == key && tip.expires_at == expires_at;
-                            if !explained {
-                                return Ok(Tail::Broken);
-                            }
-                        }
-                        Some(_) => {}
-                    }
-                }
-                count += 1;
-                explained |= known.is_some_and(|tip| tip.key == key);
-                take_in(index, seq, key, expires_at);
-                *tip = Some(Tip { seq, key, expires_at });
-            }
-            Ok(match count {
-                _ if !explained => Tail::Broken,
-                TAIL_ROWS => Tail::More,
-                _ => Tail::Complete,
-            })
-        };
-        read().map_err(|e| {
-            // What was taken in stays true, but the tip has not been explained yet.
-            self.tip = known;
-            e.at(&self.name())
-        })
-    }
-
-    /// Fills the index anew from the whole table. Returns how many expired rows it saw.
-    fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
-        let version = self.read_data_version()?;
-        let loaded =
-            load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
-        index.replace_with(loaded.index);
-        (self.generation, self.floor, self.tip) = (loaded.generation, loaded.floor, loaded.tip);
-        self.data_version = Some(version);
-        self.claims = claims::Known::Nothing;
-        Ok(loaded.expired)
     }
 
     /// Lets go of the file; the last connection to do so empties the log and removes it.
@@ -425,7 +287,15 @@ impl Journal {
     /// changed.
     pub(crate) fn compact(&mut self) -> Result<Begun> {
         self.refuse_read_only()?;
-        match vacuum(self.connection()?) {
+        let connection = self.connection()?;
+        let compacted = announce_compaction(connection).and_then(|()| {
+            vacuum(connection).inspect_err(|_| {
+                if let Err(e) = withdraw_compaction(connection) {
+                    log::warn!("a compaction that failed is still announced: {e}");
+                }
+            })
+        });
+        match compacted {
             Ok(()) => Ok(Begun::Ready),
             Err(e) if is_busy(&e) => Ok(Begun::Busy),
             Err(e) => Err(self.failure("compact", e)),
@@ -435,10 +305,6 @@ impl Journal {
 
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))
 }
 
 /// The new copy is built in a temporary file: in memory it might not fit.

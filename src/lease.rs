@@ -607,7 +607,7 @@ impl Ownership {
 }
 
 fn standing(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<Standing> {
-    if let Some(slot) = transaction.live(id.key) {
+    if let Some(slot) = transaction.live(id.key)? {
         let row = transaction.row(slot)?;
         return Ok(match row {
             Some(row) if row.token == Some(token) => Standing::Done(slot, row),

@@ -238,7 +238,7 @@ impl SeenStore {
     }
 
     fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
-        if let Some(old) = transaction.live(id.key) {
+        if let Some(old) = transaction.live(id.key)? {
             return self.refresh(transaction, id, old, seen_at_ms);
         }
         let expires_at = self.lifetime.expires_at(seen_at_ms, seen_at_ms);
@@ -360,7 +360,7 @@ impl SeenStore {
 
     /// Whether the id is live; then the sighting is counted, and extends its mark in a sliding window.
     pub(crate) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        let Some(slot) = transaction.live(id.key) else { return Ok(false) };
+        let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
         self.engine.suppressed.add(slot.seq);
         if self.wants_extension(slot, transaction.now_ms) {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
@@ -448,7 +448,7 @@ impl SeenStore {
     /// As [`mark_seen`](Self::mark_seen).
     pub fn forget(&self, id: impl AsRef<[u8]>) -> Result<bool> {
         let id = self.scope.id(id.as_ref())?;
-        self.write_one(id, |_, transaction, id| match transaction.live(id.key) {
+        self.write_one(id, |_, transaction, id| match transaction.live(id.key)? {
             Some(old) => transaction.forget(id, old).map(|()| true),
             None => Ok(transaction.claim(id)?.is_some() && transaction.delete_claim(id)?),
         })

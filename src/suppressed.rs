@@ -67,6 +67,13 @@ impl Suppressed {
         self.shard(seq).lock().get(&seq).copied().unwrap_or(0)
     }
 
+    /// Forgets all counts.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
+    }
+
     /// A snapshot of up to `limit` counts, for a flush.
     pub(crate) fn some(&self, limit: usize) -> Vec<(i64, u32)> {
         let mut taken = Vec::new();
@@ -106,6 +113,13 @@ impl Capped {
 
     fn shard(&self, seq: i64) -> &Mutex<BySeq<Duration>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
     }
 
     /// The row `seq` cannot be extended within `max_age`.

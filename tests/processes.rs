@@ -204,14 +204,14 @@ fn a_forget_and_a_cleanup_by_another_process_are_noticed_within_100_ms() {
     let (_folder, path) = new_file();
     let store = SeenStore::open(&path).unwrap();
     let mut other = Child::with_store(&path);
-    for round in 0..3 {
+    for _ in 0..3 {
         store.mark_seen("a").unwrap();
         store.mark_seen("b").unwrap();
         assert!(store.is_seen("a"));
         assert_eq!(other.ask("forget a"), "true");
         assert_unseen_in_time(&store, "a", Instant::now());
         assert!(store.is_seen("b"));
-        assert_eq!(store.stats().unwrap().rebuilds, round, "a forget needs no rebuild");
+        assert_eq!(store.stats().unwrap().rebuilds, 0, "neither needs a rebuild");
 
         // What was marked in this very millisecond is not older than 0 ms yet.
         while other.ask("cleanup 0") != "1" {}

@@ -217,7 +217,7 @@ impl Onlooker {
             let mut report = Report { rows: 0, problems };
             if report.is_ok() {
                 let loaded = load_within(moment.0, &hasher, now_ms)?;
-                if loaded.tip.is_some_and(|tip| tip.seq < loaded.floor) {
+                if loaded.tip.is_some_and(|tip| tip.seq < loaded.counters.floor) {
                     report.problems.push("the newest row is older than its floor".into());
                 }
                 compare_rows(moment.0, &loaded.index, &hasher, now_ms, &mut report)?;

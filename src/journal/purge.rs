@@ -70,7 +70,7 @@ impl Journal {
     /// Looks for expired rows without the write lock: the step to take, or where to look next.
     pub(crate) fn find_expired(&mut self, after: i64, limit: i64, now_ms: i64) -> Result<Found> {
         self.ensure_open()?;
-        let tip = self.tip;
+        let tip = self.tip();
         let scan = self.with("purge", |connection| scan(connection, tip, after, limit, now_ms))?;
         if scan.marks > 0 || scan.newest_tombstone.is_some() {
             return Ok(Found::Expired);

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::doubt::is_there;
+use super::look::read_data_version;
 use super::rows::{ReadError, RowKeys};
-use super::{Home, Journal, read_data_version};
+use super::{Home, Journal};
 use crate::answer::Pragmas;
 use crate::config::Config;
 use crate::error::Result;
@@ -92,10 +94,9 @@ impl Journal {
         shard: usize,
     ) -> Result<Option<Vec<String>>> {
         self.in_step(|connection| {
-            let mut exists = connection.prepare_cached("SELECT 1 FROM seen WHERE seq = ?1")?;
             let mut problems = Vec::new();
             for (_, seq) in index.live_slots(shard, now_ms) {
-                if !exists.exists([seq])? && problems.len() < MOST_PROBLEMS {
+                if !is_there(connection, seq)? && problems.len() < MOST_PROBLEMS {
                     problems.push(format!("the index knows row {seq}, which the table lacks"));
                 }
             }

@@ -4,9 +4,10 @@
 //! writes is an error, never a panic.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::Tip;
+use super::look::{Counters, read_schema_version};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
@@ -27,8 +28,8 @@ pub(super) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>
 /// What a whole table comes to.
 pub(super) struct Loaded {
     pub(super) index: Index,
-    pub(super) generation: i64,
-    pub(super) floor: i64,
+    pub(super) counters: Counters,
+    pub(super) schema_version: i64,
     pub(super) tip: Option<Tip>,
     /// How many rows have expired.
     pub(super) expired: u64,
@@ -50,13 +51,8 @@ pub(super) fn load_within(
     hasher: &KeyHasher,
     now_ms: i64,
 ) -> Result<Loaded, ReadError> {
-    let counter = |key: &str| -> Result<i64, ReadError> {
-        let value = connection
-            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
-            .optional()?;
-        value.ok_or(ReadError::Content("its table meta lacks a counter"))
-    };
-    let (generation, floor) = (counter("generation")?, counter("floor")?);
+    let (counters, schema_version) =
+        (Counters::load(connection)?, read_schema_version(connection)?);
     let (mut index, mut tip, mut expired) = (Filler::new(most_rows(connection)?), None, 0);
     let mut statement =
         connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
@@ -73,7 +69,7 @@ pub(super) fn load_within(
         }
         tip = Some(Tip { seq, key, expires_at });
     }
-    Ok(Loaded { index: index.finish(), generation, floor, tip, expired })
+    Ok(Loaded { index: index.finish(), counters, schema_version, tip, expired })
 }
 
 /// How many rows there are at most: as many as the numbers in use, and as the file has room for.

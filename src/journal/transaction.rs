@@ -12,16 +12,21 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::claims::{ClaimRow, Confirmed};
+use super::doubt::Lookup;
+use super::look::Counters;
 use super::rows::id_bytes;
 use super::{APPEND, Journal, Tip, run};
 use crate::answer::{Entry, State};
-use crate::clock::from_ms;
+use crate::clock::{MIN_MS, from_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
 use crate::patience::retried;
 use crate::schema::IdValue;
 use crate::token::Token;
+
+/// How far the time in the file may be from a store's own, in milliseconds, before it is written again.
+const TELLS_TIME_EVERY_MS: u64 = 1_000;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
 pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
@@ -54,11 +59,16 @@ impl Hasher for KeyIsHash {
 pub(crate) struct Transaction<'j> {
     pub(super) journal: &'j mut Journal,
     index: &'j Index,
+    /// The time of all that it decides; the caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,
     pub(super) tip: Option<Tip>,
     /// `generation` and `floor` as this transaction leaves them.
     pub(super) counters: (i64, i64),
+    /// The time that stores on this file have reached, as `meta` tells it.
+    clock_ms: i64,
+    /// How many rows the connection had changed before this transaction.
+    changes_before: u64,
     /// What is in the file if and only if this transaction was committed.
     proof: Option<Proof>,
     open: bool,
@@ -71,10 +81,23 @@ enum Proof {
 }
 
 impl<'j> Transaction<'j> {
-    pub(super) fn new(journal: &'j mut Journal, index: &'j Index, now_ms: i64) -> Self {
+    pub(super) fn new(journal: &'j mut Journal, index: &'j Index) -> Self {
         let pending = mem::take(&mut journal.pending);
-        let (tip, counters) = (journal.tip, (journal.generation, journal.floor));
-        Self { journal, index, now_ms, pending, tip, counters, proof: None, open: true }
+        let position = journal.position.expect("begin has brought the index up to date");
+        let Counters { generation, floor, clock_ms } = position.counters;
+        let changes_before = journal.total_changes();
+        Self {
+            journal,
+            index,
+            now_ms: MIN_MS,
+            pending,
+            tip: position.tip,
+            counters: (generation, floor),
+            clock_ms,
+            changes_before,
+            proof: None,
+            open: true,
+        }
     }
 
     pub(super) fn with<T>(
@@ -85,8 +108,14 @@ impl<'j> Transaction<'j> {
     }
 
     /// The id's row if it is live now, as this transaction has left it.
-    pub(crate) fn live(&self, key: Key) -> Option<Slot> {
-        self.newest(key).filter(|slot| slot.is_live(self.now_ms))
+    pub(crate) fn live(&mut self, key: Key) -> Result<Option<Slot>> {
+        if self.index.is_doubted() && !self.pending.contains_key(&key) {
+            // Under the write lock no other store moves a row.
+            if let Lookup::Found(live) = self.journal.live(self.index, key, self.now_ms)? {
+                return Ok(live);
+            }
+        }
+        Ok(self.newest(key).filter(|slot| slot.is_live(self.now_ms)))
     }
 
     fn newest(&self, key: Key) -> Option<Slot> {
@@ -315,6 +344,23 @@ impl<'j> Transaction<'j> {
         self.append_row(id, self.now_ms, Some(0))
     }
 
+    /// Writes down the time that this store has reached, if the file's is not about the same: a store that
+    /// opens after its clock was set back a little goes on from there.
+    pub(crate) fn tell_the_time(&mut self) -> Result<()> {
+        let now_ms = self.now_ms;
+        if now_ms.abs_diff(self.clock_ms) >= TELLS_TIME_EVERY_MS {
+            self.with(|connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO meta (key, value) VALUES ('clock', ?1)",
+                    )?
+                    .execute([now_ms])
+            })?;
+            self.clock_ms = now_ms;
+        }
+        Ok(())
+    }
+
     pub(crate) fn set_counter(&mut self, name: &str, value: i64) -> Result<()> {
         self.with(|connection| {
             connection
@@ -339,6 +385,9 @@ impl<'j> Transaction<'j> {
     /// When the outcome is unknown because of an I/O error, the file is opened again and asked; an
     /// error means that nothing was committed, or that not even that could be found out.
     pub(crate) fn commit(mut self) -> Result<()> {
+        if self.journal.total_changes() != self.changes_before {
+            self.tell_the_time()?;
+        }
         let committed = self.with(|connection| run(connection, "COMMIT"));
         self.open = false;
         match committed {
@@ -362,8 +411,11 @@ impl<'j> Transaction<'j> {
                 Change::Remove { seq } => self.index.remove(key, seq),
             }
         }
-        self.journal.tip = self.tip;
-        (self.journal.generation, self.journal.floor) = self.counters;
+        if let Some(position) = &mut self.journal.position {
+            let (generation, floor) = self.counters;
+            position.tip = self.tip;
+            position.counters = Counters { generation, floor, clock_ms: self.clock_ms };
+        }
     }
 
     /// Whether the transaction is in the file after all. On the way the index has caught up with

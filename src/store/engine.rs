@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::id::{Key, KeyHasher};
 use crate::index::{Index, Slot};
-use crate::journal::{Begun, Journal, StoredRow, Transaction};
+use crate::journal::{Begun, Journal, Lookup, StoredRow, Transaction};
 use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
 use crate::patience::Patience;
 use crate::suppressed::{self, Capped, Suppressed};
@@ -36,6 +36,11 @@ const GROUP: usize = 256;
 /// the commit is mostly done by then.
 const YIELDS: u32 = 64;
 
+/// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
+pub(crate) const DOUBTS_A_LOOKUP: usize = 64;
+/// The same for a step of a work of its own: about a millisecond.
+const DOUBTS_A_STEP: usize = 1_000;
+
 /// How many counts of duplicates are written down in one transaction: each is a page of its own.
 const FLUSHED_AT_ONCE: usize = 100;
 
@@ -43,6 +48,22 @@ const FLUSHED_AT_ONCE: usize = 100;
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
     pub(crate) purges: PurgeSchedule,
+    /// How many rebuilds of the index are accounted for.
+    rebuilds: u64,
+}
+
+/// What a look brings besides rows.
+struct LookedAt {
+    number: u64,
+    reached_ms: Option<i64>,
+    rebuilds: u64,
+}
+
+impl LookedAt {
+    fn by(journal: &mut Journal, number: u64) -> Self {
+        let reached_ms = journal.take_reached_ms();
+        Self { number, reached_ms, rebuilds: journal.rebuilds() }
+    }
 }
 
 /// A write that waits for a leader. It owns all that it needs.
@@ -88,16 +109,21 @@ impl Engine {
         let path = file::resolve(path, !config.read_only)?;
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
-        let (journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
-        Ok((Self::new(journal, index, hasher, clock, config), expired))
+        let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
+        if let Some(reached_ms) = journal.take_reached_ms() {
+            clock.carry_to(reached_ms);
+        }
+        let engine = Self::new(journal, index, hasher, clock, config);
+        engine.tell_the_time();
+        Ok((engine, expired))
     }
 
     pub(crate) fn in_memory(config: Config) -> Result<Self> {
         config.validate()?;
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
-        let hasher = KeyHasher::random();
-        let journal = Journal::in_memory(&config, &hasher)?;
-        Ok(Self::new(journal, Index::new(), hasher, clock, config))
+        let (index, hasher) = (Index::new(), KeyHasher::random());
+        let journal = Journal::in_memory(&config, &hasher, &index)?;
+        Ok(Self::new(journal, index, hasher, clock, config))
     }
 
     fn new(
@@ -113,7 +139,11 @@ impl Engine {
         };
         let (name, private) = (journal.name(), journal.is_private());
         let log_source = journal.log_source();
-        let writer = Writer { purges: PurgeSchedule::new(&config, clock.now_ms()), journal };
+        let writer = Writer {
+            purges: PurgeSchedule::new(&config, clock.now_ms()),
+            rebuilds: journal.rebuilds(),
+            journal,
+        };
         let writer = Arc::new(Combiner::new(Some(writer), yields));
         Self {
             index,
@@ -135,6 +165,20 @@ impl Engine {
             last_good_look: AtomicU64::new(0),
             failed_open: AtomicU64::new(0),
             purge_thread: Mutex::new(None),
+        }
+    }
+
+    /// Stores that open from now on are to know the time that this one has reached. They do without where
+    /// it cannot be written now.
+    fn tell_the_time(&self) {
+        if self.config.read_only {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        let Some(writer) = writer.as_mut() else { return };
+        match self.try_write(writer, &mut |transaction| transaction.tell_the_time()) {
+            Ok(_) => {}
+            Err(e) => log::debug!("{}: the time is not written down: {e}", self.name),
         }
     }
 
@@ -167,7 +211,7 @@ impl Engine {
         self.pid == std::process::id()
     }
 
-    /// The id's newest mark if it is live now, whoever made it.
+    /// The id's newest mark if it is live now, whichever store made it.
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
         // Read before the index: a look that begins after this and finds nothing answers the call.
         let begun = self.looks_begun.load(SeqCst);
@@ -175,23 +219,34 @@ impl Engine {
         if hit.is_some() || self.private {
             return Ok(hit);
         }
+        self.live_in_file(key, begun)
+    }
+
+    /// The same after a look with a number above `begun`.
+    fn live_in_file(&self, key: Key, begun: u64) -> Result<Option<Slot>> {
+        let mut begun = begun;
         self.with_journal(|writer| {
-            if self.last_good_look.load(Relaxed) > begun {
-                return Ok(Some(()));
+            let has_looked = self.last_good_look.load(Relaxed) > begun;
+            if !has_looked && self.look(writer)? == Begun::Busy {
+                return Ok(None);
             }
-            Ok((self.look(writer)? == Begun::Ready).then_some(()))
-        })?;
-        Ok(self.live_in_index(key))
+            // Should the row have moved, only a later look will do.
+            begun = self.looks_begun.load(SeqCst);
+            self.live_after_look(writer, key)
+        })
     }
 
     /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
     pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
         let hit = self.index.get(key).filter(|slot| slot.is_live(now_ms));
-        if hit.is_none()
-            || self.private
-            || self.since_opened_ms() < self.looked_at_ms.load(Relaxed) + LOOK_EVERY_MS
-        {
+        if hit.is_none() || self.private {
+            return Ok(hit);
+        }
+        if self.index.is_doubted() {
+            return self.live_in_file(key, self.looks_begun.load(SeqCst));
+        }
+        if self.since_opened_ms() < self.looked_at_ms.load(Relaxed) + LOOK_EVERY_MS {
             return Ok(hit);
         }
         self.check_process()?;
@@ -199,11 +254,33 @@ impl Engine {
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
         self.look(writer)?;
-        Ok(self.live_in_index(key))
+        self.live_after_look(writer, key).map(|found| found.unwrap_or(hit))
     }
 
-    fn live_in_index(&self, key: Key) -> Option<Slot> {
-        self.index.get(key).filter(|slot| slot.is_live(self.clock.now_ms()))
+    /// The id's mark if it is live now and, while the index is in doubt, its row is in the file. `None`: look
+    /// again.
+    #[expect(clippy::option_option, reason = "the outer one is `with_journal`'s: not answered yet")]
+    fn live_after_look(&self, writer: &mut Writer, key: Key) -> Result<Option<Option<Slot>>> {
+        let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
+        writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP)?;
+        Ok(match live {
+            Lookup::Found(live) => Some(live),
+            Lookup::Moved => None,
+        })
+    }
+
+    /// Looks, and ends the doubt about marks that other stores have deleted, if there is any, in small
+    /// steps.
+    pub(crate) fn settle_doubts(&self) -> Result<()> {
+        while self.with_journal(|writer| {
+            if self.look(writer)? == Begun::Busy {
+                return Ok(None);
+            }
+            writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP).map(Some)
+        })? {
+            self.let_others_go();
+        }
+        Ok(())
     }
 
     fn since_opened_ms(&self) -> u64 {
@@ -214,13 +291,23 @@ impl Engine {
         let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
         let looked = writer.journal.look(&self.index, self.clock.now_ms())?;
         if looked == Begun::Ready {
-            self.looked(number);
+            let seen = LookedAt::by(&mut writer.journal, number);
+            self.looked(&seen, &mut writer.rebuilds);
         }
         Ok(looked)
     }
 
-    fn looked(&self, number: u64) {
-        self.last_good_look.store(number, Relaxed);
+    /// Takes in what a look brings besides rows.
+    fn looked(&self, seen: &LookedAt, rebuilds: &mut u64) {
+        if let Some(reached_ms) = seen.reached_ms {
+            self.clock.carry_to(reached_ms);
+        }
+        if std::mem::replace(rebuilds, seen.rebuilds) != seen.rebuilds {
+            // The file's history may have gone back: then its numbers are given again, to other ids.
+            self.capped.clear();
+            self.suppressed.clear();
+        }
+        self.last_good_look.store(seen.number, Relaxed);
         self.looked_at_ms.store(self.since_opened_ms(), Relaxed);
     }
 
@@ -274,7 +361,7 @@ impl Engine {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
             match self.try_write(writer, &mut decide) {
                 Ok(Some(answer)) => {
-                    self.purge_when_due(writer);
+                    self.tidy_when_due(writer);
                     return Ok(answer);
                 }
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
@@ -331,7 +418,7 @@ impl Engine {
             taken.answer(committed.clone());
         }
         if committed.is_ok() {
-            self.purge_when_due(writer);
+            self.tidy_when_due(writer);
         }
         Led::Done
     }
@@ -346,7 +433,7 @@ impl Engine {
         self.with_journal(|writer| {
             let answer = self.try_write(writer, &mut decide)?;
             if answer.is_some() {
-                self.purge_when_due(writer);
+                self.tidy_when_due(writer);
             }
             Ok(answer)
         })
@@ -377,12 +464,14 @@ impl Engine {
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
-        let now_ms = self.clock.now_ms();
-        if writer.journal.begin(&self.index, now_ms)? == Begun::Busy {
+        if writer.journal.begin(&self.index, self.clock.now_ms())? == Begun::Busy {
             return Ok(None);
         }
-        self.looked(number);
-        let mut transaction = writer.journal.transaction(&self.index, now_ms);
+        let seen = LookedAt::by(&mut writer.journal, number);
+        // From here on a panic, of the caller's clock too, rolls back.
+        let mut transaction = writer.journal.transaction(&self.index);
+        self.looked(&seen, &mut writer.rebuilds);
+        transaction.now_ms = self.clock.now_ms();
         let answer = decide(&mut transaction)?;
         transaction.commit()?;
         self.checkpoints.committed(&mut writer.journal);
@@ -405,7 +494,12 @@ impl Engine {
             if counts.is_empty() {
                 return Ok(());
             }
-            self.write_step(|transaction| transaction.add_suppressed(&counts))?;
+            self.write_step(|transaction| {
+                // Under the write lock: a look may have shown that these numbers are other ids' now.
+                let still = |(seq, _): &&(i64, u32)| self.suppressed.pending(*seq) > 0;
+                let counts: Vec<_> = counts.iter().filter(still).copied().collect();
+                transaction.add_suppressed(&counts)
+            })?;
             for &(seq, count) in &counts {
                 self.suppressed.settle(seq, count);
             }

@@ -122,7 +122,7 @@ impl SeenStore {
         if brought.expires_at.is_some_and(|at| at <= transaction.now_ms) {
             return Ok(Outcome::Expired);
         }
-        if let Some(slot) = transaction.live(id.key)
+        if let Some(slot) = transaction.live(id.key)?
             && let Some(known) = transaction.row(slot)?
         {
             let pending = self.engine.suppressed.pending(slot.seq);
@@ -158,7 +158,7 @@ impl SeenStore {
         if brought.is_expired(now_ms) {
             return Ok(Outcome::Expired);
         }
-        if transaction.live(id.key).is_some() {
+        if transaction.live(id.key)?.is_some() {
             return Ok(Outcome::Unchanged);
         }
         match transaction.claim(id)? {

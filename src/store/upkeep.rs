@@ -122,6 +122,7 @@ impl SeenStore {
     pub fn stats(&self) -> Result<Stats> {
         let engine = &self.engine;
         engine.check_open()?;
+        engine.settle_doubts()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
             if engine.look(writer)? == Begun::Busy {
                 return Ok(None);
@@ -170,6 +171,7 @@ impl SeenStore {
             None => engine.with_journal(|writer| writer.journal.integrity_problems().map(Some))?,
         };
         let mut report = Report { rows: 0, problems };
+        engine.settle_doubts()?;
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {

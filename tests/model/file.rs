@@ -72,3 +72,12 @@ pub(crate) fn forgotten_claims(file: &Connection, now: i64) -> i64 {
         .query_row([now], |row| row.get(0))
         .unwrap()
 }
+
+/// The time that stores have written down.
+pub(crate) fn reached(file: &Connection) -> Option<i64> {
+    file.prepare_cached("SELECT value FROM meta WHERE key = 'clock'")
+        .unwrap()
+        .query_row([], |row| row.get(0))
+        .optional()
+        .unwrap()
+}

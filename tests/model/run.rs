@@ -11,7 +11,7 @@ use seen_store::{
 };
 
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
-use crate::file::{forgotten_claims, held_in};
+use crate::file::{forgotten_claims, held_in, reached};
 use crate::known::{Model, Name};
 use crate::listings::Listing;
 use crate::ops::{
@@ -42,6 +42,8 @@ pub(crate) struct Run {
     setup: Setup,
     clock: Arc<ManualClock>,
     clock_ms: i64,
+    /// The time in the file that each store knows of.
+    heard: [Option<i64>; 2],
     stores: [Option<SeenStore>; 2],
     /// A view of the file beside the stores.
     pub(crate) file: Connection,
@@ -138,7 +140,8 @@ impl Run {
         let model = Model::new(START_MS);
         let (tickets, ids) = (Vec::new(), ids());
         let listing = None;
-        Self { listing, tickets, setup, clock, clock_ms: START_MS, stores, file, place, ids, model }
+        let (clock_ms, heard) = (START_MS, [reached(&file); 2]);
+        Self { listing, tickets, setup, clock, clock_ms, heard, stores, file, place, ids, model }
     }
 
     pub(crate) fn store(&self, store: usize) -> &SeenStore {
@@ -186,7 +189,25 @@ impl Run {
 
     pub(crate) fn apply(&mut self, op: &Op) {
         self.do_it(op);
+        // A store learns the time that the other has reached at its next look: it looks now, so that what
+        // it knows does not depend on which verbs happen to look.
+        for store in 0..2 {
+            let reached = reached(&self.file);
+            if reached != self.heard[store] {
+                self.hear(store, reached);
+                self.stats(store);
+            }
+        }
         self.note_what_left();
+    }
+
+    /// The store learns a time that the file holds, and goes on from it if that is a small step.
+    fn hear(&mut self, store: usize, reached: Option<i64>) {
+        self.heard[store] = reached;
+        if let Some(reached) = reached.filter(|reached| reached - self.clock_ms <= 60_000) {
+            let now = &mut self.model.now[store];
+            *now = (*now).max(reached);
+        }
     }
 
     fn do_it(&mut self, op: &Op) {
@@ -603,8 +624,11 @@ impl Run {
             }
         }
         self.stores[store] = None;
+        let known = reached(&self.file);
         self.stores[store] = Some(open(&self.place, self.setup, &self.clock, purge));
         self.model.now[store] = self.clock_ms;
+        self.hear(store, known);
+        self.heard[store] = reached(&self.file); // It may have written its own.
         self.model.looked(store);
         self.model.bury();
     }

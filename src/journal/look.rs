@@ -1,0 +1,338 @@
+//! Looks: how the index follows what other connections do to the file.
+//!
+//! Owns the journal's place in the file's history. What always holds:
+//!
+//! - A look reads the rows from the newest known one on, the *tip*. The index has taken in every row up to
+//!   the tip, but for those that are in doubt (see `doubt`).
+//! - The file's history may go back, when it is restored in place. SQLite's `schema_version` changes with
+//!   each restore through its backup, whatever the rows look like then, and with each `VACUUM`: then the
+//!   index is rebuilt. A `VACUUM` by [`Journal::compact`] says so in `meta`, and costs no rebuild.
+//! - The tip must still be there, or its absence be explained: by a later row of its id, by its expiry, or
+//!   by deletions that are told of in `meta`. Otherwise rows were deleted by other means than a store's, and
+//!   the index is rebuilt.
+//! - A place that is lost stays lost until a rebuild has succeeded, whatever fails meanwhile.
+
+use rusqlite::Connection;
+
+use super::rows::{ReadError, RowKeys, load, take_in};
+use super::{Begun, Journal, Tip, claims};
+use crate::clock::ABSORBED_STEP_MS;
+use crate::error::{ErrorKind, Result};
+use crate::id::Key;
+use crate::index::Index;
+
+/// How many rows a look reads in one statement, and the most that are read under the write lock.
+const TAIL_ROWS: usize = 1_000;
+
+/// Bound to the rowid at or above which to read. The counters come along so that one statement, and
+/// so one snapshot, answers all of a look.
+const READ_TAIL: &str = "\
+SELECT seq, scope, id, expires_at, \
+       (SELECT value FROM meta WHERE key = 'generation'), \
+       (SELECT value FROM meta WHERE key = 'floor'), \
+       (SELECT value FROM meta WHERE key = 'clock') \
+FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000";
+
+/// The same counters for a look that finds no row.
+const READ_COUNTERS: &str = "\
+SELECT (SELECT value FROM meta WHERE key = 'generation'), \
+       (SELECT value FROM meta WHERE key = 'floor'), \
+       (SELECT value FROM meta WHERE key = 'clock')";
+
+/// What the index has taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    pub(super) tip: Option<Tip>,
+    pub(super) counters: Counters,
+    pub(super) schema_version: i64,
+    /// A tip that was gone from the file, and that no row read so far explains.
+    pub(super) missing: Option<Key>,
+}
+
+/// What `meta` tells besides the rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counters {
+    pub(super) generation: i64,
+    pub(super) floor: i64,
+    /// The time that stores on this file have reached, in unix milliseconds; 0 is unknown.
+    pub(super) clock_ms: i64,
+}
+
+impl Counters {
+    fn read(row: &rusqlite::Row<'_>, first: usize) -> Result<Self, ReadError> {
+        let counter = |column| -> Result<i64, ReadError> {
+            let value: Option<i64> = row.get(column)?;
+            value.ok_or(ReadError::Content("its table meta lacks a counter"))
+        };
+        Ok(Self {
+            generation: counter(first)?,
+            floor: counter(first + 1)?,
+            // A file that no store of this version has written to has none.
+            clock_ms: row.get::<_, Option<i64>>(first + 2)?.unwrap_or(0),
+        })
+    }
+
+    pub(super) fn load(connection: &Connection) -> Result<Self, ReadError> {
+        let mut statement = connection.prepare_cached(READ_COUNTERS)?;
+        let mut rows = statement.query([])?;
+        let row = rows.next()?.ok_or(ReadError::Content("its table meta cannot be read"))?;
+        Self::read(row, 0)
+    }
+}
+
+/// What a read of the tail found.
+enum Tail {
+    Complete,
+    More,
+    /// The index can no longer be brought up to date row by row.
+    Lost,
+}
+
+impl Journal {
+    /// Brings the index up to date with what other connections have committed.
+    pub(crate) fn look(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+        self.ensure_open()?;
+        if self.is_private() && self.data_version.is_some() {
+            return Ok(Begun::Ready);
+        }
+        let looked = self.look_now(index, now_ms);
+        match looked {
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
+            Err(e) => Err(e),
+            Ok(()) => Ok(Begun::Ready),
+        }
+    }
+
+    pub(super) fn look_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
+        // The version is read before the rows: what is committed in between is read twice, not never.
+        let version = self.read_data_version()?;
+        if self.data_version == Some(version) {
+            return Ok(());
+        }
+        self.claims = claims::Known::Nothing;
+        loop {
+            match self.read_tail(index, now_ms)? {
+                Tail::Complete => break,
+                Tail::More => {}
+                Tail::Lost => {
+                    self.rebuild(index, now_ms)?;
+                    self.rebuilds += 1;
+                    break;
+                }
+            }
+        }
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    /// The short way under the write lock: true when the index is up to date.
+    pub(super) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
+        let version = self.read_data_version()?;
+        if self.data_version == Some(version) {
+            return Ok(true);
+        }
+        self.claims = claims::Known::Nothing;
+        let complete = matches!(self.read_tail(index, now_ms)?, Tail::Complete);
+        if complete {
+            self.data_version = Some(version);
+        }
+        Ok(complete)
+    }
+
+    /// Whether no other connection has committed since the last look.
+    pub(crate) fn is_current(&mut self) -> Result<bool> {
+        self.ensure_open()?;
+        if self.is_private() {
+            return Ok(true);
+        }
+        let version = self.read_data_version()?;
+        Ok(self.data_version == Some(version))
+    }
+
+    fn read_data_version(&mut self) -> Result<i64> {
+        self.with("read", read_data_version)
+    }
+
+    /// The newest row that the index has taken in.
+    pub(super) fn tip(&self) -> Option<Tip> {
+        self.position.and_then(|position| position.tip)
+    }
+
+    /// The time that another store on this file has reached, if it wrote one down since the last call.
+    pub(crate) fn take_reached_ms(&mut self) -> Option<i64> {
+        self.reached_ms.take()
+    }
+
+    fn move_to(&mut self, position: Position) {
+        // What this store wrote itself is no news: after a large backward step it must not go on from it.
+        let known = self.position.map(|known| known.counters.clock_ms);
+        if known != Some(position.counters.clock_ms) {
+            self.reached_ms = Some(position.counters.clock_ms);
+        }
+        self.position = Some(position);
+    }
+
+    /// Reads up to [`TAIL_ROWS`] rows from the tip on into the index.
+    fn read_tail(&mut self, index: &Index, now_ms: i64) -> Result<Tail> {
+        let Some(known) = self.position else { return Ok(Tail::Lost) };
+        let page = self.read_page(index, known, now_ms).map_err(|e| e.at(&self.name()))?;
+        let Some(Page { position, count, in_doubt }) = page else {
+            self.lose_position();
+            return Ok(Tail::Lost);
+        };
+        if in_doubt {
+            self.doubts.arise(index);
+        }
+        self.move_to(position);
+        if count == TAIL_ROWS {
+            return Ok(Tail::More);
+        }
+        if position.missing.is_some() {
+            self.lose_position();
+            return Ok(Tail::Lost);
+        }
+        Ok(Tail::Complete)
+    }
+
+    /// `None` when the file's history is no longer the one that is known. What was taken in by then is
+    /// replaced by the rebuild.
+    fn read_page(
+        &self,
+        index: &Index,
+        known: Position,
+        now_ms: i64,
+    ) -> Result<Option<Page>, ReadError> {
+        let connection = self.open_connection();
+        let mut position = known;
+        position.schema_version = read_schema_version(connection)?;
+        if position.schema_version != known.schema_version
+            && !was_compacted(connection, known.schema_version, position.schema_version)?
+        {
+            return Ok(None);
+        }
+        let mut statement = connection.prepare_cached(READ_TAIL)?;
+        let mut rows = statement.query([known.tip.map_or(0, |tip| tip.seq)])?;
+        let mut keys = RowKeys::new(&self.hasher);
+        let (mut count, mut tip_is_there) = (0, known.tip.is_none());
+        while let Some(row) = rows.next()? {
+            let (seq, key, expires_at) = keys.read(row)?;
+            if count == 0 {
+                position.counters = Counters::read(row, 4)?;
+                if let Some(tip) = known.tip.filter(|tip| tip.seq == seq) {
+                    if tip.key != key || tip.expires_at != expires_at {
+                        return Ok(None);
+                    }
+                    tip_is_there = true;
+                }
+            }
+            count += 1;
+            position.missing = position.missing.filter(|missing| *missing != key);
+            tip_is_there |= known.tip.is_some_and(|tip| tip.key == key);
+            take_in(index, seq, key, expires_at);
+            position.tip = Some(Tip { seq, key, expires_at });
+        }
+        if count == 0 {
+            if known.tip.is_some() {
+                return Ok(None); // A store never deletes the newest row.
+            }
+            position.counters = Counters::load(connection)?;
+        }
+        let (old, new) = (known.counters, position.counters);
+        if new.generation < old.generation || new.floor < old.floor {
+            return Ok(None);
+        }
+        let in_doubt =
+            new.generation > old.generation || known.tip.is_some_and(|tip| tip.seq < new.floor);
+        if in_doubt {
+            position.missing = None;
+        } else if let Some(tip) = known.tip.filter(|_| !tip_is_there) {
+            // Another store's clock may be ahead of this one's.
+            let may_be_purged =
+                tip.expires_at.is_some_and(|at| at <= now_ms.saturating_add(ABSORBED_STEP_MS));
+            if !may_be_purged {
+                if position.missing.is_some() {
+                    return Ok(None);
+                }
+                position.missing = Some(tip.key);
+            }
+        }
+        Ok(Some(Page { position, count, in_doubt }))
+    }
+
+    /// The index no longer stands for the file: the next look rebuilds it.
+    fn lose_position(&mut self) {
+        (self.position, self.data_version) = (None, None);
+    }
+
+    /// Fills the index anew from the whole table. Returns how many expired rows it saw.
+    pub(super) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
+        let version = self.read_data_version()?;
+        let loaded =
+            load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
+        index.replace_with(loaded.index);
+        self.doubts.settle(index);
+        self.move_to(Position {
+            tip: loaded.tip,
+            counters: loaded.counters,
+            schema_version: loaded.schema_version,
+            missing: None,
+        });
+        self.data_version = Some(version);
+        self.claims = claims::Known::Nothing;
+        Ok(loaded.expired)
+    }
+}
+
+/// What was read of the tail.
+struct Page {
+    position: Position,
+    count: usize,
+    /// Rows may have been deleted that this page does not tell of.
+    in_doubt: bool,
+}
+
+pub(super) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+pub(super) fn read_schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
+}
+
+/// From which version of the schema to which it was only changed by `VACUUM`s of stores.
+fn compactions(connection: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
+    connection
+        .prepare_cached(
+            "SELECT (SELECT value FROM meta WHERE key = 'compacted_from'), \
+                    (SELECT value FROM meta WHERE key = 'compacted_to')",
+        )?
+        .query_row([], |row| {
+            let (from, to): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(from.zip(to))
+        })
+}
+
+fn was_compacted(connection: &Connection, old: i64, new: i64) -> rusqlite::Result<bool> {
+    Ok(compactions(connection)?.is_some_and(|(from, to)| from <= old && to == new))
+}
+
+/// Announces that the next change of the schema is a `VACUUM`. Without it other stores rebuild their index.
+pub(super) fn announce_compaction(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction =
+        rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
+    let version = read_schema_version(&transaction)?;
+    let from = match compactions(&transaction)? {
+        Some((from, to)) if to == version => from,
+        _ => version,
+    };
+    transaction.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('compacted_from', ?1), ('compacted_to', ?2)",
+        (from, version.wrapping_add(1)),
+    )?;
+    transaction.commit()
+}
+
+/// Takes the announcement back, after a `VACUUM` that failed: the next change may be another.
+pub(super) fn withdraw_compaction(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET value = value - 1 WHERE key = 'compacted_to'", []).map(drop)
+}
