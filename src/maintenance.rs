@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::journal::Found;
 use crate::journal::claims::Place;
-use crate::store::engine::{DOUBTS_A_LOOKUP, Engine, Writer};
+use crate::store::engine::{Engine, Writer};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
 const ROWS_A_STEP: i64 = 1_000;
@@ -152,9 +152,7 @@ impl Engine {
 
     /// After a commit: one small step of what is due. Never fails the caller.
     pub(crate) fn tidy_when_due(&self, writer: &mut Writer) {
-        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP) {
-            log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
-        }
+        self.settle_some_doubts(writer);
         if writer.purges.is_due(self.clock.now_ms())
             && let Err(e) = self.purge_a_little(writer)
         {

@@ -51,7 +51,8 @@ CREATE TABLE claims (
   PRIMARY KEY (scope, id)
 ) STRICT, WITHOUT ROWID";
 
-/// `generation`, `floor` and `last_purge_at`: see the header of `journal`.
+/// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Where stores of this version write,
+/// also `clock`, `compacted_from` and `compacted_to`: see `journal/look`.
 const CREATE_META: &str = "\
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID";
 

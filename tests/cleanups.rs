@@ -20,9 +20,12 @@ fn old_and_recent(store: &SeenStore, clock: &seen_store::ManualClock, count: usi
     store.seed((0..count).map(|n| format!("recent {n}"))).unwrap();
 }
 
+/// A verb by its name, and whether it takes the id for seen.
+type Verb = (&'static str, fn(&SeenStore, &str) -> bool);
+
 #[test]
 fn after_a_cleanup_elsewhere_each_verb_knows_what_is_gone_and_what_is_not() {
-    let verbs: [(&str, fn(&SeenStore, &str) -> bool); 6] = [
+    let verbs: [Verb; 6] = [
         ("try_is_seen", |store, id| store.try_is_seen(id).unwrap()),
         ("get", |store, id| store.get(id).unwrap().is_some()),
         ("check_and_mark", |store, id| store.check_and_mark(id).unwrap() == Verdict::Duplicate),

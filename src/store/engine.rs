@@ -37,7 +37,7 @@ const GROUP: usize = 256;
 const YIELDS: u32 = 64;
 
 /// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
-pub(crate) const DOUBTS_A_LOOKUP: usize = 64;
+const DOUBTS_A_LOOKUP: usize = 64;
 /// The same for a step of a work of its own: about a millisecond.
 const DOUBTS_A_STEP: usize = 1_000;
 
@@ -262,11 +262,18 @@ impl Engine {
     #[expect(clippy::option_option, reason = "the outer one is `with_journal`'s: not answered yet")]
     fn live_after_look(&self, writer: &mut Writer, key: Key) -> Result<Option<Option<Slot>>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
-        writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP)?;
+        self.settle_some_doubts(writer);
         Ok(match live {
             Lookup::Found(live) => Some(live),
             Lookup::Moved => None,
         })
+    }
+
+    /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
+    pub(crate) fn settle_some_doubts(&self, writer: &mut Writer) {
+        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP) {
+            log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
+        }
     }
 
     /// Looks, and ends the doubt about marks that other stores have deleted, if there is any, in small
