@@ -47,7 +47,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// The file at the path is no longer the one that was opened.
     FileReplaced,
-    /// The process forked after opening; the child must open a store of its own.
+    /// The process was forked while its parent had a store or a reader open. It can use none, neither its
+    /// parent's nor one of its own: close all before forking, or fork and exec.
     Forked,
     /// The claim is no longer this holder's: its lease ran out and somebody else took the id over, or
     /// it was ended before. Nothing was changed.

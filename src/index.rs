@@ -125,6 +125,12 @@ impl Index {
         self.shard(key).read().get(within_shard(key)).map(|packed| packed.slot())
     }
 
+    /// The same, unless the shard is being changed at this moment: then `None`, and nothing was waited for.
+    pub(crate) fn get_at_once(&self, key: Key) -> Option<Option<Slot>> {
+        let shard = self.shard(key).try_read()?;
+        Some(shard.get(within_shard(key)).map(|packed| packed.slot()))
+    }
+
     /// Takes in a row, unless a newer one of the same id is known.
     pub(crate) fn put(&self, key: Key, slot: Slot) {
         self.shard(key).write().put(Packed::new(key, slot));

@@ -45,6 +45,7 @@ use crate::file::{self, Identity, shown};
 use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::patience::retried;
+use crate::process::{Own, Registration};
 use crate::schema;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
@@ -73,7 +74,7 @@ enum Home {
 /// See the module's header.
 pub(crate) struct Journal {
     /// `None` after an I/O error, until the next call opens the file again.
-    connection: Option<Connection>,
+    connection: Option<Own<Connection>>,
     home: Home,
     config: Config,
     hasher: KeyHasher,
@@ -122,8 +123,10 @@ impl Journal {
 
     pub(crate) fn in_memory(config: &Config, hasher: &KeyHasher, index: &Index) -> Result<Self> {
         let mut journal = Self::new(Home::Memory, config, hasher);
+        let registration = Registration::new(&journal.name())?;
         let connection = schema::create_in_memory(config);
-        journal.connection = Some(connection.map_err(|e| journal.failure("create", e))?);
+        let connection = connection.map_err(|e| journal.failure("create", e))?;
+        journal.connection = Some(Own::new(registration, connection));
         journal.rebuild(index, MIN_MS)?;
         Ok(journal)
     }
@@ -269,7 +272,7 @@ impl Journal {
             if has_log && let Err(e) = truncate_log(&connection) {
                 log::debug!("{name}: the log stays as it is: {e}");
             }
-            connection.close().map_err(|(_, e)| failure("close", &name, e))
+            connect::close(connection).map_err(|e| failure("close", &name, e))
         })
     }
 

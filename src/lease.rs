@@ -163,7 +163,8 @@ impl Drop for Lease {
         }
         match self.store.release(&self.id, &self.token) {
             Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::LeaseLost => {}
+            // In a forked child the claim is its parent's, who goes on with it.
+            Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Forked) => {}
             Err(e) => log::warn!(
                 "{}: a dropped claim could not be released and blocks its id until its lease ends: {e}",
                 self.store.engine.name

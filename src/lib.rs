@@ -15,6 +15,7 @@ mod journal;
 mod lease;
 mod maintenance;
 mod patience;
+mod process;
 mod reader;
 mod schema;
 mod store;

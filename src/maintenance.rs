@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) use self::checkpoints::Checkpoints;
 use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Found;
 use crate::journal::claims::Place;
 use crate::store::engine::{Engine, Writer};
@@ -203,14 +203,8 @@ impl Engine {
             writer.purges.pass = Some(pass);
         } else {
             writer.purges.purged(now_ms);
-            let counts = self.suppressed.some(COUNTS_A_PASS);
-            let written =
-                self.try_write(writer, &mut |transaction| transaction.add_suppressed(&counts))?;
-            if written.is_some() {
-                for &(seq, count) in &counts {
-                    self.suppressed.settle(seq, count);
-                }
-            }
+            // Busy: they are written down another time.
+            let _ = self.write_suppressed(writer, COUNTS_A_PASS)?;
         }
         Ok(())
     }
@@ -242,14 +236,15 @@ pub(crate) struct PurgeThread {
 }
 
 impl PurgeThread {
-    /// The thread holds no handle of the store, so that dropping the last one closes it.
+    /// The thread holds no handle of the store, so that dropping the last one closes it, also during a
+    /// purge.
     pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let weak = Arc::downgrade(engine);
         std::thread::Builder::new()
             .name("seen-purge".into())
             .spawn(move || purge_every(&weak, interval, &stopped))
-            .map_err(|e| crate::error::Error::io("cannot start the purge thread", e))?;
+            .map_err(|e| Error::io("cannot start the purge thread", e))?;
         Ok(Self { _stop: stop })
     }
 }
@@ -263,8 +258,10 @@ fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &mpsc::Receiv
             std::thread::sleep(step.elapsed().min(LONGEST_REST));
             step = Stopwatch::start();
         };
-        if let Err(e) = engine.purge(&mut rest) {
-            log::warn!("{}: the purge is put off: {e}", engine.name);
+        match engine.purge(&mut rest) {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::Closed => return,
+            Err(e) => log::warn!("{}: the purge is put off: {e}", engine.name),
         }
     }
 }

@@ -4,10 +4,10 @@
 //! holds: nothing is written, no index is built, and each answer is of one moment.
 
 use std::collections::{HashSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::answer::{Census, Entry, Inspection, Report, State};
 use crate::clock::{SteadyClock, duration_ms, from_ms};
@@ -18,6 +18,7 @@ use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::StoredRow;
 use crate::journal::claims::Place;
 use crate::journal::onlooker::Onlooker;
+use crate::process::{Own, Registration};
 use crate::store::Filter;
 
 /// How many rows a listing reads at a time.
@@ -51,7 +52,9 @@ const EXPIRED_AT_ONCE: usize = 20_000;
 /// # Ok(()) }
 /// ```
 pub struct Reader {
-    onlooker: Mutex<Onlooker>,
+    path: PathBuf,
+    name: String,
+    onlooker: Own<Mutex<Onlooker>>,
     clock: SteadyClock,
     hasher: KeyHasher,
 }
@@ -76,18 +79,28 @@ impl Reader {
     ///
     /// As [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig).
     pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        let registration = Registration::new(&file::shown(path.as_ref()))?;
         config.validate()?;
         let path = file::resolve(path.as_ref(), false)?;
         Ok(Self {
-            onlooker: Mutex::new(Onlooker::open(path, config)?),
+            name: file::shown(&path),
+            onlooker: Own::new(registration, Mutex::new(Onlooker::open(path.clone(), config)?)),
+            path,
             clock: SteadyClock::new(Box::new(config.clock.clone())),
             hasher: KeyHasher::random(),
         })
     }
 
     /// The file, by its absolute path.
-    pub fn path(&self) -> std::path::PathBuf {
-        self.onlooker.lock().path().to_owned()
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// A forked child lacks the thread that may have held the lock at the fork, and must not use its
+    /// parent's connections.
+    fn onlooker(&self) -> Result<MutexGuard<'_, Onlooker>> {
+        self.onlooker.process().check(&self.name)?;
+        Ok(self.onlooker.lock())
     }
 
     /// Whether the id is seen in this scope. Scans the file.
@@ -124,7 +137,7 @@ impl Reader {
         let scope = Scope::new(scope, &self.hasher);
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| scope.id(id.as_ref())).collect::<Result<_, _>>()?;
-        self.onlooker.lock().find(&ids, self.clock.now_ms())
+        self.onlooker()?.find(&ids, self.clock.now_ms())
     }
 
     /// Lists what the file holds: first the claims by scope and id, then the marks in the order in
@@ -161,7 +174,7 @@ impl Reader {
         // Rounded up, and counted back from now: the present moment lies in the last bucket.
         let bucket_ms = (since_ms + count - 1) / count;
         let start_ms = now_ms + 1 - bucket_ms * count;
-        self.onlooker.lock().census(now_ms, start_ms, bucket_ms, buckets)
+        self.onlooker()?.census(now_ms, start_ms, bucket_ms, buckets)
     }
 
     /// Checks everything: SQLite's integrity check of the file, the format, and each row and claim
@@ -173,7 +186,7 @@ impl Reader {
     /// What reading the file can meet, when the check itself could not be done. What it found is in the
     /// report.
     pub fn verify(&self) -> Result<Report> {
-        self.onlooker.lock().verify(self.clock.now_ms())
+        self.onlooker()?.verify(self.clock.now_ms())
     }
 
     /// What SQLite says of itself and of the file.
@@ -182,7 +195,7 @@ impl Reader {
     ///
     /// What reading the file can meet.
     pub fn inspect(&self) -> Result<Inspection> {
-        self.onlooker.lock().inspect()
+        self.onlooker()?.inspect()
     }
 
     /// The present moment, by this reader's clock.
@@ -193,7 +206,7 @@ impl Reader {
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("path", &self.path()).finish_non_exhaustive()
+        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -238,7 +251,7 @@ impl Iterator for Listing<'_> {
 impl Listing<'_> {
     fn turn_page(&mut self) -> Result<()> {
         let now_ms = self.reader.clock.now_ms();
-        let mut onlooker = self.reader.onlooker.lock();
+        let mut onlooker = self.reader.onlooker()?;
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Claims { after } => {
                 let rows = onlooker.claims_after(&after, PAGE)?;

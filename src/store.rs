@@ -25,7 +25,7 @@ use crate::index::Slot;
 use crate::journal::claims::Confirmed;
 use crate::journal::{Begun, Transaction};
 use crate::maintenance::PurgeThread;
-use engine::Engine;
+use engine::{Engine, Owner};
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
 const IDS_A_COMMIT: usize = 10_000;
@@ -34,8 +34,11 @@ const IDS_A_COMMIT: usize = 10_000;
 ///
 /// A store is a cheap handle: clone it, send it to other threads, share it. All handles that were made
 /// from one `open` use one connection and one index in memory. Several stores, in one process or in
-/// many, may be open on one file; each sees the others' marks. (Open after forking: a forked child
-/// gets [`ErrorKind::Forked`](crate::ErrorKind::Forked) from its parent's store.)
+/// many, may be open on one file; each sees the others' marks.
+///
+/// Close all stores and readers before forking, or fork and exec: a child that was forked while its parent
+/// had any open, also one in memory, gets [`ErrorKind::Forked`](crate::ErrorKind::Forked) from every store
+/// and reader that it inherited, and from every attempt to open one.
 ///
 /// Closing happens when the last handle goes out of scope, or by [`close`](Self::close), which also
 /// tells whether it worked.
@@ -52,7 +55,7 @@ const IDS_A_COMMIT: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct SeenStore {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Arc<Owner>,
     pub(crate) scope: Scope,
     pub(crate) lifetime: Lifetime,
 }
@@ -101,7 +104,7 @@ impl SeenStore {
             }
         }
         if let (true, Some(interval)) = (config.purge_thread, config.purge_interval) {
-            let thread = PurgeThread::start(&store.engine, interval)?;
+            let thread = PurgeThread::start(store.engine.engine(), interval)?;
             *store.engine.purge_thread.lock() = Some(thread);
         }
         Ok(store)
@@ -150,7 +153,7 @@ impl SeenStore {
     fn on(engine: Engine) -> Self {
         let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
         let scope = Scope::new("", &engine.hasher);
-        Self { engine: Arc::new(engine), scope, lifetime }
+        Self { engine: Arc::new(Owner::new(engine)), scope, lifetime }
     }
 
     /// A handle on the same store for the ids of another scope. Ids of different scopes have nothing
@@ -329,10 +332,10 @@ impl SeenStore {
         // Deciding under the write lock includes a look, so a miss need not make one first.
         let now_ms = self.engine.clock.now_ms();
         let Some(slot) = self.engine.recently_live(id.key, now_ms)? else { return Ok(false) };
-        if self.wants_extension(slot, now_ms) {
+        if self.wants_extension(slot, now_ms)? {
             return Ok(false);
         }
-        self.engine.suppressed.add(slot.seq);
+        self.engine.turned_away(slot.seq)?;
         Ok(true)
     }
 
@@ -362,7 +365,7 @@ impl SeenStore {
     pub(crate) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
         let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
         self.engine.suppressed.add(slot.seq);
-        if self.wants_extension(slot, transaction.now_ms) {
+        if self.wants_extension(slot, transaction.now_ms)? {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
             if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
                 self.refresh(transaction, id, slot, transaction.now_ms)?;
@@ -375,12 +378,14 @@ impl SeenStore {
     }
 
     /// Whether a sighting of a live id is to be written down.
-    fn wants_extension(&self, slot: Slot, now_ms: i64) -> bool {
-        self.lifetime.wants_more(slot.expires_at, now_ms)
-            && match self.lifetime.window {
-                Window::Sliding { max_age: Some(age) } => !self.engine.capped.covers(slot.seq, age),
-                _ => true,
-            }
+    fn wants_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
+        if !self.lifetime.wants_more(slot.expires_at, now_ms) {
+            return Ok(false);
+        }
+        match self.lifetime.window {
+            Window::Sliding { max_age: Some(age) } => Ok(!self.engine.is_capped(slot.seq, age)?),
+            _ => Ok(true),
+        }
     }
 
     /// [`check_and_mark`](Self::check_and_mark) for many ids, with a verdict for each, in their order.

@@ -4,12 +4,15 @@
 //! Owns counts in memory, by the `seq` of the id's row. They are best effort: a crash loses what was
 //! gathered since the last flush, and beyond [`ROOM`] ids further ones go uncounted until then, so
 //! that a stream of duplicates stays a stream of reads in bounded memory.
+//!
+//! A hit comes here without any other lock, also in a forked child. So the locks are the standard library's:
+//! one that is free at the fork is taken and let go of by its own word alone, where `parking_lot`'s may look
+//! for waiters in a table of the whole process, under a lock that another thread held at the fork.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 const SHARDS: usize = 64;
 
@@ -51,26 +54,24 @@ impl Suppressed {
 
     /// Counts one duplicate of the id whose row is `seq`.
     pub(crate) fn add(&self, seq: i64) {
-        let mut counts = self.shard(seq).lock();
-        let has_room = counts.len() < ROOM / SHARDS;
-        match counts.get_mut(&seq) {
-            Some(count) => *count = count.saturating_add(1),
-            None if has_room => {
-                counts.insert(seq, 1);
-            }
-            None => {}
-        }
+        count(&mut lock(self.shard(seq)), seq);
+    }
+
+    /// The same; false, with nothing counted, where that would have to wait for another thread.
+    pub(crate) fn add_at_once(&self, seq: i64) -> bool {
+        let counts = try_lock(self.shard(seq));
+        counts.map(|mut counts| count(&mut counts, seq)).is_some()
     }
 
     /// What was counted for the row and is not in the file yet.
     pub(crate) fn pending(&self, seq: i64) -> u32 {
-        self.shard(seq).lock().get(&seq).copied().unwrap_or(0)
+        lock(self.shard(seq)).get(&seq).copied().unwrap_or(0)
     }
 
     /// Forgets all counts.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
-            shard.lock().clear();
+            lock(shard).clear();
         }
     }
 
@@ -79,7 +80,7 @@ impl Suppressed {
         let mut taken = Vec::new();
         for shard in &self.shards {
             let room = limit - taken.len();
-            taken.extend(shard.lock().iter().take(room).map(|(&seq, &count)| (seq, count)));
+            taken.extend(lock(shard).iter().take(room).map(|(&seq, &count)| (seq, count)));
             if taken.len() == limit {
                 break;
             }
@@ -89,13 +90,24 @@ impl Suppressed {
 
     /// Takes `count` off the row: it is in the file now.
     pub(crate) fn settle(&self, seq: i64, count: u32) {
-        let mut counts = self.shard(seq).lock();
+        let mut counts = lock(self.shard(seq));
         if let Some(pending) = counts.get_mut(&seq) {
             *pending = pending.saturating_sub(count);
             if *pending == 0 {
                 counts.remove(&seq);
             }
         }
+    }
+}
+
+fn count(counts: &mut BySeq<u32>, seq: i64) {
+    let has_room = counts.len() < ROOM / SHARDS;
+    match counts.get_mut(&seq) {
+        Some(count) => *count = count.saturating_add(1),
+        None if has_room => {
+            counts.insert(seq, 1);
+        }
+        None => {}
     }
 }
 
@@ -118,13 +130,13 @@ impl Capped {
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
-            shard.lock().clear();
+            lock(shard).clear();
         }
     }
 
     /// The row `seq` cannot be extended within `max_age`.
     pub(crate) fn add(&self, seq: i64, max_age: Duration) {
-        let mut known = self.shard(seq).lock();
+        let mut known = lock(self.shard(seq));
         if known.len() == ROOM / SHARDS {
             known.clear();
         }
@@ -133,7 +145,30 @@ impl Capped {
 
     /// Whether the row `seq` is known not to be extensible within `max_age`.
     pub(crate) fn covers(&self, seq: i64, max_age: Duration) -> bool {
-        self.shard(seq).lock().get(&seq).is_some_and(|known| max_age <= *known)
+        covers(&lock(self.shard(seq)), seq, max_age)
+    }
+
+    /// The same; `None` where the answer would have to wait for another thread.
+    pub(crate) fn covers_at_once(&self, seq: i64, max_age: Duration) -> Option<bool> {
+        let known = try_lock(self.shard(seq))?;
+        Some(covers(&known, seq, max_age))
+    }
+}
+
+fn covers(known: &BySeq<Duration>, seq: i64, max_age: Duration) -> bool {
+    known.get(&seq).is_some_and(|known| max_age <= *known)
+}
+
+/// Nothing that runs under these locks can panic half-way, so that poison means nothing.
+fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(shard: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match shard.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
@@ -151,7 +186,7 @@ mod tests {
         for seq in 0..2 * i64::try_from(ROOM).unwrap() {
             capped.add(seq, hour);
         }
-        assert!(capped.shards.iter().all(|shard| shard.lock().len() <= ROOM / SHARDS));
+        assert!(capped.shards.iter().all(|shard| lock(shard).len() <= ROOM / SHARDS));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seen_store::{Clock, Config, ErrorKind, Result, SeenStore, Verdict};
-use support_process::{Child, Random, lines, puppet, role, say, variable};
+use support_process::{Child, Random, assert_forked, in_fork, lines, puppet, role, say, variable};
 
 /// How soon a forget or a cleanup elsewhere, or a replaced file, must be noticed.
 const NOTICED: Duration = Duration::from_millis(100);
@@ -330,34 +330,6 @@ fn a_process_stopped_in_the_midst_of_a_mark_delays_others_and_loses_nothing() {
     }
     let report = store.verify().unwrap();
     assert!(report.is_ok() && report.rows == (heard.len() + mine.len()) as u64, "{report:?}");
-}
-
-/// Runs `body` in a forked child, which must end within 5 s; whether it ended with status 0.
-fn in_fork(body: impl FnOnce()) -> bool {
-    // SAFETY: the child calls the code under test, which promises to be callable there, and leaves by
-    // `_exit` without running anything of the harness.
-    match unsafe { libc::fork() } {
-        0 => {
-            // SAFETY: sets a timer; a child that hangs is ended by it.
-            unsafe { libc::alarm(5) };
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(i32::from(done.is_err())) }
-        }
-        child => {
-            let mut status = 0;
-            // SAFETY: waits for the child forked above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-        }
-    }
-}
-
-fn assert_forked<T: std::fmt::Debug>(verb: &str, answer: Result<T>) {
-    match answer {
-        Err(e) if e.kind() == ErrorKind::Forked => {}
-        other => panic!("{verb} answered {other:?}"),
-    }
 }
 
 fn fork_after_open() {

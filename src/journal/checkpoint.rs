@@ -12,6 +12,7 @@ use super::{Begun, Home, Journal};
 use crate::config::Config;
 use crate::error::Result;
 use crate::file::{self, Identity, shown};
+use crate::process::Own;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
 
@@ -31,7 +32,7 @@ const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// See the module's header.
 pub(crate) struct LogCopier {
-    connection: Connection,
+    connection: Own<Connection>,
     name: String,
 }
 
@@ -54,7 +55,7 @@ impl LogCopier {
 
     pub(crate) fn close(self) -> Result<()> {
         let Self { connection, name } = self;
-        file::close_alone(|| connection.close().map_err(|(_, e)| failure("close", &name, e)))
+        file::close_alone(|| connect::close(connection).map_err(|e| failure("close", &name, e)))
     }
 }
 
@@ -88,7 +89,7 @@ impl Journal {
 
     /// How many rows this connection has changed so far.
     pub(crate) fn total_changes(&self) -> u64 {
-        self.connection.as_ref().map_or(0, Connection::total_changes)
+        self.connection.as_ref().map_or(0, |connection| connection.total_changes())
     }
 
     /// How long the log is.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use rusqlite::{Connection, Row, ToSql};
@@ -22,6 +22,7 @@ use crate::file::{self, shown};
 use crate::id::{Id, KeyHasher, Scope};
 use crate::index::{Index, estimated_bytes};
 use crate::patience::retried;
+use crate::process::Own;
 use crate::schema::onlooker::{Look, open};
 use crate::schema::{self, IdValue, connect};
 
@@ -51,7 +52,7 @@ pub(crate) struct Onlooker {
 
 struct Opened {
     look: Look,
-    connections: Vec<Connection>,
+    connections: Vec<Own<Connection>>,
 }
 
 type Read<T> = Result<T, ReadError>;
@@ -64,15 +65,11 @@ impl Onlooker {
         Ok(onlooker)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads with up to `wanted` connections, again if the file changed under a read.
     fn read<T>(
         &mut self,
         wanted: usize,
-        mut read: impl FnMut(&mut [Connection]) -> Read<T>,
+        mut read: impl FnMut(&mut [Own<Connection>]) -> Read<T>,
     ) -> Result<T> {
         retried(self.config.busy_timeout, || {
             let look = Look::at(&self.path)?;
@@ -98,7 +95,7 @@ impl Onlooker {
         })?
     }
 
-    fn connections(&mut self, look: Look, wanted: usize) -> Result<&mut [Connection]> {
+    fn connections(&mut self, look: Look, wanted: usize) -> Result<&mut [Own<Connection>]> {
         if self.opened.as_ref().is_some_and(|opened| opened.look != look) {
             self.opened = None;
         }
@@ -530,7 +527,7 @@ mod tests {
         let path = folder.path().canonicalize().unwrap().join("seen.db");
         let config = Config::default();
         let opened = connect::open(&path, &config, 1).unwrap();
-        opened.connection.close().unwrap();
+        connect::close(opened.connection).unwrap();
         let mut onlooker = Onlooker::open(path.clone(), &config).unwrap();
         let mut reads = 0;
         let rows = onlooker.read(1, |connections| {

@@ -130,11 +130,12 @@ pub(crate) struct Compared {
 
 /// Copies the store at `path` to a new file while others write.
 pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<()> {
-    copy::copy(&connect::reader(path, config)?, target)
+    let connection = connect::reader(path, config)?;
+    copy::copy(&connection, target)
 }
 
 /// SQLite's own integrity check of the store at `path`, while others write.
 pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
-    schema::integrity_problems(&connect::reader(path, config)?)
-        .map_err(|e| failure("verify", &shown(path), e))
+    let connection = connect::reader(path, config)?;
+    schema::integrity_problems(&connection).map_err(|e| failure("verify", &shown(path), e))
 }

@@ -179,11 +179,6 @@ impl Checkpoints {
             }
         }
     }
-
-    /// In a forked child, which has no such thread: nothing must be waited for or closed.
-    pub(crate) fn abandon(&mut self) {
-        std::mem::forget(std::mem::replace(self.thread.get_mut(), Thread::Over));
-    }
 }
 
 /// What the thread has.

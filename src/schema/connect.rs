@@ -17,6 +17,7 @@ use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, shown};
 use crate::patience::Patience;
+use crate::process::{Own, Registration};
 
 /// The most bytes a value or a row may have: an id, a scope and a receipt of 64 KiB each, and more
 /// to spare. A hostile file cannot make a read allocate beyond it.
@@ -27,7 +28,7 @@ const EXCLUSIVE_TRIES: u32 = 10;
 
 /// An open store file.
 pub(crate) struct Connected {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Own<Connection>,
     pub(crate) identity: Identity,
     /// What was made of an older file, by this very call.
     pub(crate) upgrade: Option<Upgrade>,
@@ -73,7 +74,7 @@ pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()>
 }
 
 /// Opens a store again that was open before: never creates, upgrades or follows a replaced file.
-pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result<Connection> {
+pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result<Own<Connection>> {
     file::check_still_there(path, identity)?;
     let connection = secured(path, config)?;
     let format = patiently(path, config, "reopen", || recognise(&connection))?;
@@ -88,7 +89,7 @@ pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result
 }
 
 /// A short-lived connection beside the store's own, for long reads. It never checkpoints.
-pub(crate) fn reader(path: &Path, config: &Config) -> Result<Connection> {
+pub(crate) fn reader(path: &Path, config: &Config) -> Result<Own<Connection>> {
     let config = config.clone().read_only(true).exclusive(false);
     let connection = secured(path, &config)?;
     patiently(path, &config, "read", || connection.pragma_update(None, "query_only", true))?;
@@ -96,7 +97,8 @@ pub(crate) fn reader(path: &Path, config: &Config) -> Result<Connection> {
 }
 
 /// Opens and protects against what a hostile file could do; reads nothing of it yet.
-pub(super) fn secured(path: &Path, config: &Config) -> Result<Connection> {
+pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
+    let registration = Registration::new(&shown(path))?;
     // No CREATE: a missing file was made by `file::prepare`. No URI: a path is a path.
     let access = if config.read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -128,7 +130,12 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Connection> {
             ),
         ));
     }
-    Ok(connection)
+    Ok(Own::new(registration, connection))
+}
+
+/// Closes a connection and tells whether that worked. It is gone in any case.
+pub(crate) fn close(connection: Own<Connection>) -> rusqlite::Result<()> {
+    connection.close(|open| open.close().map_err(|(_, error)| error)).unwrap_or(Ok(()))
 }
 
 /// Switches off whatever could run code out of the file. Also for connections in memory.

@@ -9,9 +9,11 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
+use super::connect;
 use super::failure::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{create_new, shown};
+use crate::process::{Own, Registration};
 
 /// How many pages are copied between two looks at the result.
 const PAGES: i32 = 1_000;
@@ -28,7 +30,8 @@ pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
 
 fn fill(source: &Connection, target: &Path) -> Result<()> {
     let fail = |e| failure("write the copy", &shown(target), e);
-    let mut connection = Connection::open(target).map_err(fail)?;
+    let registration = Registration::new(&shown(target))?;
+    let mut connection = Own::new(registration, Connection::open(target).map_err(fail)?);
     // One read transaction, so that writers go on and the copy is still of one moment.
     let moment = source.unchecked_transaction().map_err(fail)?;
     moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
@@ -49,5 +52,5 @@ fn fill(source: &Connection, target: &Path) -> Result<()> {
     drop(backup);
     drop(moment);
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(fail)?;
-    connection.close().map_err(|(_, e)| fail(e))
+    connect::close(connection).map_err(fail)
 }

@@ -18,6 +18,7 @@ use super::recognise;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, Stamp, beside, shown};
+use crate::process::{Own, Registration};
 
 /// How a file can be read at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +75,14 @@ impl Look {
 }
 
 /// Opens a store to read it in this way. Refuses whatever an ordinary open refuses.
-pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Connection> {
+pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Own<Connection>> {
     refuse_old_sqlite()?;
     let fail = |e| failure("open", &shown(path), e);
     let connection = match look {
-        Look::Still(_) => immutable(path).map_err(fail)?,
+        Look::Still(_) => {
+            let registration = Registration::new(&shown(path))?;
+            Own::new(registration, immutable(path).map_err(fail)?)
+        }
         Look::Shared(_) => secured(path, &config.clone().read_only(true).exclusive(false))?,
         Look::Alone(_) => secured(path, &config.clone().read_only(false).exclusive(true))
             .map_err(|e| explain_lost_shm(path, e))?,

@@ -15,9 +15,10 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::shown;
 use crate::patience::retried;
+use crate::process::Own;
 
 pub(crate) struct SeedRows {
-    connection: Connection,
+    connection: Own<Connection>,
     name: String,
     busy_timeout: Duration,
     after: i64,
@@ -67,6 +68,7 @@ impl SeedRows {
 
     /// Waits for the bot that may be writing to its file at this moment.
     fn patiently<T>(&self, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.connection.process().check(&self.name)?;
         retried(self.busy_timeout, || {
             read(&self.connection).map_err(|e| failure("read", &self.name, e))
         })

@@ -3,11 +3,15 @@
 //! Owns the mutex around the journal, the index beside it, and when to look. What always holds: a hit
 //! is answered without the mutex, except for one look every 100 ms; a miss is answered only after a
 //! look that began after the call did; whoever waits for another process holds no lock. Lock order:
-//! the journal's mutex, then a shard of the index or of the counts. Knows nothing of SQL.
+//! the journal's mutex, then a shard of the index or of the counts. A forked child takes none of them but
+//! those that it finds free and that no thread is ever woken through: before it takes the mutex, or waits
+//! for anything, a call checks that it is made in the process that opened the store. Knows nothing of SQL.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -22,6 +26,7 @@ use crate::index::{Index, Slot};
 use crate::journal::{Begun, Journal, Lookup, StoredRow, Transaction};
 use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
 use crate::patience::Patience;
+use crate::process::{Process, Registration};
 use crate::suppressed::{self, Capped, Suppressed};
 use crate::token::Tokens;
 
@@ -50,6 +55,8 @@ pub(crate) struct Writer {
     pub(crate) purges: PurgeSchedule,
     /// How many rebuilds of the index are accounted for.
     rebuilds: u64,
+    /// The store's place among what this process has open, kept until all of it is closed.
+    _registration: Registration,
 }
 
 /// What a look brings besides rows.
@@ -88,7 +95,7 @@ pub(crate) struct Engine {
     closed: AtomicBool,
     /// The process that opened the file. A forked child shares its parent's locks and buffers and must
     /// touch neither: it may even find the mutex held by a thread that it does not have.
-    pid: u32,
+    process: Process,
     /// No other connection can change the file.
     private: bool,
     opened: Stopwatch,
@@ -105,6 +112,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the file. Returns also how many expired rows it holds.
     pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, u64)> {
+        let registration = Registration::new(&file::shown(path))?;
         config.validate()?;
         let path = file::resolve(path, !config.read_only)?;
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
@@ -113,20 +121,22 @@ impl Engine {
         if let Some(reached_ms) = journal.take_reached_ms() {
             clock.carry_to(reached_ms);
         }
-        let engine = Self::new(journal, index, hasher, clock, config);
+        let engine = Self::new(registration, journal, index, hasher, clock, config);
         engine.tell_the_time();
         Ok((engine, expired))
     }
 
     pub(crate) fn in_memory(config: Config) -> Result<Self> {
+        let registration = Registration::new("a store in memory")?;
         config.validate()?;
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let journal = Journal::in_memory(&config, &hasher, &index)?;
-        Ok(Self::new(journal, index, hasher, clock, config))
+        Ok(Self::new(registration, journal, index, hasher, clock, config))
     }
 
     fn new(
+        registration: Registration,
         journal: Journal,
         index: Index,
         hasher: KeyHasher,
@@ -139,10 +149,12 @@ impl Engine {
         };
         let (name, private) = (journal.name(), journal.is_private());
         let log_source = journal.log_source();
+        let process = registration.process();
         let writer = Writer {
             purges: PurgeSchedule::new(&config, clock.now_ms()),
             rebuilds: journal.rebuilds(),
             journal,
+            _registration: registration,
         };
         let writer = Arc::new(Combiner::new(Some(writer), yields));
         Self {
@@ -158,7 +170,7 @@ impl Engine {
             config,
             hasher,
             closed: AtomicBool::new(false),
-            pid: std::process::id(),
+            process,
             opened: Stopwatch::start(),
             looked_at_ms: AtomicU64::new(0),
             looks_begun: AtomicU64::new(0),
@@ -193,22 +205,9 @@ impl Engine {
         if self.closed.load(Relaxed) { Err(self.closed_error()) } else { Ok(()) }
     }
 
-    /// Comes before every use of the mutex.
+    /// Comes before every use of the mutex, and before every wait for another lock.
     fn check_process(&self) -> Result<()> {
-        if self.is_ours() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Forked,
-            format!(
-                "{}: this process is a fork of the one that opened it; open it after forking",
-                self.name
-            ),
-        ))
-    }
-
-    fn is_ours(&self) -> bool {
-        self.pid == std::process::id()
+        self.process.check(&self.name)
     }
 
     /// The id's newest mark if it is live now, whichever store made it.
@@ -239,7 +238,14 @@ impl Engine {
     /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
     pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
-        let hit = self.index.get(key).filter(|slot| slot.is_live(now_ms));
+        let known = match self.index.get_at_once(key) {
+            Some(known) => known,
+            None => {
+                self.check_process()?;
+                self.index.get(key)
+            }
+        };
+        let hit = known.filter(|slot| slot.is_live(now_ms));
         if hit.is_none() || self.private {
             return Ok(hit);
         }
@@ -288,6 +294,24 @@ impl Engine {
             self.let_others_go();
         }
         Ok(())
+    }
+
+    /// Counts a duplicate that the index has turned away.
+    pub(crate) fn turned_away(&self, seq: i64) -> Result<()> {
+        if !self.suppressed.add_at_once(seq) {
+            self.check_process()?;
+            self.suppressed.add(seq);
+        }
+        Ok(())
+    }
+
+    /// Whether the mark is known to be at the maximum age of its sliding window.
+    pub(crate) fn is_capped(&self, seq: i64, max_age: Duration) -> Result<bool> {
+        if let Some(covers) = self.capped.covers_at_once(seq, max_age) {
+            return Ok(covers);
+        }
+        self.check_process()?;
+        Ok(self.capped.covers(seq, max_age))
     }
 
     fn since_opened_ms(&self) -> u64 {
@@ -497,26 +521,45 @@ impl Engine {
     pub(crate) fn flush_suppressed(&self, pause: &mut dyn FnMut()) -> Result<()> {
         let mut left = suppressed::ROOM;
         while left > 0 {
-            let counts = self.suppressed.some(left.min(FLUSHED_AT_ONCE));
-            if counts.is_empty() {
+            let some = left.min(FLUSHED_AT_ONCE);
+            let written = self.with_journal(|writer| self.write_suppressed(writer, some))?;
+            self.let_others_go();
+            if written == 0 {
                 return Ok(());
             }
-            self.write_step(|transaction| {
-                // Under the write lock: a look may have shown that these numbers are other ids' now.
-                let still = |(seq, _): &&(i64, u32)| self.suppressed.pending(*seq) > 0;
-                let counts: Vec<_> = counts.iter().filter(still).copied().collect();
-                transaction.add_suppressed(&counts)
-            })?;
-            for &(seq, count) in &counts {
-                self.suppressed.settle(seq, count);
-            }
-            left -= counts.len();
+            left -= written;
             pause();
         }
         Ok(())
     }
 
-    /// Closes the journal for every handle.
+    /// Writes up to `limit` counts down; how many. The mutex is held from reading the counts until they
+    /// are taken off, or another thread would write the same ones.
+    pub(crate) fn write_suppressed(
+        &self,
+        writer: &mut Writer,
+        limit: usize,
+    ) -> Result<Option<usize>> {
+        let mut counts = self.suppressed.some(1);
+        if counts.is_empty() {
+            return Ok(Some(0));
+        }
+        let written = self.try_write(writer, &mut |transaction| {
+            // Only now: the look under the write lock forgets the counts of rows of another history.
+            counts = self.suppressed.some(limit);
+            transaction.add_suppressed(&counts)
+        })?;
+        if written.is_none() {
+            return Ok(None);
+        }
+        for &(seq, count) in &counts {
+            self.suppressed.settle(seq, count);
+        }
+        Ok(Some(counts.len()))
+    }
+
+    /// Closes the journal for every handle. A background thread that still has the engine finds it closed
+    /// at its next step.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
         self.check_process()?;
@@ -530,12 +573,37 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+/// What the handles of a store share. The last one to be dropped closes the store, whichever threads of its
+/// own still work: those have the engine alone.
+pub(crate) struct Owner(Arc<Engine>);
+
+impl Owner {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self(Arc::new(engine))
+    }
+
+    /// For a thread of the store's own, which must not keep it open.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0
+    }
+}
+
+impl Deref for Owner {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    /// No lock may be held: closing takes the mutex. A job in the queue has a handle too, but is dropped
+    /// within a call that has another.
     fn drop(&mut self) {
-        if !self.is_ours() {
-            // A forked child: closing would give up its parent's locks. The leak is the point.
-            std::mem::forget(Arc::clone(&self.writer));
-            self.checkpoints.abandon();
+        if !self.process.is_current() {
+            // A forked child: closing would wait for its parent's threads and give up its parent's locks.
+            // The leak is the point.
+            std::mem::forget(Arc::clone(&self.0));
             return;
         }
         if !self.closed.load(SeqCst)

@@ -17,6 +17,7 @@ use crate::file;
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{StoredRow, Transaction};
+use crate::process::Registration;
 use crate::schema::seed::{SeedRow, SeedRows};
 
 /// How many entries are restored in one commit.
@@ -289,6 +290,7 @@ impl SeedFile {
     /// [`WrongApplication`](crate::ErrorKind::WrongApplication) for what is no file of that format, a
     /// store included, and what reading a file can meet.
     pub fn open(path: impl AsRef<Path>, ttl: impl Into<Ttl>) -> Result<Self> {
+        let _opening = Registration::new(&file::shown(path.as_ref()))?;
         let path = file::resolve(path.as_ref(), false)?;
         let rows = SeedRows::open(&path, &Config::default())?;
         let page = VecDeque::new();

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use seen_store::{Config, Result, SeenStore, Verdict};
+use seen_store::{Config, ErrorKind, Result, SeenStore, Verdict};
 
 const ROLE: &str = "SEEN_TEST_ROLE";
 
@@ -119,6 +119,67 @@ impl Drop for Child {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// How a forked child ends, once its body has run.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    /// By `_exit`: no destructor and no exit handler runs.
+    AtOnce,
+    /// By `exit`, as at the end of `main`.
+    WithHandlers,
+}
+
+/// Runs `body` in a forked child, which must end within 5 s; whether it ended with status 0.
+pub(crate) fn in_fork(body: impl FnOnce()) -> bool {
+    fork(End::AtOnce, body).ends_well()
+}
+
+/// A child that was forked from this process.
+pub(crate) struct Forked(libc::pid_t);
+
+/// Runs `body` in a forked child. A child that hangs is ended after 5 s by an alarm.
+pub(crate) fn fork(end: End, body: impl FnOnce()) -> Forked {
+    // SAFETY: the child calls the code under test, which promises to be callable there, and leaves
+    // without running anything of the harness.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: sets a timer.
+            unsafe { libc::alarm(5) };
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            let status = i32::from(done.is_err());
+            match end {
+                // SAFETY: ends the process.
+                End::AtOnce => unsafe { libc::_exit(status) },
+                // Not by the standard library's `exit`: that takes a lock of its own, which a thread
+                // that began or ended at the fork may have held.
+                // SAFETY: ends the process, after its exit handlers.
+                End::WithHandlers => unsafe { libc::exit(status) },
+            }
+        }
+        child => {
+            assert!(child > 0, "cannot fork");
+            Forked(child)
+        }
+    }
+}
+
+impl Forked {
+    /// Waits for the end; whether it came with status 0.
+    pub(crate) fn ends_well(self) -> bool {
+        let mut status = 0;
+        // SAFETY: waits for our own child, once.
+        assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+}
+
+pub(crate) fn assert_forked<T>(call: &str, answer: Result<T>) {
+    match answer {
+        Err(e) if e.kind() == ErrorKind::Forked => {}
+        Err(e) => panic!("{call} failed: {e:?}"),
+        Ok(_) => panic!("{call} succeeded in a forked child"),
     }
 }
 
