@@ -12,7 +12,8 @@
 //!   waiter tries the mutex and the queue is looked at *after* the mutex is free, so none is left behind
 //!   between the two.
 //! - A job that was taken is answered; one that is dropped unanswered, by a panic of its leader, is
-//!   reported to its waiter as abandoned. A waiter that leaves takes its job with it.
+//!   reported to its waiter as abandoned. A waiter that leaves, also by a panic, takes its job with it and puts
+//!   the next one in charge.
 //! - Lock order: the mutex, the queue, a promise. Neither of the latter is held while a job runs.
 //!
 //! Knows nothing of stores or SQL. The code is in `queue` and is compiled twice: with these locks, and

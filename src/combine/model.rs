@@ -241,6 +241,38 @@ fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
 }
 
 #[test]
+fn a_leader_that_panics_before_it_takes_a_job_leaves_nobody_waiting() {
+    check(|| {
+        let group = std::sync::Arc::new(group());
+        let panics = std::sync::Arc::new(AtomicU32::new(1));
+        let threads: Vec<_> = (0..3)
+            .map(|job| {
+                let (group, panics) =
+                    (std::sync::Arc::clone(&group), std::sync::Arc::clone(&panics));
+                thread::spawn(move || {
+                    let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, _>| {
+                        if panics.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err() {
+                            return commit(file, jobs);
+                        }
+                        std::panic::resume_unwind(Box::new("the leader panics"));
+                    };
+                    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        group.submit(job, lead, || true)
+                    }));
+                    // Without the mutex: letting go of it would put a forgotten waiter in charge. The job
+                    // of the one that panicked may have been taken meanwhile.
+                    assert!(matches!(unwound, Err(_) | Ok(Outcome::Answered(Ok(_)))));
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(group.waiting(), 0);
+    });
+}
+
+#[test]
 fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over() {
     check(|| {
         let group = std::sync::Arc::new(group());

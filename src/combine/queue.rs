@@ -211,7 +211,11 @@ impl<S, J, A> Place<'_, S, J, A> {
 
 impl<S, J, A> Drop for Place<'_, S, J, A> {
     fn drop(&mut self) {
-        self.withdraw();
+        // A turn that ended by a panic put the first in the queue in charge, perhaps this one, which will
+        // not lead any more.
+        if self.withdraw() {
+            self.combiner.hand_over();
+        }
     }
 }
 
