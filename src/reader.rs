@@ -4,6 +4,7 @@
 //! holds: nothing is written, no index is built, and each answer is of one moment.
 
 use std::collections::{HashSet, VecDeque};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +59,11 @@ pub struct Reader {
     clock: SteadyClock,
     hasher: KeyHasher,
 }
+
+/// A panic leaves a reader whole: its lock knows no poison, and what is read is of one call alone.
+impl UnwindSafe for Reader {}
+/// See [`UnwindSafe`](#impl-UnwindSafe-for-Reader).
+impl RefUnwindSafe for Reader {}
 
 impl Reader {
     /// Opens the store at `path`.

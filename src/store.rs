@@ -11,6 +11,7 @@ mod upkeep;
 pub use entries::{Entries, Filter};
 pub use restore::SeedFile;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,9 +62,15 @@ pub struct SeenStore {
 }
 
 const _: () = {
-    const fn managed_state<T: Send + Sync + Clone + 'static>() {}
+    const fn managed_state<T: Send + Sync + Clone + UnwindSafe + RefUnwindSafe + 'static>() {}
     managed_state::<SeenStore>();
 };
+
+/// A panic leaves a store whole, also one in the caller's clock or ids: the locks know no poison, a
+/// transaction that was under way is rolled back, and the index changes only after its commit.
+impl UnwindSafe for SeenStore {}
+/// See [`UnwindSafe`](#impl-UnwindSafe-for-SeenStore).
+impl RefUnwindSafe for SeenStore {}
 
 impl SeenStore {
     /// Opens the store at `path` with the default [`Config`]: a TTL of 7 days. Creates the file (mode
