@@ -5,6 +5,10 @@
 //! a database by other means than SQLite cancels the POSIX locks that the process holds on it, and
 //! another process may then delete a live write-ahead log. Knows nothing of what is in the file.
 
+mod names;
+
+pub(crate) use names::refuse_unsafe_names;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -124,13 +128,22 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
         _ => Path::new("."),
     };
     if create_folders {
-        fs::create_dir_all(folder)
+        make_folders(folder)
             .map_err(|e| Error::io(format!("cannot create the folder {}", shown(folder)), e))?;
     }
     let folder = folder
         .canonicalize()
         .map_err(|e| Error::io(format!("cannot find the folder of {}", shown(path)), e))?;
     Ok(folder.join(name))
+}
+
+/// Creates the folders that are missing, for their owner alone, as the file in them.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// Makes sure that there is a file for SQLite to open, creating it (mode 0600) where `create` allows.

@@ -74,15 +74,20 @@ impl RefUnwindSafe for SeenStore {}
 
 impl SeenStore {
     /// Opens the store at `path` with the default [`Config`]: a TTL of 7 days. Creates the file (mode
-    /// 0600) and its folders where they are missing.
+    /// 0600) and its folders (mode 0700) where they are missing.
+    ///
+    /// The file must have one name. A hard link or a bind mount of the single file gives it another, and a
+    /// store that is opened by that has a log of its own: so mount the folder into a container, not the
+    /// file, and use [`backup`](Self::backup) instead of hard links. A link that is made while a store is
+    /// open is logged.
     ///
     /// Reads the whole file once to build the index: about 0.25 µs an id.
     ///
     /// # Errors
     ///
     /// Whatever cannot be a store is refused and left as it was:
-    /// [`InvalidPath`](crate::ErrorKind::InvalidPath) for a folder, a symbolic link, `:memory:` or a
-    /// `file:` URI; [`NotADatabase`](crate::ErrorKind::NotADatabase),
+    /// [`InvalidPath`](crate::ErrorKind::InvalidPath) for a folder, a symbolic link (also in the place of
+    /// a side file), a file with a second name, `:memory:` or a `file:` URI; [`NotADatabase`](crate::ErrorKind::NotADatabase),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) (also an empty or missing database beside a log that
     /// holds data), [`WrongApplication`](crate::ErrorKind::WrongApplication) and
     /// [`NewerVersion`](crate::ErrorKind::NewerVersion) for what they say;

@@ -60,6 +60,8 @@ type Read<T> = Result<T, ReadError>;
 impl Onlooker {
     /// Opens the store at the resolved path.
     pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
+        // Only here: what is given a second name later stops nothing.
+        file::refuse_unsafe_names(&path)?;
         let mut onlooker = Self { path, config: config.clone(), opened: None };
         onlooker.read(1, |_| Ok(()))?;
         Ok(onlooker)

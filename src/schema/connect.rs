@@ -37,6 +37,7 @@ pub(crate) struct Connected {
 /// Opens the store at the resolved `path`, creating or upgrading it unless the config is read-only.
 pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
     refuse_old_sqlite()?;
+    file::refuse_unsafe_names(path)?;
     let identity = file::prepare(path, !config.read_only)?;
     let mut connection = secured(path, config)?;
     let format = patiently(path, config, "open", || recognise(&connection))?;

@@ -13,7 +13,7 @@ use super::failure::failure;
 use super::{Format, recognise};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::shown;
+use crate::file::{refuse_unsafe_names, shown};
 use crate::patience::retried;
 use crate::process::Own;
 
@@ -37,6 +37,7 @@ impl SeedRows {
         if !crate::file::exists(path) {
             return Err(Error::new(ErrorKind::NotFound, format!("{name} does not exist")));
         }
+        refuse_unsafe_names(path)?;
         let connection = reader(path, config)?;
         let why = match patiently(path, config, "read", || recognise(&connection))? {
             Format::Seed => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),

@@ -5,7 +5,6 @@
 //! lost.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -17,8 +16,8 @@ use super::failure::failure;
 use super::{Format, IdValue, define, recognise_within};
 use crate::answer::Upgrade;
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::file::{beside, exists, shown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{beside, bytes, create_new, exists, shown};
 use crate::id::MAX_ID_BYTES;
 use crate::patience::retried;
 
@@ -42,7 +41,9 @@ pub(super) fn from_seed(
                 ended.map_err(|e| failure("upgrade", &shown(path), e))?;
                 Ok(upgraded)
             });
-    remove(&unfinished)?;
+    if exists(&unfinished) {
+        remove(&unfinished)?;
+    }
     let Some(upgrade) = upgraded? else { return Ok(None) };
     let Upgrade { kept, skipped, undated, copy } = &upgrade;
     log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(copy));
@@ -88,8 +89,12 @@ fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
     Ok(unfinished)
 }
 
-/// Links the copy to the first free of `<path>.v0.bak`, `<path>.v0.bak.2`, ... An existing one is never
+/// Renames the copy to the first free of `<path>.v0.bak`, `<path>.v0.bak.2`, ... An existing one is never
 /// overwritten: it may be the only good one.
+///
+/// The name is taken first, by an empty file, since a rename writes over whatever is there. (A hard link
+/// would not, but a crash could leave the copy with two names, and then it is refused.) A crash in between
+/// leaves the empty file, which counts as free.
 fn name(unfinished: &Path, path: &Path) -> Result<PathBuf> {
     let mut number = 1;
     loop {
@@ -97,13 +102,18 @@ fn name(unfinished: &Path, path: &Path) -> Result<PathBuf> {
             1 => beside(path, ".v0.bak"),
             _ => beside(path, &format!(".v0.bak.{number}")),
         };
-        match fs::hard_link(unfinished, &target) {
-            Ok(()) => return Ok(target),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(e) => {
-                return Err(Error::io(format!("cannot name the copy {}", shown(&target)), e));
-            }
+        match create_new(&target) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            taken => taken?,
         }
+        if bytes(&target) > 0 {
+            number += 1;
+            continue;
+        }
+        return match fs::rename(unfinished, &target) {
+            Ok(()) => Ok(target),
+            Err(e) => Err(Error::io(format!("cannot name the copy {}", shown(&target)), e)),
+        };
     }
 }
 
