@@ -17,7 +17,9 @@ pub enum ErrorKind {
     InvalidId,
     /// A setting or an environment variable has a value that makes no sense.
     InvalidConfig,
-    /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI.
+    /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI, a file with a
+    /// second name (a hard link or a bind mount of the single file), or one beside which something else
+    /// than a regular file has the name of a side file.
     InvalidPath,
     /// There is no file at the path, and a read-only store does not create one.
     NotFound,
@@ -45,7 +47,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The store was opened read-only and cannot write.
     ReadOnly,
-    /// The file at the path is no longer the one that was opened.
+    /// The file at the path is no longer the one that was opened, or its `-wal` or `-shm` was deleted,
+    /// replaced or cut while it was open.
     FileReplaced,
     /// The process was forked while its parent had a store or a reader open. It can use none, neither its
     /// parent's nor one of its own: close all before forking, or fork and exec.

@@ -3,11 +3,15 @@
 //!
 //! What always holds: once a file exists, this module only asks for its metadata. Opening and closing
 //! a database by other means than SQLite cancels the POSIX locks that the process holds on it, and
-//! another process may then delete a live write-ahead log. Knows nothing of what is in the file.
+//! another process may then delete a live write-ahead log. (The log itself may be opened: see `wal`.)
+//! Knows nothing of what is in the database.
 
 mod names;
+mod opened;
+pub(crate) mod wal;
 
 pub(crate) use names::refuse_unsafe_names;
+pub(crate) use opened::OpenedFiles;
 
 use std::ffi::OsString;
 use std::fs;
@@ -272,6 +276,17 @@ pub(crate) fn check_still_there(path: &Path, opened: Identity) -> Result<()> {
         ErrorKind::FileReplaced,
         format!("{} {happened} while the store was open; open it anew", shown(path)),
     ))
+}
+
+/// The error for a log that lost frames which SQLite has committed.
+pub(crate) fn cut_log(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::FileReplaced,
+        format!(
+            "{} was cut while the store was open, and what was in it is lost; open the store anew",
+            shown(&beside(path, "-wal"))
+        ),
+    )
 }
 
 /// The size of the file, 0 when it is missing.

@@ -30,8 +30,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use self::checkpoint::truncate_log;
 pub(crate) use self::checkpoint::{LogCopier, Source};
+use self::checkpoint::{log_is_cut, truncate_log};
 pub(crate) use self::doubt::Lookup;
 use self::look::{Position, announce_compaction, withdraw_compaction};
 pub(crate) use self::purge::Found;
@@ -41,7 +41,7 @@ use crate::answer::Upgrade;
 use crate::clock::{MIN_MS, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Identity, shown};
+use crate::file::{self, OpenedFiles, shown};
 use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::patience::retried;
@@ -68,7 +68,7 @@ struct Tip {
 /// Where the journal lives.
 enum Home {
     Memory,
-    File { path: PathBuf, identity: Identity, checked: Stopwatch },
+    File { path: PathBuf, files: OpenedFiles, checked: Stopwatch },
 }
 
 /// See the module's header.
@@ -112,7 +112,7 @@ impl Journal {
         now_ms: i64,
     ) -> Result<(Self, u64)> {
         let connected = connect::open(&path, config, now_ms)?;
-        let home = Home::File { path, identity: connected.identity, checked: Stopwatch::start() };
+        let home = Home::File { path, files: connected.files, checked: Stopwatch::start() };
         let mut journal = Self::new(home, config, hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
         // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
@@ -193,21 +193,59 @@ impl Journal {
     }
 
     pub(crate) fn ensure_open(&mut self) -> Result<()> {
-        if let Home::File { path, identity, checked } = &mut self.home {
-            if checked.elapsed().as_millis() >= FILE_CHECK_MS {
-                file::check_still_there(path, *identity)?;
-                *checked = Stopwatch::start();
-            }
-            if self.connection.is_none() {
-                // Without a wait: whoever is told "busy" lets go of the mutex first.
-                let impatient = self.config.clone().busy_timeout(Duration::ZERO);
-                let connection = connect::reopen(path, &impatient, *identity)?;
-                self.data_version = None;
-                self.connection = Some(connection);
-                log::info!("{}: opened again after a failure", self.name());
-            }
+        let Home::File { checked, .. } = &self.home else { return Ok(()) };
+        if checked.elapsed().as_millis() >= FILE_CHECK_MS {
+            self.check_files()?;
+        }
+        if self.connection.is_none() {
+            self.reopen()?;
         }
         Ok(())
+    }
+
+    /// Whether the files are still ours, at this moment.
+    fn check_files(&mut self) -> Result<()> {
+        let Home::File { path, files, checked } = &mut self.home else { return Ok(()) };
+        files.check()?;
+        if self.connection.as_ref().is_some_and(|connection| log_is_cut(connection, files)) {
+            return Err(file::cut_log(path));
+        }
+        files.tell_of_second_name();
+        *checked = Stopwatch::start();
+        Ok(())
+    }
+
+    /// Whether closing the connection may copy its log into the file.
+    fn may_copy_log(&self) -> bool {
+        let (Home::File { files, .. }, Some(connection)) = (&self.home, &self.connection) else {
+            return true;
+        };
+        files.may_copy_log() && !log_is_cut(connection, files)
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        let Home::File { path, files, .. } = &mut self.home else { return Ok(()) };
+        files.check()?;
+        // Without a wait: the caller that is told "busy" lets go of the mutex first.
+        let impatient = self.config.clone().busy_timeout(Duration::ZERO);
+        let (connection, reopened) = connect::reopen(path, &impatient, files.database())?;
+        *files = reopened.follows(files);
+        self.data_version = None;
+        self.connection = Some(connection);
+        log::info!("{}: opened again after a failure", self.name());
+        Ok(())
+    }
+
+    /// Closes a connection that has failed. The next call opens the file again, unless its files were
+    /// taken away.
+    fn give_up(&mut self) {
+        let (checked, may_copy_log) = (self.check_files(), self.may_copy_log());
+        let Some(connection) = self.connection.take() else { return };
+        let Home::File { files, .. } = &mut self.home else { return };
+        if !may_copy_log && let Err(e) = connect::spare_log(&connection) {
+            log::warn!("a log may be copied that is not the file's own: {e}");
+        }
+        files.let_go(checked);
     }
 
     /// Takes the write lock without waiting, and brings the index up to date under it.
@@ -258,22 +296,29 @@ impl Journal {
         }
         if let Err(e) = connection.execute_batch("ROLLBACK") {
             log::warn!("{}: cannot roll back, opening it again: {e}", self.name());
-            self.connection = None;
+            self.give_up();
         }
     }
 
     /// Lets go of the file; the last connection to do so empties the log and removes it.
     pub(crate) fn close(mut self) -> Result<()> {
         let name = self.name();
+        let (checked, may_copy_log) = (self.check_files(), self.may_copy_log());
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let has_log = matches!(self.home, Home::File { .. }) && !self.config.read_only;
-        file::close_alone(|| {
+        let fail = |e| failure("close", &name, e);
+        let Home::File { files, .. } = self.home else {
+            return connect::close(connection).map_err(fail);
+        };
+        // Only where the log at the name is the one that this connection has open.
+        let has_log = may_copy_log && !self.config.read_only && files.check_side_files().is_ok();
+        let closed = file::close_alone(|| {
             // With others on the file this may be impossible at the moment; they will do it.
             if has_log && let Err(e) = truncate_log(&connection) {
                 log::debug!("{name}: the log stays as it is: {e}");
             }
-            connect::close(connection).map_err(|e| failure("close", &name, e))
-        })
+            connect::close_store(connection, files, may_copy_log)
+        });
+        checked.and(closed.map_err(fail))
     }
 
     fn refuse_read_only(&self) -> Result<()> {
@@ -290,6 +335,7 @@ impl Journal {
     /// changed.
     pub(crate) fn compact(&mut self) -> Result<Begun> {
         self.refuse_read_only()?;
+        self.check_files()?;
         let connection = self.connection()?;
         let compacted = announce_compaction(connection).and_then(|()| {
             vacuum(connection).inspect_err(|_| {

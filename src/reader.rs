@@ -35,6 +35,9 @@ const EXPIRED_AT_ONCE: usize = 20_000;
 /// upgrades, purges nor checkpoints, and needs no permission to write to the file or its folder.
 /// Looking an id up costs a scan of the file instead, about 0.1 µs an id of the store.
 ///
+/// A log without a `-shm`, as a killed store in exclusive mode leaves it, is read in exclusive mode by one
+/// reader at a time; stores that are opened meanwhile wait.
+///
 /// While the write-ahead log is empty, the file is read without any lock, also one that a store holds
 /// in exclusive mode; when it has changed by the end of the read, it is read again. While the log holds
 /// data it is read as by any other connection, which touches the contents of its `-shm`. Only in the

@@ -428,6 +428,56 @@ fn after_a_commit_met_an_io_error_the_answer_is_what_the_file_says() {
     }
 }
 
+/// The log that the failed connection had open is the only place where its commits are.
+#[test]
+fn a_commit_that_meets_an_io_error_with_its_log_deleted_does_not_go_on_in_another_log() {
+    for deleted in [&["-wal"][..], &["-wal", "-shm"]] {
+        let (folder, path) = new_file();
+        let store = SeenStore::open(&path).unwrap();
+        store.mark_seen("before").unwrap();
+        for suffix in deleted {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            std::fs::remove_file(name).unwrap();
+        }
+        let faults = Faults::on(folder.path(), Op::Write, "-wal", Action::FailOnce, 1);
+        // Unless the deletion was noticed before.
+        let error = store.mark_seen("a").unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::FileReplaced), "{error:?}");
+        for _ in 0..3 {
+            let error = store.check_and_mark("before").err();
+            assert!(error.is_none_or(|e| e.kind() == ErrorKind::FileReplaced));
+            assert_eq!(store.mark_seen("b").unwrap_err().kind(), ErrorKind::FileReplaced);
+        }
+        drop(faults);
+        drop(store);
+        let store = SeenStore::open(&path).unwrap();
+        assert!(store.try_is_seen("before").unwrap() && !store.try_is_seen("b").unwrap());
+        assert!(store.verify().unwrap().is_ok());
+    }
+}
+
+#[test]
+fn a_store_opened_again_after_an_io_error_is_content_with_the_side_files_that_made() {
+    let (folder, path) = new_file();
+    let store = SeenStore::open(&path).unwrap();
+    let since = Instant::now();
+    for number in 0.. {
+        let faults = Faults::on(folder.path(), Op::Write, "-wal", Action::FailOnce, 1);
+        let error = store.mark_seen(format!("failed {number}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+        drop(faults);
+        store.mark_seen(format!("id {number}")).unwrap();
+        if since.elapsed() > Duration::from_millis(250) {
+            break;
+        }
+    }
+    while since.elapsed() < Duration::from_millis(500) {
+        store.mark_seen("after").unwrap();
+    }
+    store.close().unwrap();
+}
+
 #[test]
 fn a_commit_that_is_in_the_log_in_spite_of_its_error_is_answered_as_done() {
     // The sync fails after the whole commit was written, and closing cannot remove the log either:
@@ -840,9 +890,12 @@ fn whichever_call_of_an_upgrade_a_kill_comes_at_the_file_opens_with_all_rows() {
     };
     let children = kill_at_each_call(prepare, |path, store| {
         assert!(store.try_is_seen("old").unwrap() && store.try_is_seen("refreshed").unwrap());
-        let copy = Connection::open(path.with_extension("db.v0.bak")).unwrap();
+        let path_of_copy = path.with_extension("db.v0.bak");
+        let copy = Connection::open(&path_of_copy).unwrap();
         let rows = copy.query_row("SELECT count(*) FROM seen", [], |row| row.get(0));
         assert_eq!(rows, Ok(2_i64), "the copy that was made first");
+        let names = std::os::unix::fs::MetadataExt::nlink(&path_of_copy.metadata().unwrap());
+        assert_eq!(names, 1, "a file with two names would be refused");
     });
     println!("{children} children");
 }

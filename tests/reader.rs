@@ -247,3 +247,33 @@ fn a_path_with_anything_in_it_is_read() {
     assert!(Reader::open(&path).unwrap().is_seen("", "a").unwrap());
     assert_eq!(place.files().len(), 1);
 }
+
+/// A log without a `-shm` is read in exclusive mode: readers and whoever opens the store wait for each
+/// other.
+#[test]
+fn readers_and_a_store_that_come_at_once_to_what_a_killed_exclusive_process_left_all_succeed() {
+    for _ in 0..5 {
+        let place = Place::new();
+        let mut holder = Child::puppet();
+        assert_eq!(holder.ask(&format!("open-exclusive {}", place.path().display())), "ok");
+        for n in 0..300 {
+            assert_eq!(holder.ask(&format!("mark id {n}")), "ok");
+        }
+        holder.kill();
+        assert_eq!(place.files(), ["seen.db", "seen.db-wal"]);
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    start.wait();
+                    let reader = Reader::open(place.path()).unwrap();
+                    assert_eq!(reader.verify().unwrap().rows, 300);
+                    assert_eq!(reader.entries(Filter::default()).count(), 300);
+                });
+            }
+            start.wait();
+            assert!(place.open(Config::default()).is_seen("id 299"));
+        });
+        assert!(place.open(Config::default()).verify().unwrap().is_ok());
+    }
+}

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Place, clock_and_config, manual_store, marks, ms, rows, secs};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use seen_store::{Config, Error, ErrorKind, SeenStore, Verdict};
+use seen_store::{Config, Error, ErrorKind, Reader, SeenStore, Verdict};
 
 /// What a refusal must leave as it was: the bytes of the database and of its log. An empty log is
 /// none: SQLite makes one for whoever reads a database in WAL mode, and a reader cannot remove it.
@@ -110,6 +110,106 @@ fn a_database_that_lost_the_last_byte_is_refused() {
     closed_store(&place);
     let whole = fs::read(place.path()).unwrap();
     fs::write(place.path(), &whole[..whole.len() - 1]).unwrap();
+    refused(place.path(), ErrorKind::Corrupt, "restore a backup");
+}
+
+/// Cuts the database inside its last page.
+fn cut_last_page(path: &Path) {
+    let bytes = fs::metadata(path).unwrap().len();
+    assert!(bytes.is_multiple_of(1024));
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(bytes - 700).unwrap();
+}
+
+/// Rows on the last pages of the file, so that the page that is cut matters.
+const CHANGE_ALL: &str = "UPDATE seen SET suppressed = suppressed + 1";
+
+/// As a checkpoint leaves it that a power cut or a full disk ended.
+#[test]
+fn a_database_cut_inside_a_page_that_its_log_holds_is_whole() {
+    for read_only in [false, true] {
+        let place = Place::new();
+        closed_store(&place);
+        tamper_and_crash(place.path(), CHANGE_ALL);
+        cut_last_page(place.path());
+        let reader = Reader::open(place.path()).unwrap();
+        assert!((0..500).all(|n| reader.is_seen("", format!("id-{n}")).unwrap() || n % 50 > 0));
+        assert!(reader.verify().unwrap().is_ok());
+        drop(reader);
+        let store = place.open(Config::default().read_only(read_only));
+        assert!((0..500).all(|n| store.is_seen(format!("id-{n}"))));
+        assert!(store.verify().unwrap().is_ok());
+        drop(store);
+        let store = place.open(Config::default());
+        store.close().unwrap();
+        assert_eq!(fs::metadata(place.path()).unwrap().len() % 1024, 0);
+        let suppressed = marks(&place.sql()).iter().all(|row| row.suppressed == 1);
+        assert!(suppressed, "what the log held is not in the file");
+    }
+}
+
+#[test]
+fn a_database_cut_inside_a_page_that_its_log_lacks_is_refused() {
+    let place = Place::new();
+    closed_store(&place);
+    tamper_and_crash(place.path(), "UPDATE meta SET value = 1 WHERE key = 'last_purge_at'");
+    let _ = fs::remove_file(place.beside("-shm"));
+    cut_last_page(place.path());
+    refused(place.path(), ErrorKind::Corrupt, "restore a backup");
+}
+
+#[test]
+fn a_database_that_lost_pages_of_which_the_log_holds_only_some_is_refused() {
+    let place = Place::new();
+    closed_store(&place);
+    // The last row, which is on the last page.
+    tamper_and_crash(
+        place.path(),
+        "UPDATE seen SET suppressed = 1 WHERE seq = (SELECT max(seq) FROM seen)",
+    );
+    let _ = fs::remove_file(place.beside("-shm"));
+    let bytes = fs::metadata(place.path()).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(place.path()).unwrap();
+    file.set_len(bytes - 3 * 1024 - 700).unwrap();
+    drop(file);
+    refused(place.path(), ErrorKind::Corrupt, "restore a backup");
+}
+
+#[test]
+fn a_page_that_only_uncommitted_frames_hold_counts_as_lost() {
+    let place = Place::new();
+    closed_store(&place);
+    let connection = place.sql();
+    connection.pragma_update(None, "cache_size", 1).unwrap();
+    connection
+        .execute_batch("UPDATE meta SET value = 1 WHERE key = 'last_purge_at'; BEGIN")
+        .unwrap();
+    connection.execute_batch(CHANGE_ALL).unwrap();
+    let log = bytes_of_an_open_file(&place.beside("-wal"));
+    let database = bytes_of_an_open_file(place.path());
+    assert!(log.len() > 20 * 1048, "nothing was spilled into the log");
+    drop(connection);
+    fs::write(place.path(), database).unwrap();
+    fs::write(place.beside("-wal"), log).unwrap();
+    cut_last_page(place.path());
+    refused(place.path(), ErrorKind::Corrupt, "restore a backup");
+}
+
+#[test]
+fn a_page_that_only_frames_of_an_earlier_log_hold_counts_as_lost() {
+    let place = Place::new();
+    closed_store(&place);
+    {
+        let connection = place.sql();
+        connection.execute_batch(CHANGE_ALL).unwrap();
+        connection.execute_batch("PRAGMA wal_checkpoint(RESTART)").unwrap();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        // Begins the log anew, over the first frames.
+        connection.execute_batch("UPDATE meta SET value = 1 WHERE key = 'last_purge_at'").unwrap();
+    }
+    assert!(fs::metadata(place.beside("-wal")).unwrap().len() > 20 * 1048);
+    let _ = fs::remove_file(place.beside("-shm"));
+    cut_last_page(place.path());
     refused(place.path(), ErrorKind::Corrupt, "restore a backup");
 }
 

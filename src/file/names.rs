@@ -57,13 +57,13 @@ fn refuse(path: &Path, why: &str) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn has_other_names(metadata: &fs::Metadata) -> bool {
+pub(super) fn has_other_names(metadata: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     metadata.is_file() && metadata.nlink() > 1
 }
 
 #[cfg(not(unix))]
-fn has_other_names(_: &fs::Metadata) -> bool {
+pub(super) fn has_other_names(_: &fs::Metadata) -> bool {
     false
 }
 

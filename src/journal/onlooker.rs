@@ -22,8 +22,7 @@ use crate::file::{self, shown};
 use crate::id::{Id, KeyHasher, Scope};
 use crate::index::{Index, estimated_bytes};
 use crate::patience::retried;
-use crate::process::Own;
-use crate::schema::onlooker::{Look, open};
+use crate::schema::onlooker::{Look, Reading, open};
 use crate::schema::{self, IdValue, connect};
 
 /// How many threads scan the table for an id. More than two would wait for the disk, or for each other.
@@ -52,7 +51,7 @@ pub(crate) struct Onlooker {
 
 struct Opened {
     look: Look,
-    connections: Vec<Own<Connection>>,
+    readings: Vec<Reading>,
 }
 
 type Read<T> = Result<T, ReadError>;
@@ -71,13 +70,21 @@ impl Onlooker {
     fn read<T>(
         &mut self,
         wanted: usize,
-        mut read: impl FnMut(&mut [Own<Connection>]) -> Read<T>,
+        mut read: impl FnMut(&mut [&mut Connection]) -> Read<T>,
     ) -> Result<T> {
         retried(self.config.busy_timeout, || {
             let look = Look::at(&self.path)?;
             let name = shown(&self.path);
             let result = match self.connections(look, wanted) {
-                Ok(connections) => read(connections).map_err(|e| e.at(&name)).map(Ok),
+                Ok(Some(mut connections)) => {
+                    read(&mut connections).map_err(|e| e.at(&name)).map(Ok)
+                }
+                Ok(None) => Err(Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "{name} is being read by another process, which must be alone; try again"
+                    ),
+                )),
                 // Opening has waited for others already.
                 Err(e) => Ok(Err(e)),
             };
@@ -97,15 +104,22 @@ impl Onlooker {
         })?
     }
 
-    fn connections(&mut self, look: Look, wanted: usize) -> Result<&mut [Own<Connection>]> {
-        if self.opened.as_ref().is_some_and(|opened| opened.look != look) {
+    /// `None` as for [`open`].
+    fn connections(&mut self, look: Look, wanted: usize) -> Result<Option<Vec<&mut Connection>>> {
+        let is_current = |opened: &Opened| {
+            opened.look == look && opened.readings.iter().all(Reading::is_current)
+        };
+        if !self.opened.as_ref().is_some_and(is_current) {
             self.opened = None;
         }
-        let opened = self.opened.get_or_insert_with(|| Opened { look, connections: Vec::new() });
-        while opened.connections.len() < wanted.min(look.most_connections()) {
-            opened.connections.push(open(&self.path, &self.config, look)?);
+        let opened = self.opened.get_or_insert_with(|| Opened { look, readings: Vec::new() });
+        while opened.readings.len() < wanted.min(look.most_connections()) {
+            match open(&self.path, &self.config, look)? {
+                Some(reading) => opened.readings.push(reading),
+                None => return Ok(None),
+            }
         }
-        Ok(&mut opened.connections)
+        Ok(Some(opened.readings.iter_mut().map(|reading| &mut *reading.connection).collect()))
     }
 
     /// What is known of each id, expired or not. One scan for all of them.
@@ -151,7 +165,7 @@ impl Onlooker {
         after: &Place,
         limit: i64,
     ) -> Result<Vec<(Place, ClaimRow)>> {
-        self.read(1, |connections| Ok(claims::page(&connections[0], after, limit)?))
+        self.read(1, |connections| Ok(claims::page(connections[0], after, limit)?))
     }
 
     /// Which of these rows are the newest of their id: one scan of what comes after the first of them.
@@ -188,7 +202,7 @@ impl Onlooker {
         buckets: usize,
     ) -> Result<Census> {
         let mut census = self.read(1, |connections| {
-            let moment = Moment::begin(&mut connections[0])?;
+            let moment = Moment::begin(connections[0])?;
             let census = Census { marks: vec![0; buckets], ..Census::default() };
             let mut tally = Tally { census, now_ms, since_ms, bucket_ms };
             tally.marks(moment.0)?;
@@ -211,7 +225,7 @@ impl Onlooker {
     pub(crate) fn verify(&mut self, now_ms: i64) -> Result<Report> {
         let hasher = KeyHasher::random();
         self.read(1, |connections| {
-            let moment = Moment::begin(&mut connections[0])?;
+            let moment = Moment::begin(connections[0])?;
             let problems = schema::integrity_problems(moment.0)?;
             let mut report = Report { rows: 0, problems };
             if report.is_ok() {
@@ -230,8 +244,8 @@ impl Onlooker {
     pub(crate) fn inspect(&mut self) -> Result<Inspection> {
         let config = self.config.clone();
         self.read(1, |connections| {
-            connect::tune(&connections[0], &config)?;
-            Ok(schema::inspect(&connections[0], &config)?)
+            connect::tune(connections[0], &config)?;
+            Ok(schema::inspect(connections[0], &config)?)
         })
     }
 }
@@ -547,6 +561,110 @@ mod tests {
             Ok(count?)
         });
         assert_eq!((rows.unwrap(), reads), (1_i64, 2));
+    }
+
+    /// A store whose log was left by a killed program in exclusive mode, and its path.
+    fn left_in_exclusive_mode() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let opened = connect::open(&path, &Config::default().exclusive(true), 1).unwrap();
+        opened
+            .connection
+            .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
+            .unwrap();
+        connect::spare_log(&opened.connection).unwrap();
+        connect::close(opened.connection).unwrap();
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            2,
+            "the database and its log"
+        );
+        (folder, path)
+    }
+
+    fn count(connection: &Connection) -> Read<i64> {
+        Ok(connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0))?)
+    }
+
+    /// Lets others come while a reader reads alone, for longer than it takes to tell that a store in
+    /// exclusive mode has the file: none of them may have an answer by then.
+    fn beside_a_long_read<T: Send + std::fmt::Debug + 'static>(
+        others: Vec<Box<dyn FnOnce() -> Result<T> + Send>>,
+        path: PathBuf,
+    ) -> Vec<Result<T>> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut others = Some(others);
+        let mut onlooker = Onlooker { path, config: Config::default(), opened: None };
+        let rows = onlooker.read(1, |connections| {
+            for other in others.take().into_iter().flatten() {
+                let tell = tell.clone();
+                thread::spawn(move || tell.send(other()));
+            }
+            if let Ok(answer) = told.recv_timeout(std::time::Duration::from_millis(400)) {
+                panic!("an answer while another reads alone: {answer:?}");
+            }
+            count(connections[0])
+        });
+        assert_eq!(rows.unwrap(), 1);
+        drop(tell);
+        told.iter().collect()
+    }
+
+    #[test]
+    fn who_opens_a_store_while_a_reader_reads_alone_waits_for_it() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let open = |config: Config| -> Box<dyn FnOnce() -> Result<()> + Send> {
+            let path = path.clone();
+            Box::new(move || connect::open(&path, &config, 1).map(drop))
+        };
+        let others = vec![
+            open(Config::default()),
+            open(Config::default()),
+            open(Config::default().read_only(true)),
+        ];
+        let answers = beside_a_long_read(others, path.clone());
+        assert!(answers.len() == 3 && answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    #[test]
+    fn a_second_reader_waits_for_the_one_that_reads_alone() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let read = || -> Box<dyn FnOnce() -> Result<i64> + Send> {
+            let path = path.clone();
+            Box::new(move || Onlooker::open(path, &Config::default())?.read(1, |all| count(all[0])))
+        };
+        let answers = beside_a_long_read(vec![read(), read()], path.clone());
+        assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_reader_that_was_to_read_alone_looks_again_when_a_store_has_come() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let config = Config::default();
+        let look = Look::at(&path).unwrap();
+        assert!(look.keeps_others_out());
+        let store = connect::open(&path, &config, 1).unwrap();
+        assert!(open(&path, &config, look).unwrap().is_none());
+        let mut onlooker = Onlooker::open(path, &config).unwrap();
+        assert_eq!(onlooker.read(1, |all| count(all[0])).unwrap(), 1);
+        drop(store);
+    }
+
+    #[test]
+    fn a_store_in_exclusive_mode_still_keeps_readers_and_stores_out_at_once() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let store = connect::open(&path, &Config::default().exclusive(true), 1).unwrap();
+        let waited = crate::clock::Stopwatch::start();
+        let config = Config::default();
+        for error in [
+            Onlooker::open(path.clone(), &config).err().unwrap(),
+            connect::open(&path, &config, 1).err().unwrap(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            assert!(error.to_string().contains("exclusive mode"), "{error}");
+        }
+        assert!(waited.elapsed() < config.busy_timeout / 3);
+        drop(store);
     }
 
     #[test]

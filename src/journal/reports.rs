@@ -46,9 +46,11 @@ impl Journal {
         }
     }
 
-    /// Where a second connection can read what this one has committed; `None` where none can.
-    pub(crate) fn readable_path(&self) -> Option<PathBuf> {
-        self.path().filter(|_| !self.config.exclusive)
+    /// Where a second connection can read what this one has committed; `None` where none can. The files
+    /// must be ours: another connection would make the log that is missing.
+    pub(crate) fn readable_path(&mut self) -> Result<Option<PathBuf>> {
+        self.check_files()?;
+        Ok(self.path().filter(|_| !self.config.exclusive))
     }
 
     /// Compares up to `limit` rows after `after` with the index. `None` when another process wrote in

@@ -426,7 +426,7 @@ impl<'j> Transaction<'j> {
             return Ok(false); // Only deletions: doing them again does no harm.
         };
         // SQLite drops an unfinished commit when the connection closes.
-        self.journal.connection = None;
+        self.journal.give_up();
         // The one wait with the mutex held: to let go of it with the outcome unknown would let the call
         // be tried again, and find its own mark.
         let timeout = self.journal.config.busy_timeout;

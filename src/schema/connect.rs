@@ -15,7 +15,8 @@ use super::{Format, create, pragma_number, pragma_text, recognise, upgrade};
 use crate::answer::Upgrade;
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Identity, shown};
+use crate::file::wal::{Committed, ReadingAlone};
+use crate::file::{self, Identity, OpenedFiles, shown};
 use crate::patience::Patience;
 use crate::process::{Own, Registration};
 
@@ -29,7 +30,7 @@ const EXCLUSIVE_TRIES: u32 = 10;
 /// An open store file.
 pub(crate) struct Connected {
     pub(crate) connection: Own<Connection>,
-    pub(crate) identity: Identity,
+    pub(crate) files: OpenedFiles,
     /// What was made of an older file, by this very call.
     pub(crate) upgrade: Option<Upgrade>,
 }
@@ -55,14 +56,63 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
         ));
     }
     put_in_force(&connection, path, config)?;
-    Ok(Connected { connection, identity, upgrade })
+    let files = opened_files(&connection, path, config, identity)?;
+    Ok(Connected { connection, files, upgrade })
+}
+
+/// Which files the connection has open from its first read on.
+pub(super) fn opened_files(
+    connection: &Connection,
+    path: &Path,
+    config: &Config,
+    identity: Identity,
+) -> Result<OpenedFiles> {
+    let (mode, locking) = patiently(path, config, "open", || {
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok((pragma_text(connection, "journal_mode")?, pragma_text(connection, "locking_mode")?))
+    })?;
+    let has_log = mode == "wal";
+    OpenedFiles::record(path, identity, has_log, has_log && locking != "exclusive")
+}
+
+/// Closes a connection and tells whether that worked. It is gone in any case.
+pub(crate) fn close(connection: Own<Connection>) -> rusqlite::Result<()> {
+    connection.close(|open| open.close().map_err(|(_, error)| error)).unwrap_or(Ok(()))
+}
+
+/// Closes a store's connection. The last one on the file copies the log into it and deletes the log, but
+/// only if that is still the file's own.
+pub(crate) fn close_store(
+    connection: Own<Connection>,
+    files: OpenedFiles,
+    may_copy_log: bool,
+) -> rusqlite::Result<()> {
+    if !may_copy_log {
+        spare_log(&connection)?;
+    }
+    // Before the connection, as an index that another thread makes from then on is a new one.
+    drop(files);
+    close(connection)
+}
+
+/// Lets the connection close without copying the log or deleting it.
+pub(crate) fn spare_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// SQLite notices a database that lost whole pages; it fills up one that lost a part of its last page.
+///
+/// That does no harm where the log holds the page, and whatever should come after it: SQLite then reads
+/// them there, and the next checkpoint writes them whole. A checkpoint that was cut off leaves that.
 pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()> {
     let page_size = pragma_number(connection, "page_size");
-    let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned();
-    if file::bytes(path).is_multiple_of(page_size.max(1)) {
+    let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned().max(1);
+    let bytes = file::bytes(path);
+    if bytes.is_multiple_of(page_size) || log_completes(connection, path, page_size, bytes)? {
+        return Ok(());
+    }
+    // Another process may have checkpointed the log before it was read.
+    if file::bytes(path).is_multiple_of(page_size) {
         return Ok(());
     }
     Err(Error::new(
@@ -74,8 +124,28 @@ pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()>
     ))
 }
 
+/// Whether the log holds all that the database, cut to `bytes`, lacks.
+fn log_completes(connection: &Connection, path: &Path, page_size: u64, bytes: u64) -> Result<bool> {
+    let (Ok(first), Ok(page_bytes)) =
+        (u32::try_from(bytes / page_size + 1), u32::try_from(page_size))
+    else {
+        return Ok(false);
+    };
+    let fail = |e| failure("open", &shown(path), e);
+    // Nobody begins the log anew while this transaction reads from it.
+    let moment = connection.unchecked_transaction().map_err(fail)?;
+    moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+    let committed = Committed::read(path, page_bytes)
+        .map_err(|e| Error::io(format!("cannot read the log of {}", shown(path)), e))?;
+    Ok(committed.has_all_from(first))
+}
+
 /// Opens a store again that was open before: never creates, upgrades or follows a replaced file.
-pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result<Own<Connection>> {
+pub(crate) fn reopen(
+    path: &Path,
+    config: &Config,
+    identity: Identity,
+) -> Result<(Own<Connection>, OpenedFiles)> {
     file::check_still_there(path, identity)?;
     let connection = secured(path, config)?;
     let format = patiently(path, config, "reopen", || recognise(&connection))?;
@@ -86,7 +156,8 @@ pub(crate) fn reopen(path: &Path, config: &Config, identity: Identity) -> Result
         ));
     }
     put_in_force(&connection, path, config)?;
-    Ok(connection)
+    let files = opened_files(&connection, path, config, identity)?;
+    Ok((connection, files))
 }
 
 /// A short-lived connection beside the store's own, for long reads. It never checkpoints.
@@ -132,11 +203,6 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
         ));
     }
     Ok(Own::new(registration, connection))
-}
-
-/// Closes a connection and tells whether that worked. It is gone in any case.
-pub(crate) fn close(connection: Own<Connection>) -> rusqlite::Result<()> {
-    connection.close(|open| open.close().map_err(|(_, error)| error)).unwrap_or(Ok(()))
 }
 
 /// Switches off whatever could run code out of the file. Also for connections in memory.
@@ -285,8 +351,30 @@ fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
 /// Runs a step again while other processes are in the way, up to the busy timeout.
 ///
 /// A holder in exclusive mode will not let go, and is told by its log without a `-shm` beside it:
-/// then the error comes at once.
+/// then the error comes at once. A [reader](super::onlooker) that reads alone looks the same, but is
+/// told by its lock on the log, and waited for.
 pub(super) fn patiently<T>(
+    path: &Path,
+    config: &Config,
+    doing: &str,
+    step: impl FnMut() -> rusqlite::Result<T>,
+) -> Result<T> {
+    patiently_unless(|| is_held_exclusively(path), path, config, doing, step)
+}
+
+/// Whether the file looks held in exclusive mode, and by no reader that reads alone.
+fn is_held_exclusively(path: &Path) -> bool {
+    has_log_alone(path) && !ReadingAlone::is_held(path)
+}
+
+/// Whether there is a log without a `-shm`.
+pub(super) fn has_log_alone(path: &Path) -> bool {
+    file::exists(&file::beside(path, "-wal")) && !file::exists(&file::beside(path, "-shm"))
+}
+
+/// The same, where `is_held` tells whether the file looks held in exclusive mode.
+pub(super) fn patiently_unless<T>(
+    is_held: impl Fn() -> bool,
     path: &Path,
     config: &Config,
     doing: &str,
@@ -300,8 +388,7 @@ pub(super) fn patiently<T>(
             Err(error) if is_busy(&error) => error,
             Err(error) => return Err(failure(doing, &shown(path), error)),
         };
-        let exclusive =
-            file::exists(&file::beside(path, "-wal")) && !file::exists(&file::beside(path, "-shm"));
+        let exclusive = is_held();
         looked_exclusive = if exclusive { looked_exclusive + 1 } else { 0 };
         if looked_exclusive == EXCLUSIVE_TRIES {
             return Err(Error::with_source(

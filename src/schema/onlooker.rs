@@ -8,16 +8,21 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::connect::{accept, patiently, refuse_cut_off, refuse_old_sqlite, secure, secured};
+use super::connect::{
+    accept, has_log_alone, opened_files, patiently, patiently_unless, refuse_cut_off,
+    refuse_old_sqlite, secure, secured,
+};
 use super::failure::failure;
 use super::recognise;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Identity, Stamp, beside, shown};
+use crate::file::wal::ReadingAlone;
+use crate::file::{self, Identity, OpenedFiles, Stamp, beside, shown};
 use crate::process::{Own, Registration};
 
 /// How a file can be read at this moment.
@@ -29,7 +34,8 @@ pub(crate) enum Look {
     /// Others share the log, or have left one: read as one of them, under SQLite's locks.
     Shared(Identity),
     /// The log has no `-shm`: whoever wrote it was in exclusive mode, or somebody deleted that. Read
-    /// alone, so that none is made.
+    /// alone, so that none is made. Others wait meanwhile: a lock on the log tells them that they are
+    /// not kept out by a store in exclusive mode.
     Alone(Identity),
 }
 
@@ -74,10 +80,34 @@ impl Look {
     }
 }
 
-/// Opens a store to read it in this way. Refuses whatever an ordinary open refuses.
-pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Own<Connection>> {
+/// A connection that reads.
+pub(crate) struct Reading {
+    /// What the connection shares with others. Dropped before it, as `connect::close_store` does.
+    files: Option<OpenedFiles>,
+    pub(crate) connection: Own<Connection>,
+    /// Dropped after the connection.
+    _alone: Option<ReadingAlone>,
+}
+
+impl Reading {
+    /// Whether the log that the connection reads is still the file's own.
+    pub(crate) fn is_current(&self) -> bool {
+        self.files.as_ref().is_none_or(|files| files.check().is_ok())
+    }
+}
+
+/// Opens a store to read it in this way. Refuses whatever an ordinary open refuses. `None` when another
+/// reads alone, or shares the log by now: look again in a moment.
+pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Option<Reading>> {
     refuse_old_sqlite()?;
     let fail = |e| failure("open", &shown(path), e);
+    let alone = match look {
+        Look::Alone(_) => match ReadingAlone::begin(path) {
+            None => return Ok(None),
+            alone => alone,
+        },
+        _ => None,
+    };
     let connection = match look {
         Look::Still(_) => {
             let registration = Registration::new(&shown(path))?;
@@ -90,10 +120,24 @@ pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Own<Conne
     connection.pragma_update(None, "query_only", true).map_err(fail)?;
     // Also when the log had no content when this was opened, and has by the time it is closed.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
-    let format = patiently(path, config, "open", || recognise(&connection))?;
+    let format = if look.keeps_others_out() {
+        // Whoever has the file now is no other reader.
+        let impatient = config.clone().busy_timeout(Duration::ZERO);
+        let read = || recognise(&connection);
+        match patiently_unless(|| has_log_alone(path), path, &impatient, "open", read) {
+            Err(e) if e.kind() == ErrorKind::Busy && !has_log_alone(path) => return Ok(None),
+            format => format?,
+        }
+    } else {
+        patiently(path, config, "open", || recognise(&connection))?
+    };
     refuse_cut_off(&connection, path)?;
     accept(path, &config.clone().read_only(true), format)?;
-    Ok(connection)
+    let files = match look {
+        Look::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
+        Look::Still(_) | Look::Alone(_) => None,
+    };
+    Ok(Some(Reading { connection, files, _alone: alone }))
 }
 
 /// SQLite then ignores the log, takes no locks and makes no files.

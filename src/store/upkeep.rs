@@ -241,12 +241,14 @@ impl SeenStore {
     /// # Errors
     ///
     /// [`Closed`](crate::ErrorKind::Closed) when it was closed before; what writing the last counts of
-    /// suppressed duplicates met. The store is closed even then.
+    /// suppressed duplicates met; [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved
+    /// or a side file taken away. The store is closed even then, and what was marked is in the file unless
+    /// another store has begun a log in the place of this one's.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }
 
     fn readable_path(&self) -> Result<Option<std::path::PathBuf>> {
-        self.engine.with_journal(|writer| Ok(Some(writer.journal.readable_path())))
+        self.engine.with_journal(|writer| writer.journal.readable_path().map(Some))
     }
 }

@@ -1,0 +1,157 @@
+//! The write-ahead log, used by other means than SQLite: which pages it holds, and a lock on it that
+//! tells others who reads.
+//!
+//! This is safe with the log, unlike with the database and the `-shm`: SQLite keeps its POSIX locks on
+//! those two and none on the log, so closing a descriptor of the log cancels no lock. What always holds:
+//! nothing is written. Knows the format of the log, and nothing of the pages in it.
+
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::beside;
+
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+
+/// The number that a log begins with; the lowest bit tells the byte order of its checksums.
+const MAGIC: u32 = 0x377F_0682;
+
+/// How long a log with this many frames is.
+pub(crate) fn bytes_of_frames(frames: u32, page_bytes: u32) -> u64 {
+    HEADER_BYTES as u64 + u64::from(frames) * (FRAME_HEADER_BYTES as u64 + u64::from(page_bytes))
+}
+
+/// What the committed transactions of a log come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pages: HashSet<u32>,
+    /// How many pages the database has after the last transaction; 0 where there is none.
+    size: u32,
+}
+
+impl Committed {
+    /// Reads the log beside the database at `path`, as SQLite's recovery does: up to the first frame of
+    /// another log, or whose checksum is wrong, and then back to the last commit. A missing log holds
+    /// nothing.
+    pub(crate) fn read(path: &Path, page_bytes: u32) -> io::Result<Self> {
+        match File::open(beside(path, "-wal")) {
+            Ok(log) => Self::read_from(BufReader::new(log), page_bytes),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn read_from(mut log: impl Read, page_bytes: u32) -> io::Result<Self> {
+        let mut committed = Self::default();
+        let mut header = [0; HEADER_BYTES];
+        if !fill(&mut log, &mut header)? {
+            return Ok(committed);
+        }
+        let magic = number(&header, 0);
+        let mut checksum = Checksum { big_endian: magic & 1 == 1, sums: (0, 0) };
+        checksum.add(&header[..24]);
+        let is_valid = magic & !1 == MAGIC
+            && number(&header, 8) == page_bytes
+            && checksum.matches(&header, 24);
+        if !is_valid {
+            return Ok(committed);
+        }
+        let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
+        let mut uncommitted = Vec::new();
+        while fill(&mut log, &mut frame)? {
+            let (page, size) = (number(&frame, 0), number(&frame, 4));
+            checksum.add(&frame[..8]);
+            checksum.add(&frame[24..]);
+            // The salt: a log is begun anew over the frames of the one before, which has another.
+            if frame[8..16] != header[16..24] || page == 0 || !checksum.matches(&frame, 16) {
+                break;
+            }
+            uncommitted.push(page);
+            if size > 0 {
+                committed.pages.extend(uncommitted.drain(..));
+                committed.size = size;
+            }
+        }
+        Ok(committed)
+    }
+
+    /// Whether each page of the database from `first` on is in the log; false where it holds nothing.
+    pub(crate) fn has_all_from(&self, first: u32) -> bool {
+        let mut needed: RangeInclusive<u32> = first..=self.size;
+        self.size > 0 && needed.all(|page| self.pages.contains(&page))
+    }
+}
+
+/// The sums over a log from its beginning, two words at a time.
+struct Checksum {
+    big_endian: bool,
+    sums: (u32, u32),
+}
+
+impl Checksum {
+    fn add(&mut self, bytes: &[u8]) {
+        let word = |at: &[u8]| {
+            let word = at.try_into().expect("four bytes");
+            if self.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+        };
+        for pair in bytes.chunks_exact(8) {
+            let (first, second) = (word(&pair[..4]), word(&pair[4..]));
+            self.sums.0 = self.sums.0.wrapping_add(first).wrapping_add(self.sums.1);
+            self.sums.1 = self.sums.1.wrapping_add(second).wrapping_add(self.sums.0);
+        }
+    }
+
+    fn matches(&self, bytes: &[u8], at: usize) -> bool {
+        self.sums == (number(bytes, at), number(bytes, at + 4))
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// False where the log ends before `bytes` is full.
+fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match log.read_exact(bytes) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Held by a reader that must keep others out for as long as it reads: see `schema::onlooker`. Others
+/// tell by it that waiting helps, unlike with a store in exclusive mode.
+pub(crate) struct ReadingAlone {
+    _locked: Option<File>,
+}
+
+impl ReadingAlone {
+    /// `None` while another reader has it. Where the log cannot be opened or locked there is nothing to
+    /// hold, and nothing is told to others.
+    pub(crate) fn begin(path: &Path) -> Option<Self> {
+        let Some(log) = open_to_lock(path) else { return Some(Self { _locked: None }) };
+        match log.try_lock() {
+            Ok(()) => Some(Self { _locked: Some(log) }),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(e)) => {
+                log::debug!("cannot lock a log: {e}");
+                Some(Self { _locked: None })
+            }
+        }
+    }
+
+    /// Whether some reader holds it. Asked with a shared lock, so that those who ask at the same time
+    /// do not take each other for a reader.
+    pub(crate) fn is_held(path: &Path) -> bool {
+        open_to_lock(path)
+            .is_some_and(|log| matches!(log.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+}
+
+/// `None` on other systems than Unix, where such a lock would keep SQLite from reading the log.
+fn open_to_lock(path: &Path) -> Option<File> {
+    if cfg!(unix) { File::open(beside(path, "-wal")).ok() } else { None }
+}
