@@ -342,6 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_is_being_changed_is_not_waited_for_at_once() {
+        let index = Index::new();
+        let key = KeyHasher::random().scoped("").key(b"a");
+        index.put(key, slot(1, 10));
+        let held = index.shard(key).write();
+        assert_eq!(index.get_at_once(key), None);
+        drop(held);
+        assert_eq!(index.get_at_once(key), Some(Some(slot(1, 10))));
+    }
+
+    #[test]
     fn keys_that_differ_in_one_stored_bit_are_told_apart() {
         let index = Index::new();
         let key = Key { low: 7, high: 9 };

@@ -45,6 +45,8 @@ const EXPIRED_AT_ONCE: usize = 20_000;
 /// that closes while a reader lives which has read its log. A file system that keeps times to the second, as FAT does, can hide a change. Other systems than Unix have only
 /// the second way.
 ///
+/// As with a store, close it before forking, or fork and exec.
+///
 /// ```
 /// use seen_store::{Reader, SeenStore};
 /// # fn main() -> seen_store::Result<()> {

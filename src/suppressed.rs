@@ -190,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_is_held_is_not_waited_for_at_once() {
+        let (suppressed, capped) = (Suppressed::new(), Capped::new());
+        let hour = Duration::from_hours(1);
+        capped.add(7, hour);
+        let held = (lock(suppressed.shard(7)), lock(capped.shard(7)));
+        assert!(!suppressed.add_at_once(7));
+        assert_eq!(capped.covers_at_once(7, hour), None);
+        drop(held);
+        assert!(suppressed.add_at_once(7));
+        assert_eq!(suppressed.pending(7), 1);
+        assert_eq!(capped.covers_at_once(7, hour), Some(true));
+    }
+
+    #[test]
     fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {
         let suppressed = Suppressed::new();
         suppressed.add(7);

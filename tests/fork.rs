@@ -4,7 +4,7 @@
 //! would change what its children may do.
 
 #![cfg(unix)]
-#![expect(clippy::disallowed_methods, reason = "the clocks of these tests show the real time")]
+#![expect(clippy::disallowed_methods, reason = "real time is read and measured")]
 
 mod support_process;
 
@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use seen_store::{
     Claim, Clock, Config, ErrorKind, Filter, Lease, Reader, SeedFile, SeenStore, Ttl, Verdict,
@@ -25,7 +25,7 @@ use support_process::{
 };
 
 /// How many children are forked from a busy parent.
-const CHILDREN: usize = 300;
+const CHILDREN: usize = 200;
 
 #[test]
 fn child() {
@@ -37,6 +37,7 @@ fn child() {
         Some("beside") => fork_beside_a_third_process(),
         Some("reading") => fork_while_a_reader_reads(),
         Some("using") => fork_with_unused_handles(),
+        Some("private") => fork_with_private_stores(),
         Some("busy") => fork_from_busy_threads(),
         Some("exec") => fork_and_exec(),
         Some(role) => panic!("unknown role {role:?}"),
@@ -409,6 +410,31 @@ fn fork_with_unused_handles() {
 #[test]
 fn a_child_is_told_so_by_each_kind_of_handle_that_it_inherits() {
     run("using");
+}
+
+fn fork_with_private_stores() {
+    let config = Config::default().exclusive(true);
+    let exclusive = SeenStore::open_with(folder().join("seen.db"), config).unwrap();
+    for (what, store) in [("exclusive", exclusive), ("memory", SeenStore::in_memory().unwrap())] {
+        store.mark_seen("a").unwrap();
+        let well = in_fork(|| {
+            // What the parent marks from now on is not seen here.
+            assert_forked("a miss", store.try_is_seen("b"));
+            assert_forked("check_and_mark", store.check_and_mark("b"));
+            let begun = Instant::now();
+            while store.try_is_seen("a").is_ok() && store.check_and_mark("a").is_ok() {
+                assert!(begun.elapsed() < Duration::from_millis(200), "hits are answered for ever");
+            }
+        });
+        assert!(well, "{what}");
+        assert!(store.try_is_seen("a").unwrap() && !store.try_is_seen("b").unwrap());
+    }
+    say("done");
+}
+
+#[test]
+fn a_child_is_told_so_by_a_store_that_answers_from_memory_alone() {
+    run("private");
 }
 
 /// What a child of a busy parent does with the handles that it inherits.

@@ -8,7 +8,7 @@
     reason = "that no call waits for another process is measured"
 )]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{UnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
@@ -394,13 +394,13 @@ fn a_miss_asked_after_a_mark_was_acknowledged_never_shares_an_older_look() {
                 }
             });
         }
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let done = catch_unwind(|| {
             for round in 0..3_000 {
                 let id = round.to_string();
                 one.mark_seen(&id).unwrap();
                 assert!(two.try_is_seen(&id).unwrap(), "{id} was marked before it was asked for");
             }
-        }));
+        });
         stop.store(true, SeqCst);
         done.unwrap();
     });
@@ -437,8 +437,8 @@ impl Clock for PanickingClock {
     }
 }
 
-fn caught<T>(run: impl FnOnce() -> T) -> thread::Result<T> {
-    catch_unwind(AssertUnwindSafe(run))
+fn caught<T>(run: impl FnOnce() -> T + UnwindSafe) -> thread::Result<T> {
+    catch_unwind(run)
 }
 
 #[test]

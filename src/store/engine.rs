@@ -215,8 +215,13 @@ impl Engine {
         // Read before the index: a look that begins after this and finds nothing answers the call.
         let begun = self.looks_begun.load(SeqCst);
         let hit = self.recently_live(key, self.clock.now_ms())?;
-        if hit.is_some() || self.private {
+        if hit.is_some() {
             return Ok(hit);
+        }
+        if self.private {
+            // Nothing to look for; but in a forked child the index stands still.
+            self.check_process()?;
+            return Ok(None);
         }
         self.live_in_file(key, begun)
     }
@@ -246,8 +251,8 @@ impl Engine {
             }
         };
         let hit = known.filter(|slot| slot.is_live(now_ms));
-        if hit.is_none() || self.private {
-            return Ok(hit);
+        if hit.is_none() {
+            return Ok(None);
         }
         if self.index.is_doubted() {
             return self.live_in_file(key, self.looks_begun.load(SeqCst));
@@ -256,6 +261,10 @@ impl Engine {
             return Ok(hit);
         }
         self.check_process()?;
+        if self.private {
+            self.looked_at_ms.store(self.since_opened_ms(), Relaxed);
+            return Ok(hit);
+        }
         // A forget elsewhere is to be noticed, but not by waiting for a commit here.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
