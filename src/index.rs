@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 
 use self::table::Table;
 
+use crate::error::Result;
 use crate::id::Key;
 
 /// Enough that the sweep of one shard of ten million ids takes well under a millisecond.
@@ -125,10 +126,17 @@ impl Index {
         self.shard(key).read().get(within_shard(key)).map(|packed| packed.slot())
     }
 
-    /// The same, unless the shard is being changed at this moment: then `None`, and nothing was waited for.
-    pub(crate) fn get_at_once(&self, key: Key) -> Option<Option<Slot>> {
-        let shard = self.shard(key).try_read()?;
-        Some(shard.get(within_shard(key)).map(|packed| packed.slot()))
+    /// The same, where `before_waiting` must allow it if the shard is being changed at this moment.
+    pub(crate) fn get_if_free(
+        &self,
+        key: Key,
+        before_waiting: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<Slot>> {
+        let Some(shard) = self.shard(key).try_read() else {
+            before_waiting()?;
+            return Ok(self.get(key));
+        };
+        Ok(shard.get(within_shard(key)).map(|packed| packed.slot()))
     }
 
     /// Takes in a row, unless a newer one of the same id is known.
@@ -299,6 +307,7 @@ impl Filler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
     use crate::id::KeyHasher;
 
     fn slot(seq: i64, expires_at: i64) -> Slot {
@@ -342,14 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_being_changed_is_not_waited_for_at_once() {
+    fn a_shard_that_is_being_changed_is_not_waited_for_without_leave() {
         let index = Index::new();
         let key = KeyHasher::random().scoped("").key(b"a");
         index.put(key, slot(1, 10));
+        let refuse = || Err(Error::new(ErrorKind::Forked, "refused to wait"));
         let held = index.shard(key).write();
-        assert_eq!(index.get_at_once(key), None);
+        assert!(index.get_if_free(key, refuse).is_err());
         drop(held);
-        assert_eq!(index.get_at_once(key), Some(Some(slot(1, 10))));
+        assert_eq!(index.get_if_free(key, refuse).unwrap(), Some(slot(1, 10)));
     }
 
     #[test]

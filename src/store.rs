@@ -376,7 +376,7 @@ impl SeenStore {
     /// Whether the id is live; then the sighting is counted, and extends its mark in a sliding window.
     pub(crate) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
         let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
-        self.engine.suppressed.add(slot.seq);
+        self.engine.turned_away(slot.seq)?;
         if self.wants_extension(slot, transaction.now_ms)? {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
             if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {

@@ -14,6 +14,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use crate::error::Result;
+
 const SHARDS: usize = 64;
 
 /// By the `seq` of rows, which nobody chooses: a multiplication scatters them enough.
@@ -52,15 +54,19 @@ impl Suppressed {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
     }
 
-    /// Counts one duplicate of the id whose row is `seq`.
-    pub(crate) fn add(&self, seq: i64) {
-        count(&mut lock(self.shard(seq)), seq);
-    }
-
-    /// The same; false, with nothing counted, where that would have to wait for another thread.
-    pub(crate) fn add_at_once(&self, seq: i64) -> bool {
-        let counts = try_lock(self.shard(seq));
-        counts.map(|mut counts| count(&mut counts, seq)).is_some()
+    /// Counts one duplicate of the id whose row is `seq`. Where that has to wait for another thread,
+    /// `before_waiting` must allow it.
+    pub(crate) fn add(&self, seq: i64, before_waiting: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut counts = lock_if_free(self.shard(seq), before_waiting)?;
+        let has_room = counts.len() < ROOM / SHARDS;
+        match counts.get_mut(&seq) {
+            Some(count) => *count = count.saturating_add(1),
+            None if has_room => {
+                counts.insert(seq, 1);
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// What was counted for the row and is not in the file yet.
@@ -100,17 +106,6 @@ impl Suppressed {
     }
 }
 
-fn count(counts: &mut BySeq<u32>, seq: i64) {
-    let has_room = counts.len() < ROOM / SHARDS;
-    match counts.get_mut(&seq) {
-        Some(count) => *count = count.saturating_add(1),
-        None if has_room => {
-            counts.insert(seq, 1);
-        }
-        None => {}
-    }
-}
-
 /// Marks that are known to be at their maximum age, so that their sightings need not be written down.
 ///
 /// A cache: what it forgets costs a transaction that finds it out again.
@@ -143,20 +138,17 @@ impl Capped {
         known.insert(seq, max_age);
     }
 
-    /// Whether the row `seq` is known not to be extensible within `max_age`.
-    pub(crate) fn covers(&self, seq: i64, max_age: Duration) -> bool {
-        covers(&lock(self.shard(seq)), seq, max_age)
+    /// Whether the row `seq` is known not to be extensible within `max_age`. Where that has to wait for
+    /// another thread, `before_waiting` must allow it.
+    pub(crate) fn covers(
+        &self,
+        seq: i64,
+        max_age: Duration,
+        before_waiting: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
+        let known = lock_if_free(self.shard(seq), before_waiting)?;
+        Ok(known.get(&seq).is_some_and(|known| max_age <= *known))
     }
-
-    /// The same; `None` where the answer would have to wait for another thread.
-    pub(crate) fn covers_at_once(&self, seq: i64, max_age: Duration) -> Option<bool> {
-        let known = try_lock(self.shard(seq))?;
-        Some(covers(&known, seq, max_age))
-    }
-}
-
-fn covers(known: &BySeq<Duration>, seq: i64, max_age: Duration) -> bool {
-    known.get(&seq).is_some_and(|known| max_age <= *known)
 }
 
 /// Nothing that runs under these locks can panic half-way, so that poison means nothing.
@@ -164,25 +156,41 @@ fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn try_lock<T>(shard: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+fn lock_if_free<T>(
+    shard: &Mutex<T>,
+    before_waiting: impl FnOnce() -> Result<()>,
+) -> Result<MutexGuard<'_, T>> {
     match shard.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => {
+            before_waiting()?;
+            Ok(lock(shard))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    fn refuse() -> Result<()> {
+        Err(Error::new(ErrorKind::Forked, "refused to wait"))
+    }
 
     #[test]
     fn a_cap_covers_shorter_ages_and_forgets_rather_than_grows() {
         let capped = Capped::new();
         let hour = Duration::from_hours(1);
         capped.add(7, hour);
-        assert!(capped.covers(7, hour) && capped.covers(7, hour / 2));
-        assert!(!capped.covers(7, hour * 2) && !capped.covers(8, hour));
+        assert!(
+            capped.covers(7, hour, refuse).unwrap() && capped.covers(7, hour / 2, refuse).unwrap()
+        );
+        assert!(
+            !capped.covers(7, hour * 2, refuse).unwrap()
+                && !capped.covers(8, hour, refuse).unwrap()
+        );
         for seq in 0..2 * i64::try_from(ROOM).unwrap() {
             capped.add(seq, hour);
         }
@@ -190,27 +198,28 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_is_not_waited_for_at_once() {
+    fn a_lock_that_is_held_is_not_waited_for_without_leave() {
         let (suppressed, capped) = (Suppressed::new(), Capped::new());
         let hour = Duration::from_hours(1);
         capped.add(7, hour);
         let held = (lock(suppressed.shard(7)), lock(capped.shard(7)));
-        assert!(!suppressed.add_at_once(7));
-        assert_eq!(capped.covers_at_once(7, hour), None);
+        assert!(suppressed.add(7, refuse).is_err());
+        assert!(capped.covers(7, hour, refuse).is_err());
         drop(held);
-        assert!(suppressed.add_at_once(7));
+        assert_eq!(suppressed.pending(7), 0);
+        suppressed.add(7, refuse).unwrap();
         assert_eq!(suppressed.pending(7), 1);
-        assert_eq!(capped.covers_at_once(7, hour), Some(true));
+        assert!(capped.covers(7, hour, refuse).unwrap());
     }
 
     #[test]
     fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {
         let suppressed = Suppressed::new();
-        suppressed.add(7);
-        suppressed.add(7);
+        suppressed.add(7, refuse).unwrap();
+        suppressed.add(7, refuse).unwrap();
         let flushed = suppressed.some(10);
         assert_eq!(flushed, [(7, 2)]);
-        suppressed.add(7);
+        suppressed.add(7, refuse).unwrap();
         suppressed.settle(7, 2);
         assert_eq!(suppressed.pending(7), 1);
     }
@@ -219,10 +228,10 @@ mod tests {
     fn memory_is_bounded_and_known_ids_go_on_counting() {
         let suppressed = Suppressed::new();
         for seq in 0..2 * i64::try_from(ROOM).unwrap() {
-            suppressed.add(seq);
+            suppressed.add(seq, refuse).unwrap();
         }
         assert_eq!(suppressed.some(usize::MAX).len(), ROOM);
-        suppressed.add(0);
+        suppressed.add(0, refuse).unwrap();
         assert_eq!(suppressed.pending(0), 2);
     }
 }

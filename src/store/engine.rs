@@ -243,13 +243,7 @@ impl Engine {
     /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
     pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
-        let known = match self.index.get_at_once(key) {
-            Some(known) => known,
-            None => {
-                self.check_process()?;
-                self.index.get(key)
-            }
-        };
+        let known = self.index.get_if_free(key, || self.check_process())?;
         let hit = known.filter(|slot| slot.is_live(now_ms));
         if hit.is_none() {
             return Ok(None);
@@ -305,22 +299,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts a duplicate that the index has turned away.
+    /// Counts a duplicate that was turned away.
     pub(crate) fn turned_away(&self, seq: i64) -> Result<()> {
-        if !self.suppressed.add_at_once(seq) {
-            self.check_process()?;
-            self.suppressed.add(seq);
-        }
-        Ok(())
+        self.suppressed.add(seq, || self.check_process())
     }
 
     /// Whether the mark is known to be at the maximum age of its sliding window.
     pub(crate) fn is_capped(&self, seq: i64, max_age: Duration) -> Result<bool> {
-        if let Some(covers) = self.capped.covers_at_once(seq, max_age) {
-            return Ok(covers);
-        }
-        self.check_process()?;
-        Ok(self.capped.covers(seq, max_age))
+        self.capped.covers(seq, max_age, || self.check_process())
     }
 
     fn since_opened_ms(&self) -> u64 {
