@@ -474,8 +474,10 @@ impl Journal {
     fn bury(&mut self) {
         let buried = self.ensure_open().and_then(|()| {
             self.with("write to", |connection| {
+                // Of a new value: SQLite writes no page that does not change.
                 connection.execute_batch(
-                    "BEGIN IMMEDIATE; UPDATE meta SET value = value WHERE key = 'generation'; COMMIT",
+                    "INSERT INTO meta (key, value) VALUES ('buried', 1) \
+                     ON CONFLICT (key) DO UPDATE SET value = value + 1",
                 )
             })
         });
@@ -599,5 +601,26 @@ impl StoredRow {
             receipt: self.receipt,
             suppressed: self.suppressed.cast_unsigned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::id::KeyHasher;
+
+    #[test]
+    fn what_a_failed_commit_left_in_the_log_is_written_over_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let (config, hasher, index) = (Config::default(), KeyHasher::random(), Index::new());
+        let (mut journal, _) = Journal::open(path, &config, &hasher, &index, 1).unwrap();
+        for _ in 0..3 {
+            let before = journal.log_pages().unwrap();
+            journal.bury();
+            assert!(journal.log_pages().unwrap() > before, "nothing was written");
+        }
+        journal.close().unwrap();
     }
 }
