@@ -114,6 +114,15 @@ impl Reader {
         Ok(self.onlooker.lock())
     }
 
+    /// The present moment, as stores on the file reckon it: one that stands still after its clock was set
+    /// back a little carries this clock along.
+    fn now_ms(&self, onlooker: &mut Onlooker) -> Result<i64> {
+        let now_ms = self.clock.now_ms();
+        let Some(reached_ms) = onlooker.take_reached_ms()? else { return Ok(now_ms) };
+        self.clock.carry_to(reached_ms);
+        Ok(self.clock.now_ms())
+    }
+
     /// Whether the id is seen in this scope. Scans the file.
     ///
     /// # Errors
@@ -148,7 +157,9 @@ impl Reader {
         let scope = Scope::new(scope, &self.hasher);
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| scope.id(id.as_ref())).collect::<Result<_, _>>()?;
-        self.onlooker()?.find(&ids, self.clock.now_ms())
+        let mut onlooker = self.onlooker()?;
+        let now_ms = self.now_ms(&mut onlooker)?;
+        onlooker.find(&ids, now_ms)
     }
 
     /// Lists what the file holds: first the claims by scope and id, then the marks in the order in
@@ -177,7 +188,8 @@ impl Reader {
     /// [`is_seen`](Self::is_seen), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for no
     /// buckets.
     pub fn census(&self, since: Duration, buckets: usize) -> Result<Census> {
-        let now_ms = self.clock.now_ms();
+        let mut onlooker = self.onlooker()?;
+        let now_ms = self.now_ms(&mut onlooker)?;
         let Some(count) = i64::try_from(buckets).ok().filter(|&count| count > 0) else {
             return Err(Error::new(ErrorKind::InvalidConfig, "a census needs a bucket or more"));
         };
@@ -185,7 +197,7 @@ impl Reader {
         // Rounded up, and counted back from now: the present moment lies in the last bucket.
         let bucket_ms = (since_ms + count - 1) / count;
         let start_ms = now_ms + 1 - bucket_ms * count;
-        self.onlooker()?.census(now_ms, start_ms, bucket_ms, buckets)
+        onlooker.census(now_ms, start_ms, bucket_ms, buckets)
     }
 
     /// Checks everything: SQLite's integrity check of the file, the format, and each row and claim
@@ -197,7 +209,9 @@ impl Reader {
     /// What reading the file can meet, when the check itself could not be done. What it found is in the
     /// report.
     pub fn verify(&self) -> Result<Report> {
-        self.onlooker()?.verify(self.clock.now_ms())
+        let mut onlooker = self.onlooker()?;
+        let now_ms = self.now_ms(&mut onlooker)?;
+        onlooker.verify(now_ms)
     }
 
     /// What SQLite says of itself and of the file.
@@ -261,8 +275,8 @@ impl Iterator for Listing<'_> {
 
 impl Listing<'_> {
     fn turn_page(&mut self) -> Result<()> {
-        let now_ms = self.reader.clock.now_ms();
         let mut onlooker = self.reader.onlooker()?;
+        let now_ms = self.reader.now_ms(&mut onlooker)?;
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Claims { after } => {
                 let rows = onlooker.claims_after(&after, PAGE)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Place, secs};
-use seen_store::{Claim, Clock, Config, ManualClock, SeenStore, Ttl, Verdict};
+use seen_store::{Claim, Clock, Config, ManualClock, Reader, SeenStore, State, Ttl, Verdict};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -76,6 +76,29 @@ fn what_has_expired_for_one_store_has_expired_for_one_that_opens_after_a_small_s
     assert!(old.is_seen("another") && new.is_seen("another"));
     clock.advance(secs(10));
     assert!(!old.is_seen("another") && !new.is_seen("another"));
+}
+
+#[test]
+fn a_reader_reckons_with_the_time_that_the_stores_have_reached() {
+    let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+    let read = |clock: &Arc<ManualClock>| {
+        Reader::open_with(place.path(), &Config::default().clock(Arc::clone(clock))).unwrap()
+    };
+    let store = store(&place, &clock);
+    store.ttl(secs(10)).mark_seen("short").unwrap();
+    let early = read(&clock);
+    assert!(early.is_seen("", "short").unwrap());
+    clock.advance(secs(20));
+    store.mark_seen("later").unwrap();
+    back(&clock, secs(45));
+    for reader in [&early, &read(&clock)] {
+        let entry = reader.get("", "short").unwrap();
+        assert_eq!(entry.map(|entry| entry.state), Some(State::Expired));
+        assert!(reader.is_seen("", "later").unwrap());
+    }
+    // A large step is followed.
+    back(&clock, secs(60));
+    assert!(read(&clock).is_seen("", "short").unwrap());
 }
 
 #[test]

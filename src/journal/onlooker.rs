@@ -12,6 +12,7 @@ use std::thread;
 use rusqlite::{Connection, Row, ToSql};
 
 use super::claims::{self, ClaimRow, Place};
+use super::look::Counters;
 use super::rows::{ReadError, RowKeys, id_bytes, load_within};
 use super::transaction::StoredRow;
 use crate::answer::{Census, Counts, Entry, Inspection, Report, State};
@@ -47,6 +48,8 @@ pub(crate) struct Onlooker {
     path: PathBuf,
     config: Config,
     opened: Option<Opened>,
+    /// The time that stores had reached when it was read last.
+    reached_ms: Option<i64>,
 }
 
 struct Opened {
@@ -61,7 +64,7 @@ impl Onlooker {
     pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
         // Only here: what is given a second name later stops nothing.
         file::refuse_unsafe_names(&path)?;
-        let mut onlooker = Self { path, config: config.clone(), opened: None };
+        let mut onlooker = Self { path, config: config.clone(), opened: None, reached_ms: None };
         onlooker.read(1, |_| Ok(()))?;
         Ok(onlooker)
     }
@@ -120,6 +123,13 @@ impl Onlooker {
             }
         }
         Ok(Some(opened.readings.iter_mut().map(|reading| &mut *reading.connection).collect()))
+    }
+
+    /// The time that stores on the file have reached, if it is another one than at the last call.
+    pub(crate) fn take_reached_ms(&mut self) -> Result<Option<i64>> {
+        let reached_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
+        let is_news = self.reached_ms.replace(reached_ms) != Some(reached_ms);
+        Ok(is_news.then_some(reached_ms))
     }
 
     /// What is known of each id, expired or not. One scan for all of them.
@@ -594,7 +604,8 @@ mod tests {
     ) -> Vec<Result<T>> {
         let (tell, told) = std::sync::mpsc::channel();
         let mut others = Some(others);
-        let mut onlooker = Onlooker { path, config: Config::default(), opened: None };
+        let mut onlooker =
+            Onlooker { path, config: Config::default(), opened: None, reached_ms: None };
         let rows = onlooker.read(1, |connections| {
             for other in others.take().into_iter().flatten() {
                 let tell = tell.clone();
