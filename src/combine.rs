@@ -11,7 +11,7 @@
 //!   lets go, or the waiter that was told to lead and finds the mutex free. A job is queued *before* its
 //!   waiter tries the mutex and the queue is looked at *after* the mutex is free, so none is left behind
 //!   between the two.
-//! - A job that was taken is answered; one that is dropped unanswered, by a panic of its leader, is
+//! - A job that was taken is answered or given back; one that is dropped, by a panic of its leader, is
 //!   reported to its waiter as abandoned. A waiter that leaves, also by a panic, takes its job with it and puts
 //!   the next one in charge.
 //! - Lock order: the mutex, the queue, a promise. Neither of the latter is held while a job runs.
@@ -24,4 +24,4 @@ mod locks;
 mod model;
 mod queue;
 
-pub(crate) use queue::{Combiner, Jobs, Led, Outcome};
+pub(crate) use queue::{Combiner, Jobs, Led, Outcome, Taken};

@@ -81,9 +81,9 @@ fn group() -> Group {
 
 /// Commits the waiting jobs, at most two at a time, and answers each with its place in the file.
 fn commit(file: &mut Committed, jobs: &Jobs<'_, u32, Result<usize, &'static str>>) -> Led {
-    let taken = jobs.take(2);
+    let mut taken = jobs.take(2);
     let start = file.0.len();
-    file.0.extend(taken.iter().map(|taken| taken.job));
+    file.0.extend(taken.iter_mut().map(|taken| *taken.job()));
     for (place, taken) in taken.into_iter().enumerate() {
         taken.answer(Ok(start + place));
     }
@@ -298,6 +298,53 @@ fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over
                         Ok(Outcome::Answered(Ok(_))) => assert!(committed),
                         Ok(Outcome::Abandoned) | Err(_) => assert!(!committed),
                         Ok(other) => panic!("{other:?}"),
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(group.waiting(), 0);
+    });
+}
+
+#[test]
+fn jobs_that_are_given_back_are_done_later_or_withdrawn_and_in_their_order() {
+    check(|| {
+        let group = std::sync::Arc::new(group());
+        let busy = std::sync::Arc::new(AtomicU32::new(2));
+        let threads: Vec<_> = (0..3)
+            .map(|job| {
+                let (group, busy) = (std::sync::Arc::clone(&group), std::sync::Arc::clone(&busy));
+                thread::spawn(move || {
+                    let mut patience = job + 1;
+                    let outcome = group.submit(
+                        job,
+                        |file, jobs| {
+                            if busy.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err() {
+                                return commit(file, jobs);
+                            }
+                            // One is done, and the others are given back.
+                            let mut taken = jobs.take(3).into_iter();
+                            if let Some(mut first) = taken.next() {
+                                file.0.push(*first.job());
+                                first.answer(Ok(file.0.len() - 1));
+                            }
+                            jobs.give_back(taken);
+                            Led::Busy
+                        },
+                        || {
+                            patience -= 1;
+                            thread::yield_now();
+                            patience > 0
+                        },
+                    );
+                    let file = group.lock().0.clone();
+                    match outcome {
+                        Outcome::Answered(Ok(place)) => assert_eq!(file[place], job),
+                        Outcome::Withdrawn => assert!(!file.contains(&job)),
+                        other => panic!("{other:?}"),
                     }
                 })
             })

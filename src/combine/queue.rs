@@ -97,7 +97,8 @@ pub(crate) enum Outcome<A> {
 pub(crate) enum Led {
     /// The jobs it took are answered.
     Done,
-    /// It could not begin, and took none. The mutex is let go of during a pause.
+    /// It could not begin, or could not go on: it took no job, or gave those that are not answered back.
+    /// The mutex is let go of during a pause.
     Busy,
 }
 
@@ -156,36 +157,43 @@ pub(crate) struct Jobs<'c, J, A> {
 }
 
 impl<J, A> Jobs<'_, J, A> {
-    /// Takes up to `limit` jobs, those that came first. Each must be answered.
+    /// Takes up to `limit` jobs, those that came first. Each must be answered or given back.
     pub(crate) fn take(&self, limit: usize) -> Vec<Taken<J, A>> {
         let mut queue = self.queue.lock();
         let count = queue.len().min(limit);
         self.waiting.store(queue.len() - count, Relaxed);
-        queue
-            .drain(..count)
-            .map(|Waiting { job, promise }| Taken { job, promise: Some(promise) })
-            .collect()
+        queue.drain(..count).map(|waiting| Taken(Some(waiting))).collect()
+    }
+
+    /// Puts jobs that were taken and not done back to where they were, in their order.
+    pub(crate) fn give_back(&self, taken: impl DoubleEndedIterator<Item = Taken<J, A>>) {
+        let mut queue = self.queue.lock();
+        for waiting in taken.rev().filter_map(|mut taken| taken.0.take()) {
+            queue.push_front(waiting);
+        }
+        self.waiting.store(queue.len(), Relaxed);
     }
 }
 
-/// A job in a leader's hands.
-pub(crate) struct Taken<J, A> {
-    pub(crate) job: J,
-    promise: Option<Arc<Promise<A>>>,
-}
+/// A job in a leader's hands; `None` once it was answered or given back.
+pub(crate) struct Taken<J, A>(Option<Waiting<J, A>>);
 
 impl<J, A> Taken<J, A> {
+    pub(crate) fn job(&mut self) -> &mut J {
+        &mut self.0.as_mut().expect("in hand until it is answered").job
+    }
+
     pub(crate) fn answer(mut self, answer: A) {
-        if let Some(promise) = self.promise.take() {
-            promise.tell(Stage::Answered(answer));
+        if let Some(waiting) = self.0.take() {
+            waiting.promise.tell(Stage::Answered(answer));
         }
     }
 }
 
 impl<J, A> Drop for Taken<J, A> {
     fn drop(&mut self) {
-        if let Some(promise) = self.promise.take() {
-            promise.tell(Stage::Abandoned);
+        if let Some(waiting) = self.0.take() {
+            waiting.promise.tell(Stage::Abandoned);
         }
     }
 }
@@ -271,7 +279,7 @@ impl<S, J, A> Combiner<S, J, A> {
                 }
                 continue;
             };
-            // Another leader may have come first.
+            // Another leader may have come first, or this one before a pause.
             if let Some(outcome) = place.promise.settled() {
                 return outcome;
             }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::answer::Entry;
 use crate::clock::{SteadyClock, Stopwatch};
-use crate::combine::{Combiner, Jobs, Led, Outcome};
+use crate::combine::{Combiner, Jobs, Led, Outcome, Taken};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -416,7 +416,8 @@ impl Engine {
         }
     }
 
-    /// Runs the waiting jobs as one transaction. A failure is everybody's: nothing was committed.
+    /// Runs the waiting jobs as one transaction. A commit that fails fails all of them. When one of the
+    /// decisions fails, all are run again, each in a transaction of its own: only that one is to fail.
     fn lead(&self, writer: &mut Option<Writer>, jobs: &Jobs<'_, Job, Result<()>>) -> Led {
         let Some(writer) = writer else {
             for job in jobs.take(usize::MAX) {
@@ -424,12 +425,17 @@ impl Engine {
             }
             return Led::Done;
         };
-        let mut group = Vec::new();
+        let (mut group, mut refused) = (Vec::new(), false);
         let committed = self.try_write(writer, &mut |transaction| {
             // Only once the write lock is held: who comes until then is of the group.
             group = jobs.take(GROUP);
-            group.iter_mut().try_for_each(|taken| (taken.job)(transaction))
+            let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
+            refused = decided.is_err();
+            decided
         });
+        if refused && group.len() > 1 {
+            return self.lead_one_by_one(writer, group, jobs);
+        }
         let committed = match committed {
             Ok(Some(())) => Ok(()),
             Ok(None) => return Led::Busy,
@@ -446,6 +452,28 @@ impl Engine {
         if committed.is_ok() {
             self.tidy_when_due(writer);
         }
+        Led::Done
+    }
+
+    fn lead_one_by_one(
+        &self,
+        writer: &mut Writer,
+        group: Vec<Taken<Job, Result<()>>>,
+        jobs: &Jobs<'_, Job, Result<()>>,
+    ) -> Led {
+        let mut left = group.into_iter();
+        while let Some(mut taken) = left.next() {
+            match self.try_write(writer, taken.job()) {
+                Ok(Some(())) => taken.answer(Ok(())),
+                Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
+                Ok(None) | Err(_) => {
+                    // Another process has the write lock now.
+                    jobs.give_back(std::iter::once(taken).chain(left));
+                    return Led::Busy;
+                }
+            }
+        }
+        self.tidy_when_due(writer);
         Led::Done
     }
 
