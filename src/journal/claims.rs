@@ -84,7 +84,7 @@ impl ClaimRow {
             token: Token::from_bytes(row.get_ref(0)?.as_blob()?),
             claimed_at: row.get(1)?,
             lease_until: row.get(2)?,
-            attempts: row.get(3)?,
+            attempts: attempts(row.get(3)?),
             last_error: row.get(4)?,
             expires_at: row.get(5)?,
         })
@@ -98,6 +98,11 @@ pub(crate) struct Confirmed<'a> {
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<&'a str>,
     pub(crate) receipt: Option<&'a [u8]>,
+}
+
+/// A count as the file holds it, where any number may stand: a count fails nothing.
+pub(super) fn attempts(stored: i64) -> u32 {
+    u32::try_from(stored.max(0)).unwrap_or(u32::MAX)
 }
 
 /// An empty scope is bound as NULL and made '' again by SQL. rusqlite binds empty text as a dangling

@@ -11,7 +11,7 @@ use std::mem;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::claims::{ClaimRow, Confirmed};
+use super::claims::{ClaimRow, Confirmed, attempts};
 use super::doubt::Lookup;
 use super::look::Counters;
 use super::rows::id_bytes;
@@ -53,6 +53,15 @@ impl Hasher for KeyIsHash {
     fn write_u64(&mut self, low: u64) {
         self.0 = low;
     }
+}
+
+/// SQL for a row's count of duplicates and as many more as this parameter says. It stops at the largest
+/// number that the column can hold: beyond, SQLite would refuse the row. What is below zero was written
+/// by another program and counts as none.
+macro_rules! suppressed_and {
+    ($more:literal) => {
+        concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
+    };
 }
 
 /// See the module's header.
@@ -236,12 +245,11 @@ impl<'j> Transaction<'j> {
         let seq = self.next_seq()?;
         self.with(|connection| {
             connection
-                .prepare_cached(
-                    "INSERT INTO seen \
-                     SELECT ?2, scope, id, first_seen, last_seen, expires_at, suppressed + ?4, token, \
-                            attempts, last_error, ?3 \
-                     FROM seen WHERE seq = ?1",
-                )?
+                .prepare_cached(concat!(
+                    "INSERT INTO seen SELECT ?2, scope, id, first_seen, last_seen, expires_at, ",
+                    suppressed_and!("?4"),
+                    ", token, attempts, last_error, ?3 FROM seen WHERE seq = ?1",
+                ))?
                 .execute((old.seq, seq, receipt, suppressed))
         })?;
         self.appended(id.key, seq, old.expires_at);
@@ -276,12 +284,12 @@ impl<'j> Transaction<'j> {
         let seq = self.next_seq()?;
         let copied = self.with(|connection| {
             connection
-                .prepare_cached(
+                .prepare_cached(concat!(
                     "INSERT INTO seen \
-                     SELECT ?2, scope, id, min(first_seen, ?3), max(last_seen, ?3), ?4, \
-                            suppressed + ?5, token, attempts, last_error, receipt \
-                     FROM seen WHERE seq = ?1",
-                )?
+                     SELECT ?2, scope, id, min(first_seen, ?3), max(last_seen, ?3), ?4, ",
+                    suppressed_and!("?5"),
+                    ", token, attempts, last_error, receipt FROM seen WHERE seq = ?1",
+                ))?
                 .execute((old.seq, seq, seen_at_ms, expires_at, suppressed))
         })?;
         if copied == 0 {
@@ -373,9 +381,11 @@ impl<'j> Transaction<'j> {
     /// Writes down how often ids were turned away.
     pub(crate) fn add_suppressed(&mut self, counts: &[(i64, u32)]) -> Result<()> {
         self.with(|connection| {
-            let mut update = connection.prepare_cached(
-                "UPDATE seen SET suppressed = suppressed + ?2 WHERE seq = ?1 AND expires_at IS NOT 0",
-            )?;
+            let mut update = connection.prepare_cached(concat!(
+                "UPDATE seen SET suppressed = ",
+                suppressed_and!("?2"),
+                " WHERE seq = ?1 AND expires_at IS NOT 0",
+            ))?;
             counts.iter().try_for_each(|count| update.execute(*count).map(drop))
         })
     }
@@ -558,6 +568,7 @@ pub(crate) struct StoredRow {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
+    /// Not below zero.
     pub(crate) suppressed: i64,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
@@ -574,9 +585,10 @@ impl StoredRow {
             first_seen: row.get(2)?,
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
-            suppressed: row.get(5)?,
+            // As for the attempts, whatever number stands in the file.
+            suppressed: row.get::<_, i64>(5)?.max(0),
             token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
-            attempts: row.get::<_, Option<u32>>(7)?.unwrap_or(0),
+            attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
             last_error: row.get(8)?,
             receipt: row.get(9)?,
         })
