@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crate::error::Error;
+
 /// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
@@ -85,7 +87,8 @@ impl Entry {
 }
 
 /// What [`restore`](crate::SeenStore::restore) did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
+#[must_use = "entries that were refused are not in the store"]
 #[non_exhaustive]
 pub struct Restored {
     /// How many entries were of ids that the store did not know.
@@ -96,6 +99,20 @@ pub struct Restored {
     pub unchanged: u64,
     /// How many had expired and were left out.
     pub expired: u64,
+    /// Those that the store cannot take, each with the reason.
+    pub refused: Vec<Refused>,
+}
+
+/// An entry that [`restore`](crate::SeenStore::restore) left out because the store cannot take it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refused {
+    /// Its scope.
+    pub scope: String,
+    /// Its id, as it was given.
+    pub id: Vec<u8>,
+    /// What is wrong with it, or with what the store holds of the id.
+    pub error: Error,
 }
 
 impl std::ops::AddAssign for Restored {
@@ -104,6 +121,7 @@ impl std::ops::AddAssign for Restored {
         self.changed += more.changed;
         self.unchanged += more.unchanged;
         self.expired += more.expired;
+        self.refused.extend(more.refused);
     }
 }
 

@@ -23,7 +23,8 @@ mod suppressed;
 mod token;
 
 pub use answer::{
-    Census, Counts, Entry, Inspection, Pragmas, Report, Restored, State, Stats, Upgrade, Verdict,
+    Census, Counts, Entry, Inspection, Pragmas, Refused, Report, Restored, State, Stats, Upgrade,
+    Verdict,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Config, Synchronous, Ttl, Window};

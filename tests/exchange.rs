@@ -237,7 +237,6 @@ fn a_line_that_is_not_understood_ends_the_import_and_loses_nothing_before_it() {
         ("no-json", "{\"id\":\n", "not a JSON object"),
         ("no-id", "{\"ID\": 1}\n", "neither id nor id_hex"),
         ("no-time", "{\"id\":\"x\",\"last_seen\":\"soon\"}\n", "soon"),
-        ("empty", "{\"id\":\"\"}\n", "its id is empty"),
     ] {
         let file = place.file(name, format!("{good}{bad}{{\"id\":\"after\"}}\n"));
         let output = run(place.on("import", &format!("{name}.db")).arg(&file), b"");
@@ -248,10 +247,70 @@ fn a_line_that_is_not_understood_ends_the_import_and_loses_nothing_before_it() {
     let file = place.file("short.csv", "scope,id\n,a\nb\n");
     let output = run(place.on("import", "csv.db").arg(&file), b"");
     assert_error(&output, &["short.csv", "line 3", "1 fields", "added 1,"]);
+}
+
+#[test]
+fn an_entry_that_no_store_can_take_is_told_by_its_line_and_stops_no_other() {
+    let place = Place::new();
     let long = "x".repeat(65_537);
-    let file = place.file("long", format!("a\n{long}\n"));
-    let output = run(place.on("import", "ids.db").arg(&file), b"");
-    assert_error(&output, &["line 2", "65537 bytes", "added 1,"]);
+    let line = |member: &str, value: &str| format!("{{\"id\":\"a\",\"{member}\":\"{value}\"}}\n");
+    let good = (0..10_001).map(|n| format!("{{\"id\":\"{n}\"}}\n")).collect::<Vec<_>>().concat();
+    let counted = "{\"id\":\"counted\",\"suppressed\":18446744073709551615}\n";
+    let bad =
+        [line("receipt", &long), line("last_error", &long), line("id", ""), line("id", &long)];
+    let [receipt, error, empty, id] = bad;
+    let file = place.file("some.jsonl", [&*receipt, &good, &error, &empty, &id, counted].concat());
+    let output = run(place.on("import", "to.db").arg(&file), b"");
+    assert_eq!(output.status.code(), Some(2));
+    let told = stderr(&output);
+    let told: Vec<_> = told.lines().collect();
+    let lines = [
+        "some.jsonl: line 1: left out: its receipt has 65537 bytes",
+        "some.jsonl: line 10003: left out: its last_error has 65537 bytes",
+        "some.jsonl: line 10004: left out: its id is empty",
+        "some.jsonl: line 10005: left out: its id has 65537 bytes",
+        "seen: 4 entries were left out; all others are imported: added 10002, ",
+    ];
+    assert_eq!(told.len(), lines.len(), "{told:#?}");
+    for (told, right) in told.iter().zip(lines) {
+        assert!(told.contains(right), "{told}");
+    }
+    assert_eq!(entries(&place.path("to.db")).len(), 10_002);
+    // The count that no store can hold fails nothing later either.
+    printed(&mut place.on("purge", "to.db"), b"");
+    assert_eq!(printed(&mut place.on("filter", "to.db"), b"counted\nnew\n"), b"new\n");
+    // Plain ids and tables likewise.
+    for (name, text) in [("ids", format!("a\n{long}\nb\n")), ("csv", format!("id\na\n{long}\nb\n"))]
+    {
+        let output =
+            run(place.on("import", name).arg(place.file(&format!("{name}.in"), text)), b"");
+        let left_out = ["65537 bytes", "1 entry was left out", "added 2,"];
+        let told = stderr(&output);
+        assert!(left_out.iter().all(|part| told.contains(part)), "{told}");
+        assert_eq!((output.status.code(), entries(&place.path(name)).len()), (Some(2), 2));
+    }
+}
+
+#[test]
+fn an_entry_that_the_file_refuses_is_told_by_name_and_stops_no_other() {
+    let place = Place::new();
+    SeenStore::open(place.path("to.db")).unwrap().close().unwrap();
+    // What cannot be read of an id keeps it from being written.
+    let poison =
+        "INSERT INTO claims VALUES ('s', 'b' || char(27), x'', 1, 1, 1, CAST(x'ff' AS TEXT), 9)";
+    let file = rusqlite::Connection::open(place.path("to.db")).unwrap();
+    file.execute_batch(poison).unwrap();
+    file.close().map_err(|(_, e)| e).unwrap();
+    let import = place.file("ids", b"a\nb\x1b\nc\n");
+    let output = run(place.on("import", "to.db").args(["--scope", "s"]).arg(&import), b"");
+    let told = stderr(&output);
+    let told: Vec<_> = told.lines().collect();
+    assert_eq!((output.status.code(), told.len()), (Some(2), 2), "{told:#?}");
+    assert!(told[0].starts_with("seen: b\\u{1b} in scope s: left out: "), "{}", told[0]);
+    let summary = "seen: 1 entry was left out; all others are imported: added 2, ";
+    assert!(told[1].starts_with(summary), "{}", told[1]);
+    let store = SeenStore::open(place.path("to.db")).unwrap().scope("s");
+    assert!(store.is_seen("a") && store.is_seen("c"));
 }
 
 #[test]

@@ -32,6 +32,11 @@ impl Bench {
         self.store.restore([entry]).unwrap()
     }
 
+    /// The same where it cannot be refused.
+    fn bring(&self, entry: Entry) {
+        assert_eq!(refusals(&self.restore(entry)), []);
+    }
+
     fn get(&self, id: &str) -> Entry {
         self.store.get(id).unwrap().unwrap()
     }
@@ -49,8 +54,15 @@ impl Bench {
     }
 }
 
-fn counts(restored: Restored) -> [u64; 4] {
+/// How many entries met each fate, if none was refused.
+#[track_caller]
+fn counts(restored: &Restored) -> [u64; 4] {
+    assert_eq!(refusals(restored), []);
     [restored.added, restored.changed, restored.unchanged, restored.expired]
+}
+
+fn refusals(restored: &Restored) -> Vec<(&[u8], ErrorKind)> {
+    restored.refused.iter().map(|refused| (&*refused.id, refused.error.kind())).collect()
 }
 
 #[test]
@@ -61,7 +73,7 @@ fn an_entry_is_restored_as_it_was_listed_whatever_the_handle() {
     (entry.suppressed, entry.attempts) = (7, 3);
     (entry.last_error, entry.receipt) = (Some("once".into()), Some(vec![0, 1]));
     let handle = bench.store.scope("other").ttl(Duration::from_secs(1));
-    assert_eq!(counts(handle.restore([entry.clone()]).unwrap()), [1, 0, 0, 0]);
+    assert_eq!(counts(&handle.restore([entry.clone()]).unwrap()), [1, 0, 0, 0]);
     let listed: Vec<_> = bench.store.entries(Filter::default()).collect::<Result<_, _>>().unwrap();
     assert_eq!(listed, [entry.clone()]);
     let reopened = bench.place.open(bench.config.clone());
@@ -76,13 +88,13 @@ fn the_same_again_changes_nothing_and_counts_nothing_twice() {
     let failed = bench.claimed("f", State::Failed, Duration::ZERO);
     let in_flight = bench.claimed("i", State::InFlight, HOUR);
     let all = [entry, failed, in_flight];
-    assert_eq!(counts(bench.store.restore(all.clone()).unwrap()), [3, 0, 0, 0]);
+    assert_eq!(counts(&bench.store.restore(all.clone()).unwrap()), [3, 0, 0, 0]);
     let before: Vec<_> = ["a", "f", "i"].map(|id| bench.get(id)).into();
     let rows = || -> i64 {
         bench.place.sql().query_row("SELECT max(seq) FROM seen", [], |row| row.get(0)).unwrap()
     };
     let row = rows();
-    assert_eq!(counts(bench.store.restore(all).unwrap()), [0, 0, 3, 0]);
+    assert_eq!(counts(&bench.store.restore(all).unwrap()), [0, 0, 3, 0]);
     assert_eq!(["a", "f", "i"].map(|id| bench.get(id)), before[..]);
     assert_eq!(rows(), row, "nothing is written for what is known");
 }
@@ -92,12 +104,12 @@ fn a_mark_that_meets_a_mark_takes_the_widest_times_and_the_largest_counts() {
     let bench = Bench::new();
     let mut known = bench.seen("a", HOUR, 2 * HOUR);
     (known.suppressed, known.receipt) = (4, Some(b"known".to_vec()));
-    bench.restore(known);
+    bench.bring(known);
     let _ = bench.store.check_and_mark("a").unwrap(); // one more, not written down yet
     let mut brought = bench.seen("a", 2 * HOUR, HOUR);
     (brought.last_seen, brought.suppressed, brought.attempts) = (bench.now, 3, 1);
     (brought.last_error, brought.receipt) = (Some("new".into()), Some(b"brought".to_vec()));
-    assert_eq!(counts(bench.restore(brought.clone())), [0, 1, 0, 0]);
+    assert_eq!(counts(&bench.restore(brought.clone())), [0, 1, 0, 0]);
     let merged = bench.get("a");
     assert_eq!(merged.first_seen, bench.now - 2 * HOUR);
     assert_eq!(merged.last_seen, bench.now);
@@ -106,32 +118,32 @@ fn a_mark_that_meets_a_mark_takes_the_widest_times_and_the_largest_counts() {
     assert_eq!(merged.last_error.as_deref(), Some("new"));
     assert_eq!(merged.receipt.as_deref(), Some(&b"known"[..]));
     brought.expires_at = None;
-    assert_eq!(counts(bench.restore(brought)), [0, 1, 0, 0]);
+    assert_eq!(counts(&bench.restore(brought)), [0, 1, 0, 0]);
     assert_eq!(bench.get("a").expires_at, None);
-    assert_eq!(counts(bench.restore(bench.seen("a", HOUR, HOUR))), [0, 0, 1, 0]);
+    assert_eq!(counts(&bench.restore(bench.seen("a", HOUR, HOUR))), [0, 0, 1, 0]);
     assert_eq!(bench.get("a").expires_at, None);
 }
 
 #[test]
 fn what_has_expired_is_left_out() {
     let bench = Bench::new();
-    assert_eq!(counts(bench.restore(bench.seen("a", HOUR, Duration::ZERO))), [0, 0, 0, 1]);
+    assert_eq!(counts(&bench.restore(bench.seen("a", HOUR, Duration::ZERO))), [0, 0, 0, 1]);
     let mut ended = bench.claimed("c", State::Expired, Duration::ZERO);
     ended.expires_at = Some(bench.now);
-    assert_eq!(counts(bench.restore(ended)), [0, 0, 0, 1]);
+    assert_eq!(counts(&bench.restore(ended)), [0, 0, 0, 1]);
     assert_eq!(bench.store.get("a").unwrap(), None);
     assert_eq!(bench.store.get("c").unwrap(), None);
     let mut last = bench.seen("b", HOUR, Duration::from_millis(1));
-    assert_eq!(counts(bench.restore(last.clone())), [1, 0, 0, 0]);
+    assert_eq!(counts(&bench.restore(last.clone())), [1, 0, 0, 0]);
     // 0 would be a tombstone in the file.
     last.expires_at = Some(SystemTime::UNIX_EPOCH);
-    assert_eq!(counts(bench.restore(last)), [0, 0, 0, 1]);
+    assert_eq!(counts(&bench.restore(last)), [0, 0, 0, 1]);
 }
 
 #[test]
 fn a_claim_in_flight_comes_without_its_holder_and_ends_with_its_lease() {
     let bench = Bench::new();
-    bench.restore(bench.claimed("a", State::InFlight, HOUR));
+    bench.bring(bench.claimed("a", State::InFlight, HOUR));
     assert_eq!(bench.get("a").state, State::InFlight);
     assert!(matches!(bench.store.claim("a", HOUR).unwrap(), Claim::InFlight { .. }));
     bench.clock.advance(HOUR);
@@ -146,11 +158,11 @@ fn a_failed_claim_keeps_its_attempts_and_its_error() {
     let bench = Bench::new();
     let mut failed = bench.claimed("a", State::Failed, Duration::ZERO);
     failed.last_error = Some("no route".into());
-    bench.restore(failed.clone());
+    bench.bring(failed.clone());
     assert_eq!(bench.get("a"), failed);
     let mut bare = bench.claimed("b", State::Failed, Duration::ZERO);
     bare.last_error = None;
-    bench.restore(bare);
+    bench.bring(bare);
     assert_eq!(bench.get("b").state, State::Failed);
 }
 
@@ -163,14 +175,14 @@ fn a_claim_yields_to_whatever_is_known_better() {
     for id in ["seen", "held"] {
         let mut failed = bench.claimed(id, State::Failed, HOUR);
         failed.last_seen = bench.now + HOUR;
-        assert_eq!(counts(bench.restore(failed)), [0, 0, 1, 0], "{id}");
+        assert_eq!(counts(&bench.restore(failed)), [0, 0, 1, 0], "{id}");
     }
     bench.store.confirm("held", &token).unwrap();
     // A later failure than the known one is news.
-    bench.restore(bench.claimed("failed", State::Failed, Duration::ZERO));
+    bench.bring(bench.claimed("failed", State::Failed, Duration::ZERO));
     let mut later = bench.claimed("failed", State::Failed, HOUR);
     (later.last_seen, later.attempts) = (bench.now + HOUR, 1);
-    assert_eq!(counts(bench.restore(later)), [0, 1, 0, 0]);
+    assert_eq!(counts(&bench.restore(later)), [0, 1, 0, 0]);
     assert_eq!(bench.get("failed").attempts, 2);
 }
 
@@ -179,7 +191,7 @@ fn a_mark_that_meets_a_claim_ends_it_and_its_holder_may_still_confirm() {
     let bench = Bench::new();
     let Claim::Granted(lease) = bench.store.claim("a", HOUR).unwrap() else { panic!() };
     let token = lease.into_token();
-    assert_eq!(counts(bench.restore(bench.seen("a", HOUR, HOUR))), [0, 1, 0, 0]);
+    assert_eq!(counts(&bench.restore(bench.seen("a", HOUR, HOUR))), [0, 1, 0, 0]);
     let entry = bench.get("a");
     assert_eq!((entry.state, entry.attempts), (State::Seen, 1));
     bench.store.confirm_with("a", &token, "sent").unwrap();
@@ -187,23 +199,78 @@ fn a_mark_that_meets_a_claim_ends_it_and_its_holder_may_still_confirm() {
 }
 
 #[test]
-fn what_no_store_takes_is_refused_with_its_batch() {
+fn what_no_store_takes_is_refused_alone() {
     let bench = Bench::new();
-    let good = bench.seen("good", HOUR, HOUR);
-    let bad = Entry::new("", "", bench.now);
-    let refused = bench.store.restore([good.clone(), bad]).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::InvalidId);
-    let mut long = good;
-    long.receipt = Some(vec![0; 65_537]);
-    assert_eq!(bench.store.restore([long]).unwrap_err().kind(), ErrorKind::InvalidClaim);
-    assert_eq!(bench.store.get("good").unwrap(), None);
+    let good = |id| bench.seen(id, HOUR, HOUR);
+    let mut receipt = good("receipt");
+    receipt.receipt = Some(vec![0; 65_537]);
+    let mut error = good("error");
+    error.last_error = Some("x".repeat(65_537));
+    let mut scope = good("scope");
+    scope.scope = "s".repeat(65_537);
+    let long = "x".repeat(65_537);
+    let entries = [good("a"), good(""), receipt, good("b"), error, scope, good(&long), good("c")];
+    let restored = bench.store.restore(entries).unwrap();
+    assert_eq!(restored.added, 3);
+    assert_eq!(
+        refusals(&restored),
+        [
+            (&b""[..], ErrorKind::InvalidId),
+            (b"receipt", ErrorKind::InvalidClaim),
+            (b"error", ErrorKind::InvalidClaim),
+            (b"scope", ErrorKind::InvalidId),
+            (long.as_bytes(), ErrorKind::InvalidId),
+        ]
+    );
+    assert!(["a", "b", "c"].iter().all(|id| bench.store.is_seen(id)));
+    assert_eq!(bench.store.stats().unwrap().seen, 3);
+    assert_eq!(bench.store.restore([good("")]).unwrap().refused.len(), 1);
+}
+
+/// The file holds claims that cannot be read: an entry of such an id is refused by SQLite's side.
+#[test]
+fn an_entry_that_cannot_be_written_is_refused_alone_wherever_it_stands() {
+    let poisons: [&[usize]; 5] = [&[0], &[24], &[11, 12], &[0, 1, 2, 23, 24], &[]];
+    for poisoned in poisons.into_iter().map(<[usize]>::to_vec).chain([(0..25).collect()]) {
+        let bench = Bench::new();
+        let ids: Vec<String> = (0..25).map(|n| format!("id {n}")).collect();
+        for at in &poisoned {
+            let insert = "INSERT INTO claims VALUES ('', ?1, x'', 1, 1, 1, CAST(x'ff' AS TEXT), 9)";
+            bench.place.sql().execute(insert, [&ids[*at]]).unwrap();
+        }
+        let entries = || ids.iter().map(|id| bench.seen(id, HOUR, HOUR));
+        let restored = bench.store.restore(entries()).unwrap();
+        let right: Vec<_> =
+            poisoned.iter().map(|at| (ids[*at].as_bytes(), ErrorKind::Corrupt)).collect();
+        assert_eq!(refusals(&restored), right);
+        assert_eq!(restored.added, 25 - poisoned.len() as u64);
+        for (at, id) in ids.iter().enumerate() {
+            assert_eq!(bench.store.is_seen(id), !poisoned.contains(&at), "{id}");
+        }
+        let again = bench.store.restore(entries()).unwrap();
+        assert_eq!((again.unchanged, again.added), (25 - poisoned.len() as u64, 0));
+    }
+}
+
+#[test]
+fn what_comes_from_the_store_and_not_from_an_entry_ends_the_restore() {
+    let bench = Bench::new();
+    let store = bench.place.open(bench.config.clone().busy_timeout(Duration::ZERO));
+    let other = bench.place.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let entries = || [Entry::new("", "", bench.now), bench.seen("a", HOUR, HOUR)];
+    assert_eq!(store.restore(entries()).unwrap_err().kind(), ErrorKind::Busy);
+    other.execute_batch("ROLLBACK").unwrap();
+    store.close().unwrap();
+    assert_eq!(store.restore(entries()).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(bench.store.restore(entries()).unwrap().added, 1);
 }
 
 #[test]
 fn another_store_sees_what_was_restored() {
     let bench = Bench::new();
     let other = bench.place.open(bench.config.clone());
-    bench.restore(bench.seen("a", HOUR, HOUR));
+    bench.bring(bench.seen("a", HOUR, HOUR));
     assert!(other.is_seen("a"));
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Owns the rules by which what is brought meets what is known. What always holds: newer knowledge is
 //! neither shortened nor overwritten, and the same entries brought again change nothing, so whoever was
-//! interrupted begins anew.
+//! interrupted begins anew. An entry that cannot be written fails alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::SeenStore;
-use crate::answer::{Entry, Restored, State};
+use crate::answer::{Entry, Refused, Restored, State};
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock, from_ms, to_ms};
 use crate::config::{Config, Ttl};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,14 +46,19 @@ impl SeenStore {
     ///   flight is taken over without its token: nobody can confirm it, and the id can be claimed again
     ///   when the lease ends.
     /// - What has expired is left out.
+    /// - An entry that the store cannot take is left out and told in [`Restored::refused`], with a reason
+    ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
+    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt or an error of more than 65,536
+    ///   bytes) or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read).
+    ///   All others are taken over.
     ///
-    /// One commit for each 10,000 entries, at 2 to 3 µs an entry. Holds one such batch in memory.
+    /// One commit for each 10,000 entries, at 2 to 3 µs an entry; an entry that is refused while it is
+    /// written ends its commit early. Holds one such batch in memory.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a
-    /// receipt or an error of more than 65,536 bytes. Then nothing of the present batch was taken over;
-    /// those before it are kept.
+    /// As [`mark_seen`](Self::mark_seen), for what does not come from an entry. What was committed
+    /// before is kept; bring all entries again to go on.
     pub fn restore<I>(&self, entries: I) -> Result<Restored>
     where
         I: IntoIterator<Item = Entry>,
@@ -72,18 +77,47 @@ impl SeenStore {
     fn restore_batch(&self, batch: &[Entry]) -> Result<Restored> {
         let mut scopes: HashMap<&str, Scope> = HashMap::new();
         for entry in batch {
-            valid_notes(entry)?;
             scopes
                 .entry(&entry.scope)
                 .or_insert_with_key(|name| Scope::new(name, &self.engine.hasher));
         }
-        let ids: Vec<Id<'_>> = batch
-            .iter()
-            .map(|entry| scopes[entry.scope.as_str()].id(&entry.id))
-            .collect::<Result<_>>()?;
-        self.engine.write(|transaction| {
+        let (mut restored, mut valid) = (Restored::default(), Vec::with_capacity(batch.len()));
+        for entry in batch {
+            let id = scopes[entry.scope.as_str()].id(&entry.id);
+            match valid_notes(entry).and(id) {
+                Ok(id) => valid.push((id, entry)),
+                Err(error) => restored.refused.push(refused(entry, error)),
+            }
+        }
+        self.restore_valid(&valid, &mut restored)?;
+        Ok(restored)
+    }
+
+    /// Takes entries over, in more than one commit if the store cannot take some of them.
+    fn restore_valid(&self, mut left: &[(Id<'_>, &Entry)], restored: &mut Restored) -> Result<()> {
+        while let Some((at, error)) = self.restore_all(left, restored)? {
+            // Nothing was written. What comes before that entry is written without it.
+            self.restore_valid(&left[..at], restored)?;
+            restored.refused.push(refused(left[at].1, error));
+            left = &left[at + 1..];
+        }
+        Ok(())
+    }
+
+    /// Takes entries over in one commit, or none of them: then tells which one the store cannot take.
+    fn restore_all(
+        &self,
+        entries: &[(Id<'_>, &Entry)],
+        restored: &mut Restored,
+    ) -> Result<Option<(usize, Error)>> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let mut failed_at = None;
+        let written = self.engine.write(|transaction| {
             let mut restored = Restored::default();
-            for (entry, id) in batch.iter().zip(&ids) {
+            for (at, (id, entry)) in entries.iter().enumerate() {
+                failed_at = Some(at);
                 match self.restore_one(transaction, *id, entry)? {
                     Outcome::Added => restored.added += 1,
                     Outcome::Changed => restored.changed += 1,
@@ -91,8 +125,18 @@ impl SeenStore {
                     Outcome::Expired => restored.expired += 1,
                 }
             }
+            failed_at = None;
             Ok(restored)
-        })
+        });
+        match (written, failed_at) {
+            (Ok(more), _) => {
+                *restored += more;
+                Ok(None)
+            }
+            // Every other kind is of the store as a whole, and would meet the next entry too.
+            (Err(e), Some(at)) if e.kind() == ErrorKind::Corrupt => Ok(Some((at, e))),
+            (Err(e), _) => Err(e),
+        }
     }
 
     fn restore_one(
@@ -192,6 +236,10 @@ impl SeenStore {
             expires_at: entry.expires_at.map(expiry_ms),
         }
     }
+}
+
+fn refused(entry: &Entry, error: Error) -> Refused {
+    Refused { scope: entry.scope.clone(), id: entry.id.clone(), error }
 }
 
 fn valid_notes(entry: &Entry) -> Result<()> {

@@ -1,21 +1,21 @@
 //! `seen import`: takes over what another store, another program or the seed's file remembers.
 //!
 //! Owns the batches and what is told of them. What always holds: what was read before a failure is
-//! committed and counted; a run that was interrupted is repeated without harm. What a file holds is
-//! [`source`](crate::source)'s affair.
+//! committed and counted; a run that was interrupted is repeated without harm; an entry that the store
+//! refuses is told by name and stops no other. What a file holds is [`source`](crate::source)'s affair.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::{Clock, Config, Entry, Restored, SystemClock, Ttl};
+use seen_store::{Clock, Config, Entry, Refused, Restored, SystemClock, Ttl};
 
 use crate::Result;
 use crate::database::Database;
 use crate::duration::parse_ttl;
 use crate::entry::Defaults;
-use crate::message;
 use crate::source::{Format, Source};
+use crate::{ids, message};
 
 /// How many entries are taken over at a time: what the store commits at once.
 const BATCH: usize = 10_000;
@@ -31,7 +31,9 @@ const BATCH: usize = 10_000;
 /// times, the latest expiry and the largest counts are kept. An id that comes without a time counts as
 /// seen at the time of the import. A failed claim keeps its attempts and its
 /// error; a claim in flight ends with its lease, and nobody can confirm it. What has expired is left
-/// out. The first line that is not understood ends the import: what comes before it is imported.
+/// out. An entry that no store can take, such as one whose id is too long, is told on standard error and
+/// left out; all others are imported, and the status is 2. The first line that is not understood ends the
+/// import: what comes before it is imported.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The file to read; standard input for `-`.
@@ -64,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // Before the store, which a wrong file must not create.
     let mut source = Source::open(&arguments.file, arguments.format, &defaults)?;
     let store = arguments.database.open(Config::default())?;
-    let mut restored = Restored::default();
+    let (mut restored, mut refused_count) = (Restored::default(), 0_u64);
     let mut done = Ok(());
     while done.is_ok() {
         let mut batch: Vec<Entry> = Vec::new();
@@ -73,9 +75,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             break;
         }
         match store.restore(batch) {
-            Ok(more) => restored += more,
+            Ok(mut more) => {
+                // Told at once and not kept: a file may be full of them.
+                for refused in std::mem::take(&mut more.refused) {
+                    message::tell(&left_out(&refused));
+                    refused_count += 1;
+                }
+                restored += more;
+            }
             Err(e) => {
-                let (why, told) = (message::with_causes(&e), words(restored));
+                let (why, told) = (message::with_causes(&e), counts(&restored));
                 return Err(format!("{why}; import it again to go on: so far {told}").into());
             }
         }
@@ -83,16 +92,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     source.finish();
     store.close()?;
     if let Err(e) = done {
-        let told = words(restored);
+        let told = counts(&restored);
         return Err(format!("{e}; what comes before it is imported: {told}").into());
     }
+    refused_count += source.left_out();
+    if refused_count > 0 {
+        let entries = if refused_count == 1 { "entry was" } else { "entries were" };
+        let told = counts(&restored);
+        return Err(
+            format!("{refused_count} {entries} left out; all others are imported: {told}").into()
+        );
+    }
     if arguments.stats {
-        message::tell(&words(restored));
+        message::tell(&counts(&restored));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn words(restored: Restored) -> String {
+fn left_out(refused: &Refused) -> String {
+    let (id, why) = (ids::shown(&refused.id), message::with_causes(&refused.error));
+    match refused.scope.as_str() {
+        "" => format!("{id}: left out: {why}"),
+        scope => format!("{id} in scope {}: left out: {why}", ids::shown(scope.as_bytes())),
+    }
+}
+
+fn counts(restored: &Restored) -> String {
     let Restored { added, changed, unchanged, expired, .. } = restored;
     format!("added {added}, changed {changed}, known {unchanged}, expired {expired}")
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the recognition of a format and the reading of each. What always holds: a file is read once, from
 //! its beginning to its end, in bounded memory; whatever is wrong with it is told with its name, the
-//! line, the cause and what to do.
+//! line, the cause and what to do. A line that is not understood ends the reading; one that is understood
+//! and that no store can take is left out.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::entry::{Defaults, from_json};
+use crate::message;
 use crate::progress::{self, Progress};
 
 /// How much of a file tells what it is.
@@ -46,6 +48,7 @@ pub(crate) struct Source<'a> {
     defaults: &'a Defaults,
     progress: Progress,
     reader: Reader,
+    left_out: u64,
 }
 
 type Text = BufReader<Chain<Cursor<Vec<u8>>, Box<dyn Read>>>;
@@ -83,7 +86,8 @@ impl<'a> Source<'a> {
             }
             let seed = SeedFile::open(path, defaults.ttl)?;
             let progress = progress::of_count(seed.count_rows()?);
-            return Ok(Self { name, defaults, progress, reader: Reader::Seed(seed) });
+            let reader = Reader::Seed(seed);
+            return Ok(Self { name, defaults, progress, reader, left_out: 0 });
         }
         let marked = if beginning.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let text = BufReader::new(Cursor::new(beginning[marked..].to_vec()).chain(input));
@@ -92,39 +96,57 @@ impl<'a> Source<'a> {
             Format::Csv => Reader::Csv(Table::new(text).map_err(|why| format!("{name}: {why}"))?),
             _ => Reader::Json(Lines::new(text)),
         };
-        Ok(Self { name, defaults, progress: progress::of_files(&[path.to_owned()]), reader })
+        let progress = progress::of_files(&[path.to_owned()]);
+        Ok(Self { name, defaults, progress, reader, left_out: 0 })
     }
 
     /// Reads up to `limit` entries; none at the end. After an error `entries` holds what came before it.
+    /// Tells which lines are left out.
     pub(crate) fn fill(&mut self, entries: &mut Vec<Entry>, limit: usize) -> Result<()> {
         while entries.len() < limit {
-            match self.next()? {
-                Some(entry) => entries.push(entry),
-                None => break,
+            let Some(entry) = self.next()? else { break };
+            match valid(&entry) {
+                Ok(()) => entries.push(entry),
+                Err(why) => {
+                    message::tell(&format!("{}: line {}: left out: {why}", self.name, self.line()));
+                    self.left_out += 1;
+                }
             }
         }
         Ok(())
     }
 
+    /// How many lines were understood and left out.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Where the last entry came from, from 1; 0 where there are no lines.
+    fn line(&self) -> u64 {
+        match &self.reader {
+            Reader::Json(lines) | Reader::Ids(lines) => lines.number,
+            Reader::Csv(table) => table.line,
+            Reader::Seed(_) => 0,
+        }
+    }
+
     fn next(&mut self) -> Result<Option<Entry>> {
-        let Self { name, defaults, progress, reader } = self;
+        let Self { name, defaults, progress, reader, .. } = self;
         match reader {
             Reader::Json(lines) => {
                 let Some(line) = lines.next(name, progress)? else { return Ok(None) };
                 let entry = serde_json::from_slice::<Map<String, Value>>(line)
                     .map_err(|e| format!("not a JSON object: {e}"))
-                    .and_then(|object| from_json(&object, defaults))
-                    .and_then(valid);
+                    .and_then(|object| from_json(&object, defaults));
                 entry.map(Some).map_err(|why| wrong_line(name, lines.number, &why))
             }
             Reader::Ids(lines) => {
                 let Some(line) = lines.next(name, progress)? else { return Ok(None) };
-                let entry = valid(defaults.entry(line));
-                entry.map(Some).map_err(|why| wrong_line(name, lines.number, &why))
+                Ok(Some(defaults.entry(line)))
             }
             Reader::Csv(table) => {
                 let Some(object) = table.next(name, progress)? else { return Ok(None) };
-                let entry = object.and_then(|object| from_json(&object, defaults)).and_then(valid);
+                let entry = object.and_then(|object| from_json(&object, defaults));
                 entry.map(Some).map_err(|why| wrong_line(name, table.line, &why))
             }
             Reader::Seed(seed) => {
@@ -186,7 +208,7 @@ fn names_an_id<'a>(mut columns: impl Iterator<Item = &'a [u8]>) -> bool {
 }
 
 /// Whether the store takes the entry: told here, the line can be named.
-fn valid(entry: Entry) -> Result<Entry, String> {
+fn valid(entry: &Entry) -> Result<(), String> {
     let note = entry.last_error.as_ref().map_or(0, String::len);
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
     let lengths = [("id", entry.id.len()), ("scope", entry.scope.len())];
@@ -195,7 +217,7 @@ fn valid(entry: Entry) -> Result<Entry, String> {
             return Err(format!("its {what} has {length} bytes; at most 65536 are stored"));
         }
     }
-    if entry.id.is_empty() { Err("its id is empty".into()) } else { Ok(entry) }
+    if entry.id.is_empty() { Err("its id is empty".into()) } else { Ok(()) }
 }
 
 fn wrong_line(name: &str, line: u64, why: &str) -> Box<dyn std::error::Error + Send + Sync> {
