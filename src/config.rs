@@ -92,6 +92,16 @@ impl Lifetime {
         }
     }
 
+    /// When the window of an id began that was claimed at `claimed_ms` and is confirmed at `now_ms`: with
+    /// the claim, unless its maximum age is over by now. The mark would have expired before it was made.
+    pub(crate) fn begun_at(self, claimed_ms: i64, now_ms: i64) -> i64 {
+        let end = match self.window {
+            Window::Sliding { max_age: Some(age) } => Ttl::After(age).expires_at(claimed_ms),
+            _ => None,
+        };
+        if end.is_some_and(|end| end <= now_ms) { now_ms } else { claimed_ms.min(now_ms) }
+    }
+
     /// Whether a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum age
     /// allows one.
     pub(crate) fn wants_more(self, expires_at: Option<i64>, now_ms: i64) -> bool {

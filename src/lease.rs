@@ -111,6 +111,9 @@ impl Lease {
 
     /// Makes the id seen. Call it after the send. Confirming twice is Ok, as long as the mark lives.
     ///
+    /// The maximum age of a [sliding window](crate::Window::Sliding) counts from the claim. When that is
+    /// over by now, it counts from now: the mark of a long send lives too.
+    ///
     /// # Errors
     ///
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`], and may be
@@ -416,7 +419,7 @@ impl SeenStore {
             Standing::Lost => Ok((Ownership::Lost, None)),
             Standing::Claimed(claim) => {
                 let now_ms = transaction.now_ms;
-                let first_ms = claim.claimed_at.min(now_ms);
+                let first_ms = self.lifetime.begun_at(claim.claimed_at, now_ms);
                 let confirmed = Confirmed {
                     token: Some(token),
                     attempts: claim.attempts,

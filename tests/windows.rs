@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use common::{Place, clock_and_config, ms, secs};
 use rusqlite::Connection;
-use seen_store::{Claim, Clock as _, Config, ManualClock, SeenStore, State, Ttl, Verdict, Window};
+use seen_store::{
+    Claim, Clock as _, Config, ManualClock, Ownership, SeenStore, State, Token, Ttl, Verdict,
+    Window,
+};
 use support_process::Random;
 
 const TTL: Duration = Duration::from_secs(16_000);
@@ -278,6 +281,91 @@ fn a_confirm_begins_a_window_that_is_capped_from_the_claim() {
     bench.clock.advance(secs(50));
     lease.confirm().unwrap();
     assert_eq!(bench.expiry("a"), Some(end));
+}
+
+/// Each way of confirming a claim.
+const CONFIRMS: [fn(&SeenStore, &str, &Token); 3] = [
+    |store, id, token| store.confirm(id, token).unwrap(),
+    |store, id, token| store.confirm_with(id, token, "receipt").unwrap(),
+    |store, id, token| {
+        assert_eq!(store.confirm_all([(id, *token)]).unwrap(), [Ownership::Held]);
+    },
+];
+
+#[test]
+fn a_confirm_past_the_maximum_age_begins_a_window_of_its_own() {
+    const AGE: Duration = Duration::from_secs(100);
+    for ttl in [Ttl::After(TTL), Ttl::Never] {
+        for (number, confirm) in CONFIRMS.into_iter().enumerate() {
+            for late in [Duration::ZERO, ms(1), 5 * AGE] {
+                let bench = Bench::new(ttl, capped(AGE));
+                let claimed = bench.store.claim("a", LEASE).unwrap();
+                let Claim::Granted(lease) = claimed else { panic!() };
+                let token = lease.into_token();
+                bench.clock.advance(AGE + late);
+                let case = format!("confirm {number}, {late:?} too late");
+                confirm(&bench.store, "a", &token);
+                let claim = bench.store.claim("a", LEASE).unwrap();
+                assert!(matches!(claim, Claim::Seen), "{case}: {claim:?}");
+                assert!(!bench.is_new("a"), "{case}");
+                let entry = bench.store.get("a").unwrap().unwrap();
+                assert_eq!(entry.first_seen, bench.clock.now(), "{case}");
+                assert_eq!(entry.expires_at, Some(bench.after(AGE)), "{case}");
+                // Confirming again is still Ok, and changes nothing.
+                confirm(&bench.store, "a", &token);
+                assert_eq!(bench.expiry("a"), Some(bench.after(AGE)), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_millisecond_of_the_maximum_age_is_still_counted_from_the_claim() {
+    let bench = Bench::new(TTL, capped(TTL));
+    let Claim::Granted(mut lease) = bench.store.claim("a", LEASE).unwrap() else { panic!() };
+    let claimed = bench.clock.now();
+    bench.clock.advance(TTL - ms(1));
+    lease.confirm().unwrap();
+    assert_eq!(bench.expiry("a"), Some(bench.after(ms(1))));
+    assert_eq!(bench.store.get("a").unwrap().unwrap().first_seen, claimed);
+}
+
+#[test]
+fn a_claim_from_before_the_clock_was_set_back_is_confirmed_with_the_whole_age() {
+    let bench = Bench::new(TTL, capped(TTL));
+    let Claim::Granted(mut lease) = bench.store.claim("a", LEASE).unwrap() else { panic!() };
+    bench.clock.set(bench.clock.now() - 1_000 * TTL);
+    lease.confirm().unwrap();
+    assert_eq!(bench.expiry("a"), Some(bench.after(TTL)));
+}
+
+#[test]
+fn a_mark_of_a_claimed_id_lives_whatever_the_age_of_its_claim() {
+    let bench = Bench::new(TTL, capped(TTL / 16));
+    for (id, mark) in [
+        ("marked", (|store: &SeenStore, id| store.mark_seen(id).unwrap()) as fn(&SeenStore, &str)),
+        ("seeded", |store, id| assert_eq!(store.seed([id]).unwrap(), 1)),
+        ("checked", |store, id| assert_eq!(store.check_and_mark(id).unwrap(), Verdict::New)),
+    ] {
+        let Claim::Granted(lease) = bench.store.claim(id, LEASE).unwrap() else { panic!() };
+        let _ = lease.into_token();
+        bench.clock.advance(TTL);
+        mark(&bench.store, id);
+        assert!(bench.store.is_seen(id), "{id}");
+        assert_eq!(bench.expiry(id), Some(bench.after(TTL / 16)), "{id}");
+    }
+}
+
+#[test]
+fn a_confirm_with_a_ttl_of_zero_marks_nothing_whatever_the_window() {
+    for window in [Window::Fixed, Window::SLIDING, capped(TTL), capped(Duration::ZERO)] {
+        let bench = Bench::new(Duration::ZERO, window);
+        let Claim::Granted(mut lease) = bench.store.claim("a", LEASE).unwrap() else { panic!() };
+        bench.clock.advance(secs(5));
+        lease.confirm().unwrap();
+        assert!(!bench.store.is_seen("a"), "{window:?}");
+        assert!(bench.is_new("a"), "{window:?}");
+    }
 }
 
 #[test]
