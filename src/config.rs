@@ -193,7 +193,8 @@ impl Config {
         self
     }
 
-    /// How long an id whose claim [failed](crate::Lease::fail) cannot be claimed again. Default: zero.
+    /// How long an id whose claim [failed](crate::Lease::fail) cannot be claimed again. Default: zero. A
+    /// delay is void once the clock was set back to more than 60 s before the claim.
     #[must_use]
     pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
         self.retry_delay = retry_delay;

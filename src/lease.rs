@@ -231,6 +231,11 @@ impl SeenStore {
     ///
     /// A claim is one commit, and so is its confirm; an id that is seen costs a lookup in memory.
     ///
+    /// A lease that is held ends at the time of day it was granted until, also when the clock is set
+    /// back meanwhile: the holder may still be at work. A claim that was given back blocks nothing. One
+    /// that failed blocks its id for the [retry delay](crate::Config::retry_delay), which is void when
+    /// the clock was set back to more than 60 s before the claim.
+    ///
     /// # Errors
     ///
     /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise as
@@ -315,8 +320,8 @@ impl SeenStore {
         let before = transaction.claim(id)?;
         if let Some(claim) = &before {
             // Also one that failed and is to be left alone until its retry delay is over.
-            if now_ms < claim.lease_until {
-                return Ok((Decision::InFlight { until_ms: claim.lease_until }, None));
+            if let Some(until_ms) = claim.blocked_until(now_ms) {
+                return Ok((Decision::InFlight { until_ms }, None));
             }
             if self.engine.config.max_attempts.is_some_and(|most| claim.attempts >= most) {
                 return Ok((Decision::GivenUp { attempts: claim.attempts }, None));
@@ -476,7 +481,7 @@ impl SeenStore {
         self.for_all(claims, |transaction, claims| {
             let now_ms = transaction.now_ms;
             let mut end = |(id, token): &(Id<'_>, Token)| {
-                self.change(transaction, *id, *token, |claim| claim.end(now_ms))
+                self.change(transaction, *id, *token, |claim| claim.end(now_ms, now_ms))
             };
             claims.iter().map(&mut end).collect()
         })
@@ -524,7 +529,7 @@ impl SeenStore {
     ///
     /// As there.
     pub fn release(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.change_claim(id.as_ref(), *token, ClaimRow::end)
+        self.change_claim(id.as_ref(), *token, |claim, now_ms| claim.end(now_ms, now_ms))
     }
 
     /// [`Lease::fail`] for a worker that has the token.
@@ -536,7 +541,7 @@ impl SeenStore {
         let reason = reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)].to_owned();
         let delay = Ttl::After(self.engine.config.retry_delay);
         self.change_claim(id.as_ref(), *token, move |claim, now_ms| {
-            claim.end(end_of(delay, now_ms));
+            claim.end(now_ms, end_of(delay, now_ms));
             claim.last_error = Some(reason.clone());
         })
     }
@@ -588,7 +593,9 @@ impl SeenStore {
             return Ok(Ownership::Lost);
         };
         change(&mut claim);
-        claim.expires_at = self.lifetime.ttl.expires_at(claim.lease_until);
+        // The attempts of a claim that has ended at once count from now.
+        let changed_ms = claim.lease_until.max(transaction.now_ms);
+        claim.expires_at = self.lifetime.ttl.expires_at(changed_ms);
         transaction.put_claim(id, claim)?;
         Ok(Ownership::Held)
     }

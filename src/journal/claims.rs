@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
 use crate::answer::{Entry, State};
-use crate::clock::{MAX_MS, from_ms};
+use crate::clock::{ABSORBED_STEP_MS, from_ms};
 use crate::error::Result;
 use crate::id::{Id, Key};
 use crate::schema::IdValue;
@@ -29,7 +29,8 @@ pub(crate) struct ClaimRow {
     /// `None` once it was released or has failed.
     pub(crate) token: Option<Token>,
     pub(crate) claimed_at: i64,
-    /// When the lease ends; of a failed claim, when the id may be claimed again.
+    /// When the lease ends; of a failed claim with a delay, when the id may be claimed again; of any
+    /// other that has ended, `claimed_at`.
     pub(crate) lease_until: i64,
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<String>,
@@ -42,14 +43,38 @@ impl ClaimRow {
         self.token.is_some() && now_ms < self.lease_until
     }
 
-    /// Takes the claim from its holder. The id may be claimed again at `again_ms`.
-    pub(crate) fn end(&mut self, again_ms: i64) {
-        (self.token, self.lease_until) = (None, again_ms);
+    /// Until when the id cannot be claimed, if that is later than now: the end of the lease, or of the
+    /// delay after a failure.
+    ///
+    /// A lease binds everybody until its end, whatever the clock does. A delay is only advice, and is
+    /// void when the clock stands further before the claim than two clocks may differ: then it was set
+    /// back since, and the delay could last for days.
+    pub(crate) fn blocked_until(&self, now_ms: i64) -> Option<i64> {
+        let binds = self.token.is_some()
+            || self.claimed_at < self.lease_until
+                && self.claimed_at <= now_ms.saturating_add(ABSORBED_STEP_MS);
+        (binds && now_ms < self.lease_until).then_some(self.lease_until)
+    }
+
+    /// Takes the claim from its holder at `now_ms`. The id may be claimed again at `again_ms`: at once
+    /// if that is not later.
+    pub(crate) fn end(&mut self, now_ms: i64, again_ms: i64) {
+        self.token = None;
+        // The clock may have been set back since the claim, and this claim is not to be taken for one
+        // from before such a step.
+        self.claimed_at = self.claimed_at.min(now_ms);
+        self.lease_until = if again_ms > now_ms { again_ms } else { self.claimed_at };
     }
 
     /// Whether it is time to forget that the id was ever claimed.
     pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
-        now_ms >= self.lease_until && self.expires_at.is_some_and(|at| now_ms >= at)
+        self.blocked_until(now_ms).is_none() && self.expires_at.is_some_and(|at| now_ms >= at)
+    }
+
+    /// Whether the claim last changed before `before_ms`. One that is in flight changes when its lease
+    /// ends.
+    fn is_older_than(&self, before_ms: i64) -> bool {
+        self.claimed_at.max(self.lease_until) < before_ms
     }
 
     pub(crate) fn state(&self, now_ms: i64) -> State {
@@ -70,7 +95,10 @@ impl ClaimRow {
             first_seen: from_ms(self.claimed_at),
             last_seen: from_ms(self.claimed_at),
             expires_at: self.expires_at.map(from_ms),
-            lease_until: Some(from_ms(self.lease_until)),
+            // What no longer blocks the id blocks it until now at the latest.
+            lease_until: Some(from_ms(
+                self.blocked_until(now_ms).unwrap_or(self.lease_until.min(now_ms)),
+            )),
             attempts: self.attempts,
             last_error: self.last_error,
             receipt: None,
@@ -356,19 +384,21 @@ impl Journal {
     pub(crate) fn count_claims(&mut self, now_ms: i64) -> Result<ClaimCounts> {
         self.ensure_open()?;
         self.with("read", |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT count(*) FILTER (WHERE token <> x'' AND lease_until > ?1), \
-                            count(*) FILTER (WHERE last_error IS NOT NULL AND token = x'') \
-                     FROM claims WHERE lease_until > ?1 OR coalesce(expires_at, ?2) > ?1",
-                )?
-                .query_row((now_ms, MAX_MS), |row| {
-                    let counts: (i64, i64) = (row.get(0)?, row.get(1)?);
-                    Ok(ClaimCounts {
-                        in_flight: counts.0.cast_unsigned(),
-                        failed: counts.1.cast_unsigned(),
-                    })
-                })
+            // Whether there is an error, but not the error itself: of a million claims that is much.
+            let mut statement = connection.prepare_cached(
+                "SELECT token, claimed_at, lease_until, attempts, substr(last_error, 1, 0), \
+                        expires_at FROM claims",
+            )?;
+            let mut counts = ClaimCounts { in_flight: 0, failed: 0 };
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                match ClaimRow::read(row)?.state(now_ms) {
+                    State::InFlight => counts.in_flight += 1,
+                    State::Failed => counts.failed += 1,
+                    _ => {}
+                }
+            }
+            Ok(counts)
         })
     }
 }

@@ -225,11 +225,14 @@ impl SeenStore {
     fn claim_row(&self, entry: &Entry) -> ClaimRow {
         let failed = entry.state == State::Failed;
         let claimed_at = to_ms(entry.last_seen);
+        let lease_until = entry.lease_until.map_or(claimed_at, to_ms).min(MAX_MS);
+        // One that ended without a delay has no time left: see `journal::claims`.
+        let released = entry.state == State::Expired && lease_until <= claimed_at;
         ClaimRow {
-            // Of a claim whose lease runs or ran out, a token that nobody has.
-            token: (!failed).then(|| self.engine.tokens.make()),
+            // Of a claim whose lease runs or ran out, a token that no worker has.
+            token: (!failed && !released).then(|| self.engine.tokens.make()),
             claimed_at,
-            lease_until: entry.lease_until.map_or(claimed_at, to_ms).min(MAX_MS),
+            lease_until,
             attempts: entry.attempts,
             // A failure is told by its reason, even if there is none.
             last_error: entry.last_error.clone().or_else(|| failed.then(String::new)),
