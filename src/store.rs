@@ -417,12 +417,13 @@ impl SeenStore {
     {
         let ids: Vec<_> = ids.into_iter().collect();
         let mut verdicts = Vec::with_capacity(ids.len());
-        self.check_in_batches(&ids, |batch| verdicts.extend_from_slice(batch))?;
+        self.decide_in_batches(&ids, Self::check, |batch| verdicts.extend_from_slice(batch))?;
         Ok(verdicts)
     }
 
     /// Marks every id and alerts none: for the first run on a feed whose present items are not news.
-    /// Returns how many were new.
+    /// Returns how many were not seen before. Those that were claimed are among them: they are marked as
+    /// by [`mark_seen`](Self::mark_seen), and a holder's confirm still succeeds.
     ///
     /// # Errors
     ///
@@ -433,25 +434,35 @@ impl SeenStore {
     {
         let ids: Vec<_> = ids.into_iter().collect();
         let mut new = 0;
-        self.check_in_batches(&ids, |batch| {
-            new += batch.iter().filter(|verdict| **verdict == Verdict::New).count() as u64;
+        self.decide_in_batches(&ids, Self::seed_one, |batch| {
+            new += batch.iter().filter(|is_new| **is_new).count() as u64;
         })?;
         Ok(new)
     }
 
-    fn check_in_batches(
+    /// Whether the id was not seen before.
+    fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
+        if self.sighted(transaction, id)? {
+            return Ok(false);
+        }
+        self.mark(transaction, id, transaction.now_ms)?;
+        Ok(true)
+    }
+
+    fn decide_in_batches<T>(
         &self,
         ids: &[impl AsRef<[u8]>],
-        mut report: impl FnMut(&[Verdict]),
+        decide: impl Fn(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T>,
+        mut report: impl FnMut(&[T]),
     ) -> Result<()> {
         self.engine.check_open()?;
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
         for batch in ids.chunks(IDS_A_COMMIT) {
-            let verdicts = self.engine.write(|transaction| {
-                batch.iter().map(|id| self.check(transaction, *id)).collect::<Result<Vec<_>>>()
+            let answers = self.engine.write(|transaction| {
+                batch.iter().map(|id| decide(self, transaction, *id)).collect::<Result<Vec<_>>>()
             })?;
-            report(&verdicts);
+            report(&answers);
         }
         Ok(())
     }
@@ -467,7 +478,8 @@ impl SeenStore {
         let id = self.scope.id(id.as_ref())?;
         self.write_one(id, |_, transaction, id| match transaction.live(id.key)? {
             Some(old) => transaction.forget(id, old).map(|()| true),
-            None => Ok(transaction.claim(id)?.is_some() && transaction.delete_claim(id)?),
+            None if transaction.claim(id)?.is_some() => transaction.forget_claim(id).map(|()| true),
+            None => Ok(false),
         })
     }
 

@@ -509,7 +509,6 @@ fn checking_an_id_in_flight_changes_nothing_and_after_its_lease_takes_it_over() 
     assert_eq!(bench.store.check_and_mark("a").unwrap(), Verdict::InFlight);
     let batch = bench.store.check_and_mark_all(["a", "a"]).unwrap();
     assert_eq!(batch, [Verdict::InFlight; 2]);
-    assert_eq!(bench.store.seed(["a"]).unwrap(), 0);
     assert!(!bench.store.is_seen("a"));
     assert_eq!(bench.file(), before);
     bench.clock.advance(ms(1));
@@ -1196,4 +1195,101 @@ fn a_lease_that_is_held_keeps_its_end_when_the_clock_is_set_back() {
     bench.clock.set(bench.clock.now() - TTL);
     assert_eq!(until(&bench.claim("a")), end);
     assert_eq!(bench.store.check_and_mark("a").unwrap(), Verdict::InFlight);
+}
+
+#[test]
+fn seeding_marks_ids_in_flight_and_their_holders_confirm_succeeds() {
+    let bench = Bench::new();
+    let mut held = bench.granted("held");
+    let mut late = bench.granted("late");
+    drop(bench.granted("released"));
+    bench.store.mark_seen("seen").unwrap();
+    bench.clock.advance(LEASE / 2);
+    held.renew(LEASE).unwrap();
+    bench.clock.advance(LEASE / 2);
+    let ids = ["held", "late", "released", "seen", "new", "held"];
+    assert_eq!(bench.store.seed(ids).unwrap(), 4);
+    for id in ids {
+        assert_seen(&bench.claim(id));
+    }
+    assert_eq!(bench.store.stats().unwrap().in_flight, 0);
+    assert_eq!(claim_rows(&bench.place.sql()), 0);
+    held.confirm_with("receipt").unwrap();
+    late.confirm().unwrap();
+    assert_eq!(bench.entry("held").receipt.as_deref(), Some(&b"receipt"[..]));
+    assert_eq!(bench.store.seed(ids).unwrap(), 0);
+}
+
+/// Each verb that may leave the mark of an id.
+type Mark = (&'static str, fn(&SeenStore));
+const MARKS: [Mark; 6] = [
+    ("mark_seen", |store| store.mark_seen("a").unwrap()),
+    ("check_and_mark", |store| assert_eq!(store.check_and_mark("a").unwrap(), Verdict::New)),
+    ("check_and_mark_all", |store| {
+        assert_eq!(store.check_and_mark_all(["a"]).unwrap(), [Verdict::New]);
+    }),
+    ("seed", |store| assert_eq!(store.seed(["a"]).unwrap(), 1)),
+    ("restore", |store| {
+        let entry = Entry::new("", "a", SystemTime::UNIX_EPOCH);
+        assert_eq!(store.restore([entry]).unwrap().added, 1);
+    }),
+    ("claim and confirm", |store| granted(store.claim("a", LEASE).unwrap()).confirm().unwrap()),
+];
+
+#[test]
+fn no_mark_stands_beside_a_claim_that_has_expired() {
+    for (verb, mark) in MARKS {
+        // Remembered or looked up, alone or among others.
+        for (others, fresh) in [(0, false), (0, true), (3, false), (3, true)] {
+            let bench = Bench::with(|config| config.purge_interval(None).purge_on_open(false));
+            for n in 0..others {
+                drop(bench.store.ttl(Ttl::Never).claim(format!("other {n}"), LEASE).unwrap());
+            }
+            drop(bench.granted("a"));
+            bench.clock.advance(TTL);
+            let store = if fresh { bench.place.open(bench.config.clone()) } else { bench.store };
+            mark(&store);
+            let file = bench.place.sql();
+            assert_eq!(claim_rows(&file), others, "{verb}");
+            for report in [
+                store.verify().unwrap(),
+                Reader::open_with(bench.place.path(), &bench.config).unwrap().verify().unwrap(),
+            ] {
+                assert!(report.is_ok(), "{verb}: {:?}", report.problems);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_meets_expired_claims_leaves_only_its_own() {
+    let bench = Bench::with(|config| config.purge_interval(None));
+    drop(bench.store.claim_all(["a", "b", "c"], LEASE).unwrap());
+    bench.clock.advance(TTL);
+    let leases: Vec<_> =
+        bench.store.claim_all(["b", "c"], LEASE).unwrap().into_iter().map(granted).collect();
+    assert!(leases.iter().all(|lease| lease.attempt() == 1));
+    let held = leases.into_iter().map(|lease| (lease.id().to_vec(), lease.into_token()));
+    assert_eq!(bench.store.confirm_all(held).unwrap(), [Ownership::Held; 2]);
+    assert_eq!(claim_rows(&bench.place.sql()), 1);
+    assert!(!bench.store.forget("a").unwrap());
+    assert_eq!(claim_rows(&bench.place.sql()), 0);
+}
+
+#[test]
+fn a_check_of_the_file_overlooks_expired_claims_that_stand_beside_a_mark_and_no_others() {
+    let bench = Bench::with(|config| config.purge_interval(None));
+    bench.store.seed(["a", "b"]).unwrap();
+    let file = bench.place.sql();
+    let insert = "INSERT INTO claims VALUES ('', ?1, x'', ?2, ?2, 1, NULL, ?2)";
+    let now = common::unix_ms(bench.clock.now());
+    file.execute(insert, ("a", now)).unwrap();
+    let reader = Reader::open_with(bench.place.path(), &bench.config).unwrap();
+    assert_eq!(reader.verify().unwrap().problems, [""; 0]);
+    file.execute(insert, ("b", now + 60_001)).unwrap();
+    let problems = reader.verify().unwrap().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].contains("\"b\"") && problems[0].contains("is claimed although it is seen")
+    );
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::needless_for_each, reason = "a line for a line")]
 #![expect(clippy::disallowed_methods, reason = "that nothing hangs is measured")]
 
+mod support_group;
 mod support_process;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use seen_store::{
     Verdict,
 };
 use shim::{Action, Faults, Op};
+use support_group::{Call, Watch, as_one_group};
 use support_process::{Child, role, say, variable};
 
 mod shim {
@@ -494,6 +496,72 @@ fn a_commit_that_is_in_the_log_in_spite_of_its_error_is_answered_as_done() {
     assert_eq!(answer.is_ok(), has_row(&path, "a"), "{answer:?}");
     let seen = store.try_is_seen("a").unwrap();
     assert_eq!(seen, answer.is_ok(), "{answer:?}");
+}
+
+/// The sync of a commit fails after all of it was written, so that only the file can tell what became
+/// of a group whose last member took back what the one before had written.
+#[test]
+fn a_group_that_takes_back_its_own_claim_is_answered_as_the_file_says() {
+    type Verbs = [fn(&SeenStore) -> Result<()>; 3];
+    let cases: [(&str, Verbs); 2] = [
+        (
+            "forgotten",
+            [
+                |store| store.mark_seen("a"),
+                |store| store.claim("x", Duration::from_mins(1)).map(keep),
+                |store| store.forget("x").map(|known| assert!(known)),
+            ],
+        ),
+        (
+            "released with a TTL of zero, and so expired at once",
+            [
+                |store| store.mark_seen("a"),
+                |store| store.ttl(Duration::ZERO).release("held", &HELD.parse().unwrap()),
+                |store| store.forget("held").map(|known| assert!(!known)),
+            ],
+        ),
+    ];
+    for (case, verbs) in cases {
+        let (folder, path) = new_file();
+        let watch = Arc::new(Watch::default());
+        let config = Config::default().clock(watch.clone()).purge_interval(None);
+        let store = SeenStore::open_with(&path, config.synchronous(Synchronous::Full)).unwrap();
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch(&format!(
+            "INSERT INTO claims VALUES ('', 'held', x'{HELD}', 1, {}, 1, NULL, NULL)",
+            1_i64 << 48
+        ))
+        .unwrap();
+        let faults = std::cell::Cell::new(None);
+        let calls = verbs
+            .into_iter()
+            .map(|verb| -> Call<'_, _> {
+                let store = &store;
+                Box::new(move || verb(store))
+            })
+            .collect();
+        let answers = as_one_group(file, &watch, calls, || {
+            let fail = Action::FailFromThenOn;
+            faults.set(Some(Faults::on(folder.path(), Op::Sync, "", fail, 1)));
+        });
+        assert!(faults.take().unwrap().hits() > 0, "{case}: the commit met no fault");
+        let done = has_row(&path, "a");
+        for answer in &answers {
+            assert_eq!(answer.is_ok(), done, "{case}: {answers:?}");
+        }
+        assert_eq!(store.try_is_seen("a").unwrap(), done, "{case}");
+    }
+}
+
+/// A token, as the file holds it and as it is shown.
+const HELD: &str = "000102030405060708090a0b0c0d0e0f";
+
+/// Keeps a claim from being released when it is dropped.
+fn keep(claim: Claim) {
+    match claim {
+        Claim::Granted(lease) => drop(lease.into_token()),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -2,8 +2,12 @@
 //!
 //! Owns one row an id, from its first claim until it is seen, forgotten or purged. What always holds:
 //! a claim is decided on only under the write lock, so no memory has to follow it; an id has a claim row
-//! or a live mark, never both. A row keeps an empty token once its claim has ended, for its count of
-//! attempts. Whether a lease still runs is the reader's question.
+//! or a live mark, never both: an expired row that is met under the write lock is deleted there. A row
+//! keeps an empty token once its claim has ended, for its count of attempts. Whether a lease still runs
+//! is the reader's question.
+//!
+//! A claim that ended without a delay has `lease_until` = `claimed_at`. So no time of the day is stored
+//! that could keep its id from being claimed when the clock is set back.
 //!
 //! A store that is alone with the table, as most are, remembers it as [`Known`], and is spared the search
 //! for each claim. What is remembered holds until another connection commits or a transaction is rolled
@@ -201,15 +205,25 @@ impl Known {
 }
 
 impl Transaction<'_> {
-    /// The id's claim, unless its attempts have expired.
+    /// The id's claim. One whose attempts have expired is deleted: it is not to stand beside the mark
+    /// that may be made now.
     pub(crate) fn claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
         self.learn_whether_claims()?;
         let row = match &self.journal.claims {
             Known::All(claims) => claims.get(&id.key).cloned(),
             _ => self.with(|connection| find(connection, id))?,
         };
-        let now_ms = self.now_ms;
-        Ok(row.filter(|row| !row.is_expired(now_ms)))
+        match row {
+            Some(row) if row.is_expired(self.now_ms) => {
+                if self.is_proved_by_claim(id) {
+                    // Written by this very transaction, with a TTL of zero.
+                    self.append_tombstone(id)?;
+                }
+                self.delete_claim(id)?;
+                Ok(None)
+            }
+            row => Ok(row),
+        }
     }
 
     /// Asks whether there are claims at all, once after each change by others, so that a store without
@@ -366,9 +380,14 @@ pub(crate) struct ClaimCounts {
 impl Journal {
     /// The id's claim, read outside any transaction of this store.
     pub(crate) fn claim(&mut self, id: Id<'_>, now_ms: i64) -> Result<Option<ClaimRow>> {
-        self.ensure_open()?;
-        let row = self.with("read", |connection| find(connection, id))?;
+        let row = self.stored_claim(id)?;
         Ok(row.filter(|row| !row.is_expired(now_ms)))
+    }
+
+    /// The same, expired or not.
+    pub(super) fn stored_claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
+        self.ensure_open()?;
+        self.with("read", |connection| find(connection, id))
     }
 
     /// The next `limit` claims after a place, in the order of scope and id.

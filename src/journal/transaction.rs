@@ -83,7 +83,8 @@ pub(crate) struct Transaction<'j> {
     open: bool,
 }
 
-/// The last thing that a transaction wrote. A commit is whole or absent, so it speaks for all.
+/// The last thing that a transaction wrote and did not delete again. A commit is whole or absent, so it
+/// speaks for all.
 enum Proof {
     Row(Tip),
     Claim { scope: String, id: Vec<u8>, claim: ClaimRow },
@@ -302,8 +303,17 @@ impl<'j> Transaction<'j> {
 
     /// Ends a live id: appends its tombstone, then deletes its row.
     pub(crate) fn forget(&mut self, id: Id<'_>, old: Slot) -> Result<()> {
-        self.append_row(id, self.now_ms, Some(0))?;
+        self.append_tombstone(id)?;
         self.delete(old.seq)
+    }
+
+    /// Ends a claimed id. The tombstone is what proves the transaction: its claim may have been written
+    /// by the same one.
+    pub(crate) fn forget_claim(&mut self, id: Id<'_>) -> Result<()> {
+        let stale = self.newest(id.key);
+        self.append_tombstone(id)?;
+        self.delete_claim(id)?;
+        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
     }
 
     fn next_seq(&self) -> Result<i64> {
@@ -332,6 +342,14 @@ impl<'j> Transaction<'j> {
     pub(super) fn proof_is_claim(&mut self, id: Id<'_>, claim: ClaimRow) {
         let (scope, id) = (id.scope.to_owned(), id.bytes.to_vec());
         self.proof = Some(Proof::Claim { scope, id, claim });
+    }
+
+    /// Whether nothing but the id's claim proves the transaction.
+    pub(super) fn is_proved_by_claim(&self, id: Id<'_>) -> bool {
+        matches!(
+            &self.proof,
+            Some(Proof::Claim { scope, id: bytes, .. }) if scope == id.scope && bytes == id.bytes
+        )
     }
 
     pub(super) fn delete(&mut self, seq: i64) -> Result<()> {
@@ -461,7 +479,7 @@ impl<'j> Transaction<'j> {
             Proof::Row(last) => self.journal.holds_row(*last),
             Proof::Claim { scope, id, claim } => {
                 let scope = Scope::new(scope, &self.journal.hasher);
-                let found = self.journal.claim(scope.id(id)?, self.now_ms)?;
+                let found = self.journal.stored_claim(scope.id(id)?)?;
                 Ok(found.as_ref() == Some(claim))
             }
         }
