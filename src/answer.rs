@@ -143,7 +143,7 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Size of the write-ahead log, in bytes.
     pub wal_bytes: u64,
-    /// When the last purge pass over the file began, by any process.
+    /// When a purge last removed something from the file, by any process.
     pub last_purge_at: Option<SystemTime>,
     /// How often `is_seen` answered false because of an error, through this store's handles.
     pub failed_open: u64,
@@ -193,7 +193,7 @@ pub struct Census {
     /// How many of the ids now seen were first seen in each bucket of the time that was asked for, the
     /// earliest first.
     pub marks: Vec<u64>,
-    /// When the last purge pass over the file began, by any process.
+    /// When a purge last removed something from the file, by any process.
     pub last_purge_at: Option<SystemTime>,
     /// Size of the database file, in bytes.
     pub file_bytes: u64,

@@ -5,7 +5,7 @@
 //!
 //! - A row, once committed, changes only in its `suppressed` count. News is a new row with a higher
 //!   `seq`; the rows that it replaces are deleted in the same transaction, after it was appended. So
-//!   the newest row is never deleted, and no `seq` is ever given twice.
+//!   the newest row is never deleted without a newer one after it, and no `seq` is ever given twice.
 //! - A **look** reads what other connections appended since the last one: see `look`.
 //! - A deletion leaves a trace: a refresh has its newer row; a forget appends a *tombstone*
 //!   (`expires_at` 0); a cleanup raises `generation` in `meta`; a purge deletes only what has expired

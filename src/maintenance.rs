@@ -3,7 +3,8 @@
 //!
 //! Owns when a purge is due, how far the running one has come, and the optional thread. What always
 //! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
-//! time. The processes on one file share the work by `last_purge_at` in its `meta`.
+//! time. The processes on one file share the work by `last_purge_at` in its `meta`, which each step that
+//! deletes something brings up to date. A purge that finds nothing writes nothing.
 
 mod checkpoints;
 
@@ -78,9 +79,6 @@ impl Engine {
         self.check_open()?;
         let mut deleted = 0;
         let mut after = Some(0);
-        self.write_step(|transaction| {
-            transaction.set_counter("last_purge_at", transaction.now_ms)
-        })?;
         while let Some(from) = after {
             let found = self.with_journal(|writer| {
                 writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms()).map(Some)
@@ -101,7 +99,9 @@ impl Engine {
         }
         let mut place = Some(Place::default());
         while let Some(after) = place {
-            place = self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
+            let step =
+                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
+            place = step.next;
         }
         self.index.sweep(self.clock.now_ms());
         self.flush_suppressed(pause)?;
@@ -112,7 +112,8 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Removes what was last seen in `scope` longer ago than `older_than`, expired or not.
+    /// Removes what was last seen in `scope` longer ago than `older_than`, expired or not, and the
+    /// claims that are not in flight and last changed longer ago.
     pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
         self.check_open()?;
         let before_ms = self.clock.now_ms().saturating_sub(duration_ms(older_than));
@@ -122,21 +123,20 @@ impl Engine {
     /// Removes the claims and marks of `scope`, whatever their age.
     pub(crate) fn forget_scope(&self, scope: &str) -> Result<u64> {
         self.check_open()?;
-        let mut deleted = 0;
-        // Claims first: one that was confirmed in between would leave a mark behind.
-        loop {
-            let step =
-                self.write_step(|transaction| transaction.delete_claims_of(scope, ROWS_A_STEP))?;
-            deleted += step;
-            if step < ROWS_A_STEP.cast_unsigned() {
-                break;
-            }
-        }
-        Ok(deleted + self.delete_older(scope, i64::MAX)?)
+        self.delete_older(scope, i64::MAX)
     }
 
     fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
         let mut deleted = 0;
+        // Claims first: one that was confirmed in between would leave a mark behind.
+        let mut place = Some(Place { scope: scope.to_owned(), ..Place::default() });
+        while let Some(after) = place {
+            let step = self.write_step(|transaction| {
+                transaction.cleanup_claims(scope, before_ms, &after, ROWS_A_STEP)
+            })?;
+            deleted += step.deleted;
+            place = step.next;
+        }
         let mut after = Some(0);
         while let Some(from) = after {
             let step = self.write_step(|transaction| {
@@ -163,11 +163,9 @@ impl Engine {
 
     fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
         let now_ms = self.clock.now_ms();
-        let Some(mut pass) = (match writer.purges.pass.take() {
-            Some(pass) => Some(pass),
+        let mut pass = match writer.purges.pass.take() {
+            Some(pass) => pass,
             None => self.begin_pass(writer)?,
-        }) else {
-            return Ok(()); // Another process holds the write lock; the next commit tries again.
         };
         if let Some(from) = pass.rows_after {
             match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
@@ -184,11 +182,11 @@ impl Engine {
             }
         }
         if let Some(after) = &pass.claims_after {
-            let next = self.try_write(writer, &mut |transaction| {
+            let step = self.try_write(writer, &mut |transaction| {
                 transaction.purge_claims(after, ROWS_A_COMMIT)
             })?;
-            if let Some(next) = next {
-                pass.claims_after = next;
+            if let Some(step) = step {
+                pass.claims_after = step.next;
             }
         }
         let mut swept = 0;
@@ -211,22 +209,17 @@ impl Engine {
 
     /// Starts a pass: over file and index, or over the index alone when another process has purged the
     /// file within the interval.
-    fn begin_pass(&self, writer: &mut Writer) -> Result<Option<Pass>> {
+    fn begin_pass(&self, writer: &mut Writer) -> Result<Pass> {
         let now_ms = self.clock.now_ms();
         let interval_ms = writer.purges.interval_ms.unwrap_or(i64::MAX);
         let last_ms = writer.journal.last_purge_ms()?;
         // One in the future was written under a clock that has been set back since.
-        if last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms) {
-            return Ok(Some(Pass { rows_after: None, claims_after: None, next_shard: 0 }));
-        }
-        let begun = self.try_write(writer, &mut |transaction| {
-            transaction.set_counter("last_purge_at", transaction.now_ms)
-        })?;
-        Ok(begun.map(|()| Pass {
-            rows_after: Some(0),
-            claims_after: Some(Place::default()),
+        let is_done = last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms);
+        Ok(Pass {
+            rows_after: (!is_done).then_some(0),
+            claims_after: (!is_done).then(Place::default),
             next_shard: 0,
-        }))
+        })
     }
 }
 

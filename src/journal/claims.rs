@@ -306,44 +306,70 @@ impl Transaction<'_> {
         })
     }
 
-    /// Deletes up to `limit` claims of a scope, whatever has become of them; how many.
-    pub(crate) fn delete_claims_of(&mut self, scope: &str, limit: i64) -> Result<u64> {
-        self.journal.claims = Known::Nothing;
-        let deleted = self.with(|connection| {
-            connection
-                .prepare_cached(
-                    "DELETE FROM claims WHERE scope = ?1 \
-                     AND id IN (SELECT id FROM claims WHERE scope = ?1 LIMIT ?2)",
-                )?
-                .execute((scope, limit))
-        })?;
-        Ok(deleted as u64)
+    /// Deletes the claims whose attempts have expired, among the next `limit` after `after`.
+    pub(crate) fn purge_claims(&mut self, after: &Place, limit: i64) -> Result<ClaimsStep> {
+        let now_ms = self.now_ms;
+        let step = self.delete_among(after, limit, |_, claim| claim.is_expired(now_ms))?;
+        if step.deleted > 0 {
+            self.note_purge()?;
+        }
+        Ok(step)
     }
 
-    /// Deletes the claims whose attempts have expired, among the next `limit` after `after`.
-    pub(crate) fn purge_claims(&mut self, after: &Place, limit: i64) -> Result<Option<Place>> {
+    /// Deletes the claims of a scope that last changed before `before_ms`, among the next `limit` after
+    /// `after`, which is in that scope.
+    pub(crate) fn cleanup_claims(
+        &mut self,
+        scope: &str,
+        before_ms: i64,
+        after: &Place,
+        limit: i64,
+    ) -> Result<ClaimsStep> {
+        let is_old = |claim: &ClaimRow| claim.is_older_than(before_ms);
+        let mut step =
+            self.delete_among(after, limit, |place, claim| place.scope == scope && is_old(claim))?;
+        // Scopes follow each other in the table.
+        step.next = step.next.filter(|next| next.scope == scope);
+        Ok(step)
+    }
+
+    fn delete_among(
+        &mut self,
+        after: &Place,
+        limit: i64,
+        is_doomed: impl Fn(&Place, &ClaimRow) -> bool,
+    ) -> Result<ClaimsStep> {
+        let mut step = ClaimsStep { next: None, deleted: 0 };
         self.learn_whether_claims()?;
         if matches!(&self.journal.claims, Known::All(claims) if claims.is_empty()) {
-            return Ok(None);
+            return Ok(step);
         }
-        let now_ms = self.now_ms;
         let page = self.with(|connection| page(connection, after, limit))?;
-        for (place, _) in page.iter().filter(|(_, claim)| claim.is_expired(now_ms)) {
+        for (place, _) in page.iter().filter(|(place, claim)| is_doomed(place, claim)) {
             self.journal.claims = Known::Nothing;
             self.with(|connection| {
                 connection
                     .prepare_cached(DELETE)?
                     .execute((bound(&place.scope), IdValue(&place.id)))
             })?;
+            step.deleted += 1;
         }
         let full = i64::try_from(page.len()).is_ok_and(|length| length == limit);
-        Ok(page.into_iter().next_back().map(|(place, _)| place).filter(|_| full))
+        step.next = page.into_iter().next_back().map(|(place, _)| place).filter(|_| full);
+        Ok(step)
     }
 }
 
 /// Where an id comes in the table's order, almost: SQLite has all TEXT before the first BLOB.
 fn place(id: Id<'_>) -> (&str, &[u8]) {
     (id.scope, id.bytes)
+}
+
+/// What a step through the claims did.
+pub(crate) struct ClaimsStep {
+    /// The place to go on after; `None` when the end was reached.
+    pub(crate) next: Option<Place>,
+    pub(crate) deleted: u64,
 }
 
 /// A claim's place in the table's order.

@@ -1,10 +1,11 @@
 //! Deleting rows: what has expired, and what is older than asked.
 //!
 //! Owns the steps. Each goes through a bounded number of rows, so that no other caller waits long, and
-//! says where the next one goes on. What always holds: the newest row stays, and every deletion leaves
-//! the trace that other processes need (see the header of `journal`).
+//! says where the next one goes on. What always holds: the newest row is deleted only after its tombstone
+//! was appended, and every deletion leaves the trace that other processes need (see the header of
+//! `journal`). A step that finds nothing to delete writes nothing.
 
-use super::{Journal, Tip, Transaction};
+use super::{Journal, Transaction};
 use crate::error::Result;
 use crate::id::Id;
 
@@ -27,6 +28,14 @@ struct Scan {
     next: Option<i64>,
     marks: u64,
     newest_tombstone: Option<i64>,
+    /// Whether the newest row of the table is one of the marks.
+    takes_newest: bool,
+}
+
+impl Scan {
+    fn found_any(&self) -> bool {
+        self.marks > 0 || self.newest_tombstone.is_some()
+    }
 }
 
 const SCAN: &str = "\
@@ -38,27 +47,36 @@ DELETE FROM seen WHERE seq > ?1 AND seq <= ?2 AND \
 
 fn scan(
     connection: &rusqlite::Connection,
-    tip: Option<Tip>,
+    newest: Option<i64>,
     after: i64,
     limit: i64,
     now_ms: i64,
 ) -> rusqlite::Result<Scan> {
     let mut statement = connection.prepare_cached(SCAN)?;
     let mut rows = statement.query((after, limit))?;
-    let mut scan = Scan { last: after, next: None, marks: 0, newest_tombstone: None };
+    let mut scan =
+        Scan { last: after, next: None, marks: 0, newest_tombstone: None, takes_newest: false };
     let mut count = 0;
     while let Some(row) = rows.next()? {
         let seq = row.get(0)?;
         count += 1;
-        if tip.is_none_or(|tip| seq >= tip.seq) {
-            break; // The newest row is never deleted.
+        let is_newest = match newest {
+            Some(newest) if seq <= newest => seq == newest,
+            _ => break, // Appended by another process at this very moment.
+        };
+        let expires_at = row.get::<_, Option<i64>>(1)?;
+        if is_newest && expires_at == Some(0) {
+            break; // A tombstone stays as long as it is the newest row.
         }
         scan.last = seq;
-        match row.get::<_, Option<i64>>(1)? {
+        match expires_at {
             Some(0) if row.get::<_, i64>(2)? <= now_ms - TOMBSTONE_MS => {
                 scan.newest_tombstone = Some(seq);
             }
-            Some(expires_at @ 1..) if expires_at <= now_ms => scan.marks += 1,
+            Some(1..) if expires_at <= Some(now_ms) => {
+                scan.marks += 1;
+                scan.takes_newest = is_newest;
+            }
             _ => {}
         }
     }
@@ -70,9 +88,14 @@ impl Journal {
     /// Looks for expired rows without the write lock: the step to take, or where to look next.
     pub(crate) fn find_expired(&mut self, after: i64, limit: i64, now_ms: i64) -> Result<Found> {
         self.ensure_open()?;
-        let tip = self.tip();
-        let scan = self.with("purge", |connection| scan(connection, tip, after, limit, now_ms))?;
-        if scan.marks > 0 || scan.newest_tombstone.is_some() {
+        let scan = self.with("purge", |connection| {
+            // Of the file as it is now: other processes may have appended since the last look.
+            let newest: Option<i64> = connection
+                .prepare_cached("SELECT max(seq) FROM seen")?
+                .query_row([], |row| row.get(0))?;
+            scan(connection, newest, after, limit, now_ms)
+        })?;
+        if scan.found_any() {
             return Ok(Found::Expired);
         }
         Ok(Found::Nothing { next: scan.next })
@@ -83,8 +106,7 @@ impl Journal {
         self.ensure_open()?;
         let count = self.with("read", |connection| {
             connection.query_row(
-                "SELECT count(*) FROM seen \
-                 WHERE expires_at BETWEEN 1 AND ?1 AND seq < (SELECT max(seq) FROM seen)",
+                "SELECT count(*) FROM seen WHERE expires_at BETWEEN 1 AND ?1",
                 [now_ms],
                 |row| row.get::<_, i64>(0),
             )
@@ -92,13 +114,15 @@ impl Journal {
         Ok(count.cast_unsigned())
     }
 
-    /// How many marks a cleanup would delete.
+    /// How many marks and claims a cleanup would delete.
     pub(crate) fn count_older(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
         self.ensure_open()?;
         let count = self.with("read", |connection| {
             connection.query_row(
-                "SELECT count(*) FROM seen \
-                 WHERE scope = ?1 AND last_seen < ?2 AND expires_at IS NOT 0",
+                "SELECT (SELECT count(*) FROM seen \
+                         WHERE scope = ?1 AND last_seen < ?2 AND expires_at IS NOT 0) \
+                      + (SELECT count(*) FROM claims \
+                         WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2)",
                 (scope, before_ms),
                 |row| row.get::<_, i64>(0),
             )
@@ -125,19 +149,22 @@ pub(crate) enum Found {
 impl Transaction<'_> {
     /// Deletes what has expired among the next `limit` rows after `after`.
     pub(crate) fn purge_step(&mut self, after: i64, limit: i64) -> Result<Step> {
-        let (tip, now_ms) = (self.tip, self.now_ms);
-        let scan = self.with(|connection| {
-            let scan = scan(connection, tip, after, limit, now_ms)?;
-            if scan.marks > 0 || scan.newest_tombstone.is_some() {
+        let (newest, now_ms) = (self.tip.map(|tip| tip.seq), self.now_ms);
+        let scan = self.with(|connection| scan(connection, newest, after, limit, now_ms))?;
+        if scan.takes_newest {
+            self.append_tombstone_of(scan.last)?;
+        }
+        if scan.found_any() {
+            self.with(|connection| {
                 connection.prepare_cached(DELETE_EXPIRED)?.execute((
                     after,
                     scan.last,
                     now_ms,
                     now_ms - TOMBSTONE_MS,
-                ))?;
-            }
-            Ok(scan)
-        })?;
+                ))
+            })?;
+            self.note_purge()?;
+        }
         if let Some(tombstone) = scan.newest_tombstone
             && tombstone > self.counters.1
         {
@@ -145,6 +172,21 @@ impl Transaction<'_> {
             self.counters.1 = tombstone;
         }
         Ok(Step { next: scan.next, deleted: scan.marks })
+    }
+
+    /// Lets the other processes on the file know that a purge is under way.
+    pub(super) fn note_purge(&mut self) -> Result<()> {
+        self.set_counter("last_purge_at", self.now_ms)
+    }
+
+    fn append_tombstone_of(&mut self, seq: i64) -> Result<()> {
+        let (scope, id): (String, Vec<u8>) = self.with(|connection| {
+            connection
+                .prepare_cached("SELECT scope, id FROM seen WHERE seq = ?1")?
+                .query_row([seq], |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
+        })?;
+        let key = self.journal.hasher.scoped(&scope).key(&id);
+        self.append_tombstone(Id { scope: &scope, bytes: &id, key })
     }
 
     /// Deletes what was last seen before `before_ms` in one scope among the next `limit` rows.

@@ -17,8 +17,8 @@ use crate::journal::{Begun, check_file, copy_file};
 const ROWS_COMPARED_AT_ONCE: i64 = 1_000;
 
 impl SeenStore {
-    /// Removes everything that has expired, in all scopes; how many marks the file lost. They were
-    /// unseen already: this gives their room back.
+    /// Removes everything that has expired, in all scopes. Returns the number of marks removed. They were
+    /// unseen already: this gives their room back. A purge that finds nothing writes nothing.
     ///
     /// Goes through the file in steps of about a millisecond; other callers come in between.
     ///
@@ -30,7 +30,11 @@ impl SeenStore {
     }
 
     /// Removes the marks of this handle's scope that were last seen longer ago than `older_than`,
-    /// expired or not; how many. Other processes notice within 100 ms, and rebuild their index.
+    /// expired or not, and its claims that are not in flight and last changed longer ago: those that
+    /// failed, were released, or whose holder vanished. Returns the number of both. Their attempts are
+    /// forgotten. A claim last changed when it was made, or when its lease or its retry delay ended.
+    ///
+    /// Other processes notice within 100 ms that marks were removed, and rebuild their index.
     ///
     /// Goes through the file in small steps, as [`purge_expired`](Self::purge_expired).
     ///
@@ -53,7 +57,7 @@ impl SeenStore {
         engine.with_journal(|writer| writer.journal.count_expired(engine.clock.now_ms()).map(Some))
     }
 
-    /// How many marks [`cleanup_old_entries`](Self::cleanup_old_entries) would remove at this moment.
+    /// How many entries [`cleanup_old_entries`](Self::cleanup_old_entries) would remove at this moment.
     /// Costs what [`count_expired`](Self::count_expired) does.
     ///
     /// # Errors

@@ -13,17 +13,17 @@ use crate::output;
 
 /// Remove what has expired, or what is older than asked
 ///
-/// Prints how many ids that were seen it removed; claims that have expired go too. What has expired counts as new already, and is removed now and then
-/// by whoever uses the store: this only gives its room back, for later entries (`seen compact` gives it to
-/// the file system). The newest entry of a store stays even when it has expired. Others go on meanwhile.
-/// Statuses: 0 done, 2 an error.
+/// Prints how many ids that were seen it removed; claims that have expired go too. What has expired
+/// counts as new already, and is removed now and then by each program that uses the store: this only
+/// gives its room back, for later entries (`seen compact` gives it to the file system). Others go on
+/// meanwhile. Statuses: 0 done, 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
     /// Remove instead what was last seen longer ago than this, in the --scope, expired or not: it is new
-    /// again.
+    /// again. Claims that failed, were released or ran out longer ago go too, and are counted.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Option<Duration>,
 
