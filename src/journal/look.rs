@@ -153,11 +153,6 @@ impl Journal {
         self.with("read", read_data_version)
     }
 
-    /// The newest row that the index has taken in.
-    pub(super) fn tip(&self) -> Option<Tip> {
-        self.position.and_then(|position| position.tip)
-    }
-
     /// The time that another store on this file has reached, if it wrote one down since the last call.
     pub(crate) fn take_reached_ms(&mut self) -> Option<i64> {
         self.reached_ms.take()

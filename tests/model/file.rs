@@ -67,10 +67,18 @@ pub(crate) fn held_in(file: &Connection, scope: &str, id: &[u8]) -> Held {
 
 /// How many claims there are whose attempts are forgotten.
 pub(crate) fn forgotten_claims(file: &Connection, now: i64) -> i64 {
-    file.prepare_cached("SELECT count(*) FROM claims WHERE max(lease_until, expires_at) <= ?1")
-        .unwrap()
-        .query_row([now], |row| row.get(0))
-        .unwrap()
+    let sql = "SELECT count(*) FROM claims WHERE expires_at <= ?1 AND NOT \
+               (lease_until > ?1 AND (token <> x'' OR lease_until > claimed_at \
+                                                   AND claimed_at <= ?1 + 60000))";
+    file.prepare_cached(sql).unwrap().query_row([now], |row| row.get(0)).unwrap()
+}
+
+/// How many claims of the scope last changed before this time.
+pub(crate) fn old_claims(file: &Connection, scope: &str, before_ms: i64) -> u64 {
+    let sql = "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2";
+    let count: i64 =
+        file.prepare_cached(sql).unwrap().query_row((scope, before_ms), |row| row.get(0)).unwrap();
+    count.cast_unsigned()
 }
 
 /// The time that stores have written down.

@@ -230,7 +230,7 @@ impl Model {
         let mut fit = right.clone();
         // From memory, without a look.
         let from_memory = match verb {
-            Verb::Check if late => Some(Answer::Duplicate),
+            Verb::Check | Verb::Seed if late => Some(Answer::Duplicate),
             Verb::Claim { .. } if late => Some(Answer::Seen),
             _ => None,
         };
@@ -267,14 +267,20 @@ impl Model {
     pub(crate) fn clean(&mut self, store: usize, scope: usize, before_ms: i64) -> Vec<Name> {
         let mut removed = Vec::new();
         for (name, known) in &mut self.names {
-            if name.0 == scope
-                && matches!(&known.certain, State::Mark(mark) if mark.last < before_ms)
-            {
-                known.certain = State::Nothing;
-                removed.push(*name);
+            if name.0 != scope {
+                continue;
             }
+            known.claim_ghosts.retain(|ghost| ghost.changed() >= before_ms);
+            match &known.certain {
+                State::Mark(mark) if mark.last < before_ms => {
+                    self.unlooked[1 - store].insert(*name);
+                }
+                State::Claim(claim) if claim.changed() < before_ms => {}
+                _ => continue,
+            }
+            known.certain = State::Nothing;
+            removed.push(*name);
         }
-        self.unlooked[1 - store].extend(&removed);
         removed
     }
 

@@ -6,12 +6,12 @@ use std::time::SystemTime;
 
 use rusqlite::Connection;
 use seen_store::{
-    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Result, SeenStore, State as Label,
-    Token, Verdict,
+    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Reader, Result, SeenStore,
+    State as Label, Token, Verdict,
 };
 
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
-use crate::file::{forgotten_claims, held_in, reached};
+use crate::file::{forgotten_claims, held_in, old_claims, reached};
 use crate::known::{Model, Name};
 use crate::listings::Listing;
 use crate::ops::{
@@ -435,7 +435,7 @@ impl Run {
         let (mut least, mut most) = (0, 0);
         for id in batch {
             let name = (which.scope, *id);
-            let (at_least, at_most) = self.step(which.store, name, through, &Verb::Check, None);
+            let (at_least, at_most) = self.step(which.store, name, through, &Verb::Seed, None);
             (least, most) = (least + at_least, most + at_most);
         }
         assert!((least..=most).contains(&new), "{new} new of {least} to {most}");
@@ -574,15 +574,14 @@ impl Run {
     /// rows that the model knows nothing of: expired ones of ids that were marked again.
     fn purge(&mut self, store: usize) {
         let now = self.model.now[store];
-        let doomed = |row: &JournalRow, newest: i64| {
-            row.seq < newest && row.expires_at.is_some_and(|at| (1..=now).contains(&at))
-        };
+        let doomed = |row: &&JournalRow| row.expires_at.is_some_and(|at| (1..=now).contains(&at));
         let before = rows(&self.file);
         let newest = before.last().map_or(0, |row| row.seq);
-        let expected = before.iter().filter(|row| doomed(row, newest)).count() as u64;
+        let expected = before.iter().filter(doomed).count() as u64;
+        assert_eq!(self.store(store).count_expired().unwrap(), expected);
         assert_eq!(self.store(store).purge_expired().unwrap(), expected);
         let after = rows(&self.file);
-        assert!(!after.iter().any(|row| doomed(row, newest)));
+        assert_eq!(after.iter().filter(doomed).count(), 0);
         self.model.looked(store);
         self.model.purged(store);
         let forgotten = forgotten_claims(&self.file, now);
@@ -595,10 +594,12 @@ impl Run {
         let rows_before = marks(&self.file);
         let newest = rows(&self.file).last().map_or(0, |row| row.seq);
         let doomed = |row: &&JournalRow| row.scope == SCOPES[scope] && row.last_seen < before_ms;
-        let expected = rows_before.iter().filter(doomed).count() as u64;
-        let older_than = ms(older_than_ms);
-        let removed = self.store(store).scope(SCOPES[scope]).cleanup_old_entries(older_than);
-        assert_eq!(removed.unwrap(), expected);
+        let claims = |file| old_claims(file, SCOPES[scope], before_ms);
+        let expected = rows_before.iter().filter(doomed).count() as u64 + claims(&self.file);
+        let (handle, older_than) = (self.store(store).scope(SCOPES[scope]), ms(older_than_ms));
+        assert_eq!(handle.count_old_entries(older_than).unwrap(), expected);
+        assert_eq!(handle.cleanup_old_entries(older_than).unwrap(), expected);
+        assert_eq!(claims(&self.file), 0);
         self.model.looked(store);
         for name in self.model.clean(store, scope, before_ms) {
             self.get(store, name);
@@ -656,8 +657,12 @@ impl Run {
         }
         // A ghost that only one of the stores has swept is no damage, and may be listed as such.
         if !self.model.is_haunted() {
-            let report = self.store(0).verify().unwrap();
-            assert!(report.is_ok(), "{:?}", report.problems);
+            let config = self.setup.config().clock(self.clock.clone());
+            let reader = Reader::open_with(self.place.path(), &config).unwrap();
+            for report in [self.store(0).verify(), reader.verify()] {
+                let report = report.unwrap();
+                assert!(report.is_ok(), "{:?}", report.problems);
+            }
         }
     }
 }

@@ -69,6 +69,17 @@ impl Life {
         }
     }
 
+    /// When an id claimed at `claimed` and confirmed now counts as first seen: the maximum age counts from
+    /// the claim, unless nothing of it is left.
+    fn begun(self, claimed: i64, now: i64) -> i64 {
+        match self.window {
+            Windowing::Sliding { max_age_ms: Some(age) } if Span::Ms(age).end(claimed) <= now => {
+                now
+            }
+            _ => claimed.min(now),
+        }
+    }
+
     /// Whether a sighting at `now` finds that less than a TTL is left.
     fn is_short(self, expires: i64, now: i64) -> bool {
         self.window != Windowing::Fixed && expires < self.ttl.end(now)
@@ -117,7 +128,8 @@ pub(crate) struct Claim {
     /// `None` once it was released or has failed.
     pub(crate) token: Option<Token>,
     pub(crate) at: i64,
-    /// When the lease ends; once it was given back, when the id may be claimed again.
+    /// When the lease ends; after a failure with a delay, when the id may be claimed again; otherwise,
+    /// once it was given back, `at`.
     pub(crate) until: i64,
     pub(crate) attempts: u32,
     pub(crate) error: Option<String>,
@@ -130,8 +142,28 @@ impl Claim {
         self.token.is_some() && now < self.until
     }
 
+    /// Until when the id cannot be claimed. A held lease binds to its end; a delay after a failure is
+    /// void once the clock stands more than a minute before the claim, for it was set back since.
+    fn blocks_until(&self, now: i64) -> Option<i64> {
+        let binds = self.token.is_some() || self.at < self.until && now >= self.at - 60_000;
+        (binds && now < self.until).then_some(self.until)
+    }
+
     pub(crate) fn is_forgotten(&self, now: i64) -> bool {
-        now >= self.until.max(self.expires)
+        self.blocks_until(now).is_none() && now >= self.expires
+    }
+
+    /// Given back at `now`, to be claimed again at `again`. Without a delay no time is left that a clock
+    /// set back could make a trap of.
+    fn ended(&self, now: i64, again: i64, life: Life) -> Self {
+        let at = self.at.min(now);
+        let until = if again > now { again } else { at };
+        Self { token: None, at, until, expires: life.ttl.end(again), ..self.clone() }
+    }
+
+    /// When it last changed, as far as a cleanup is concerned.
+    pub(crate) fn changed(&self) -> i64 {
+        self.at.max(self.until)
     }
 
     pub(crate) fn label(&self, now: i64) -> Label {
@@ -143,7 +175,7 @@ impl Claim {
         }
     }
 
-    /// The same with another end, as a verb through a handle of this TTL leaves it.
+    /// Renewed through a handle of this TTL.
     fn until(&self, until: i64, life: Life) -> Self {
         Self { until, expires: life.ttl.end(until), ..self.clone() }
     }
@@ -190,7 +222,7 @@ impl State {
                 first: claim.at,
                 last: claim.at,
                 expires: claim.expires,
-                until: Some(claim.until),
+                until: Some(claim.blocks_until(now).unwrap_or(claim.until.min(now))),
                 attempts: claim.attempts,
                 error: claim.error.clone(),
                 receipt: None,
@@ -204,6 +236,7 @@ impl State {
 pub(crate) enum Verb {
     Mark { at: i64 },
     Check,
+    Seed,
     Claim { lease: Span, granted: Option<Token> },
     Confirm { token: Token, receipt: Option<Vec<u8>> },
     Release { token: Token },
@@ -264,7 +297,7 @@ fn on_nothing(verb: &Verb, setting: Setting) -> (Answer, End) {
     let Setting { now, life, .. } = setting;
     match verb {
         Verb::Mark { at } => (Answer::Done, End::Mark(Mark::fresh(*at, life))),
-        Verb::Check => (Answer::New, End::Mark(Mark::fresh(now, life))),
+        Verb::Check | Verb::Seed => (Answer::New, End::Mark(Mark::fresh(now, life))),
         Verb::Claim { lease, granted } => grant(*lease, *granted, 1, None, setting),
         Verb::Forget => (Answer::Forgot(false), End::Same),
         Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
@@ -302,7 +335,7 @@ fn on_mark(verb: &Verb, mark: &Mark, hollow: bool, setting: Setting) -> Vec<(Ans
     };
     match verb {
         Verb::Mark { at } => vec![(Answer::Done, End::Mark(refreshed(*at)))],
-        Verb::Check => sighted(Answer::Duplicate),
+        Verb::Check | Verb::Seed => sighted(Answer::Duplicate),
         Verb::Claim { .. } => sighted(Answer::Seen),
         Verb::Confirm { token, receipt } if mark.token == Some(*token) && !hollow => {
             let end = match (&mark.receipt, receipt) {
@@ -332,30 +365,29 @@ fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
         Verb::Mark { at } => {
             (Answer::Done, End::Mark(left_behind(Mark::fresh(*at, life), claim.token)))
         }
+        Verb::Seed => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), claim.token))),
         Verb::Check if claim.is_in_flight(now) => (Answer::Flying, End::Same),
         // Whoever held it lost it.
         Verb::Check => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), None))),
-        Verb::Claim { .. } if now < claim.until => {
-            (Answer::InFlight { until: claim.until }, End::Same)
-        }
-        Verb::Claim { lease, granted } => match setting.max_attempts {
-            Some(most) if claim.attempts >= most => {
+        Verb::Claim { lease, granted } => match (claim.blocks_until(now), setting.max_attempts) {
+            (Some(until), _) => (Answer::InFlight { until }, End::Same),
+            (None, Some(most)) if claim.attempts >= most => {
                 (Answer::GivenUp { attempts: claim.attempts }, End::Same)
             }
             _ => grant(*lease, *granted, claim.attempts + 1, claim.error.clone(), setting),
         },
         Verb::Confirm { token, receipt } if is_its(token) => {
-            let first = claim.at.min(now);
+            let first = life.begun(claim.at, now);
             let mark = Mark { first, last: now, expires: life.end(now, first), ..Mark::default() };
             let mark = left_behind(mark, claim.token);
             (Answer::Held, End::Mark(Mark { receipt: receipt.clone(), ..mark }))
         }
         Verb::Release { token } if is_its(token) => {
-            (Answer::Held, End::Claim(Claim { token: None, ..claim.until(now, life) }))
+            (Answer::Held, End::Claim(claim.ended(now, now, life)))
         }
         Verb::Fail { token, reason } if is_its(token) => {
-            let again = claim.until(setting.retry_delay.end(now), life);
-            (Answer::Held, End::Claim(Claim { token: None, error: Some(reason.clone()), ..again }))
+            let ended = claim.ended(now, setting.retry_delay.end(now), life);
+            (Answer::Held, End::Claim(Claim { error: Some(reason.clone()), ..ended }))
         }
         Verb::Renew { token, lease } if is_its(token) => {
             (Answer::Held, End::Claim(claim.until(lease.end(now), life)))
