@@ -151,7 +151,7 @@ fn times_that_callers_give_carry_no_store_along() {
     let mut entry = one.get("a").unwrap().unwrap();
     (entry.id, entry.first_seen) = (b"b".to_vec(), now + secs(55));
     entry.expires_at = Some(now + secs(58));
-    one.restore([entry]).unwrap();
+    assert_eq!(one.restore([entry]).unwrap().refused.len(), 0);
     drop(one.claim("c", secs(59)).unwrap());
     for store in [&one, &store(&place, &clock)] {
         store.ttl(Ttl::Never).mark_seen("d").unwrap();
