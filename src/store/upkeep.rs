@@ -34,7 +34,7 @@ impl SeenStore {
     /// failed, were released, or whose holder vanished. Returns the number of both. Their attempts are
     /// forgotten. A claim last changed when it was made, or when its lease or its retry delay ended.
     ///
-    /// Other processes notice within 100 ms that marks were removed, and rebuild their index.
+    /// Other processes notice within 100 ms that marks were removed.
     ///
     /// Goes through the file in small steps, as [`purge_expired`](Self::purge_expired).
     ///
@@ -76,7 +76,7 @@ impl SeenStore {
     /// many entries were removed, those included that had expired. Ids that are marked while it runs may
     /// be forgotten too.
     ///
-    /// Other processes notice within 100 ms, and rebuild their index; a worker that had claimed an id gets
+    /// Other processes notice within 100 ms; a worker that had claimed an id gets
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost). Goes through the file in small steps, as
     /// [`purge_expired`](Self::purge_expired).
     ///
@@ -161,7 +161,8 @@ impl SeenStore {
     }
 
     /// Checks everything: SQLite's integrity check of the file, and the index against the table, row
-    /// by row. Changes nothing. Takes seconds for a million ids; marks go on meanwhile.
+    /// by row. Changes nothing. Takes seconds for a million ids; marks go on meanwhile. SQLite's check holds
+    /// a snapshot of the file: while it lasts, the log grows by what is written.
     ///
     /// # Errors
     ///
@@ -207,7 +208,7 @@ impl SeenStore {
     }
 
     /// Copies the store to a new file, as it stands at one moment, while others go on writing. The
-    /// copy is a store itself, one file of mode 0600.
+    /// copy is a store itself, one file of mode 0600. While it is made, the log grows by what is written.
     ///
     /// # Errors
     ///
