@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-pub(crate) use self::checkpoint::{LogCopier, Source};
+pub(crate) use self::checkpoint::{Log, LogCopier, OnLog, Pass, Source};
 use self::checkpoint::{log_is_cut, truncate_log};
 pub(crate) use self::doubt::Lookup;
 use self::look::{Position, announce_compaction, withdraw_compaction};
@@ -90,6 +90,10 @@ pub(crate) struct Journal {
     claims: claims::Known,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
+    /// When the write lock was given back because there was much to read, if no transaction has begun since.
+    gave_back: Option<Stopwatch>,
+    /// When a transaction here last found that another connection had committed.
+    met_others: Option<Stopwatch>,
     rebuilds: u64,
     upgrade: Option<Upgrade>,
 }
@@ -143,6 +147,8 @@ impl Journal {
             doubts: doubt::Doubts::default(),
             claims: claims::Known::Nothing,
             pending: transaction::Pending::default(),
+            gave_back: None,
+            met_others: None,
             rebuilds: 0,
             upgrade: None,
         }
@@ -251,13 +257,21 @@ impl Journal {
     /// Takes the write lock without waiting, and brings the index up to date under it.
     ///
     /// `Ready` means that a transaction is open; [`transaction`](Self::transaction) hands it out.
+    ///
+    /// Where much was appended since the last look, the lock is given back and the rows are read without it,
+    /// but not twice in a second: beside a connection that writes without a pause, the lock is rarely free,
+    /// and there is always much to read. What is still missing the next time is read under the lock; it is
+    /// little, because each try that finds the lock taken looks too.
     pub(crate) fn begin(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
         self.refuse_read_only()?;
         self.ensure_open()?;
         loop {
             match run(self.open_connection(), "BEGIN IMMEDIATE") {
                 Ok(()) => {}
-                Err(e) if is_busy(&e) => return Ok(Begun::Busy),
+                Err(e) if is_busy(&e) => {
+                    self.look(index, now_ms)?;
+                    return Ok(Begun::Busy);
+                }
                 Err(e) => return Err(self.failure("write to", e)),
             }
             if self.is_private() && self.data_version.is_some() {
@@ -265,10 +279,13 @@ impl Journal {
             }
             let caught_up = self.catch_up(index, now_ms);
             match caught_up {
-                Ok(true) => return Ok(Begun::Ready),
-                // A long way to go, which must not be gone while all others wait.
+                Ok(true) => {
+                    self.gave_back = None;
+                    return Ok(Begun::Ready);
+                }
                 Ok(false) => {
                     self.rollback();
+                    self.gave_back = Some(Stopwatch::start());
                     if self.look(index, now_ms)? == Begun::Busy {
                         return Ok(Begun::Busy);
                     }

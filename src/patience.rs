@@ -1,8 +1,9 @@
 //! How long to wait for another process, and how.
 //!
 //! Owns the deadline and the pauses between two tries: short, growing and jittered, so that waiting
-//! processes neither march in step nor sleep long after the file is free. (SQLite's own busy handler
-//! sleeps up to 100 ms and lets newcomers in first.) Whoever pauses must hold no lock.
+//! processes neither march in step nor sleep long after the file is free, and shorter again for a call that
+//! has waited for long. (SQLite's own busy handler sleeps up to 100 ms and lets newcomers in first.) A call
+//! that pauses must hold no lock. Owns too what a store leaves of the file's write lock to others.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -11,33 +12,106 @@ use crate::clock::Stopwatch;
 use crate::error::{ErrorKind, Result};
 
 const SHORTEST: Duration = Duration::from_micros(50);
-const LONGEST: Duration = Duration::from_millis(4);
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// The longest pause of a call that has waited for long. It asks more often than those that came after it.
+const URGENT: Duration = Duration::from_micros(200);
+
+/// How long a wait is long: for a small write, and for a long transaction, which lets small ones go first.
+const LONG: Duration = Duration::from_millis(20);
+const LONG_FOR_LONG: Duration = Duration::from_millis(200);
 
 pub(crate) struct Patience {
     started: Stopwatch,
     timeout: Duration,
+    urgent_after: Duration,
     pauses: u32,
 }
 
 impl Patience {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { started: Stopwatch::start(), timeout, pauses: 0 }
+        Self { started: Stopwatch::start(), timeout, urgent_after: LONG, pauses: 0 }
+    }
+
+    /// For a transaction that will keep others waiting.
+    pub(crate) fn of_long_work(timeout: Duration) -> Self {
+        Self { urgent_after: LONG_FOR_LONG, ..Self::new(timeout) }
     }
 
     /// Sleeps a little, or returns false when the time is up.
     pub(crate) fn pause(&mut self) -> bool {
-        let left = self.timeout.saturating_sub(self.started.elapsed());
+        let waited = self.started.elapsed();
+        let left = self.timeout.saturating_sub(waited);
         if left.is_zero() {
             return false;
         }
-        let most = (SHORTEST * 2_u32.pow(self.pauses.min(7))).min(LONGEST);
-        // Each `RandomState` has keys of its own: enough randomness to part the waiters.
-        let random = std::hash::RandomState::new().hash_one(self.pauses);
-        // Between a quarter and all of the longest pause.
-        let share = u32::try_from(256 + random % 768).unwrap_or(1024);
-        std::thread::sleep((most * share / 1024).min(left));
+        let most = (SHORTEST * 2_u32.pow(self.pauses.min(7))).min(self.longest_after(waited));
+        std::thread::sleep(jittered(most).min(left));
         self.pauses += 1;
         true
+    }
+
+    fn longest_after(&self, waited: Duration) -> Duration {
+        if waited < self.urgent_after { LONGEST } else { URGENT }
+    }
+}
+
+/// One short pause, for what has a deadline of its own.
+pub(crate) fn nap() {
+    std::thread::sleep(jittered(2 * SHORTEST));
+}
+
+/// Between a quarter and all of it.
+fn jittered(most: Duration) -> Duration {
+    // Each `RandomState` has keys of its own: enough randomness to part the waiters.
+    let random = std::hash::RandomState::new().hash_one(0);
+    most * u32::try_from(256 + random % 768).unwrap_or(1024) / 1024
+}
+
+/// What a store leaves of the write lock to other stores.
+///
+/// SQLite gives the lock to the first that asks while it is free, and those that wait for it ask now and
+/// then. A store that takes it again as soon as it has let go leaves hardly a moment for them, and none at
+/// all that is long enough for a transaction of theirs to begin in. So it leaves the lock alone for a tenth
+/// of the time for which it held it, as soon as that comes to a pause that others can hit.
+pub(crate) struct Share {
+    /// What was not left to the others yet.
+    owed: Duration,
+    let_go: Stopwatch,
+}
+
+/// For how much longer the lock is held than left alone.
+const HELD_FOR_ONE: u32 = 10;
+
+/// The most that is owed for one transaction, which may have waited for a disk.
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
+/// The shortest pause that is worth making: about twice as long as one of an urgent wait.
+const SHORTEST_REST: Duration = Duration::from_micros(400);
+
+impl Share {
+    pub(crate) fn new() -> Self {
+        Self { owed: Duration::ZERO, let_go: Stopwatch::start() }
+    }
+
+    /// Sleeps off what is owed. Comes before the write lock is taken.
+    pub(crate) fn rest(&mut self) {
+        if let Some(rest) = self.rest_after(self.let_go.elapsed()) {
+            std::thread::sleep(rest);
+        }
+    }
+
+    /// How long to rest when the lock was left alone for `left` already.
+    fn rest_after(&mut self, left: Duration) -> Option<Duration> {
+        let worth_it = self.owed >= SHORTEST_REST;
+        self.owed = self.owed.saturating_sub(left);
+        (worth_it && !self.owed.is_zero()).then(|| std::mem::take(&mut self.owed))
+    }
+
+    /// Takes note of how long the lock was held until now.
+    pub(crate) fn used(&mut self, held: Duration) {
+        self.owed += (held / HELD_FOR_ONE).min(LONGEST_REST);
+        self.let_go = Stopwatch::start();
     }
 }
 
@@ -64,6 +138,29 @@ mod tests {
         while patience.pause() {}
         assert!(waited.elapsed() >= Duration::from_millis(20));
         assert!(patience.pauses > 2);
+    }
+
+    #[test]
+    fn a_long_wait_asks_more_often_and_that_of_a_long_work_later() {
+        let longest = |patience: &Patience, ms| patience.longest_after(Duration::from_millis(ms));
+        let (small, long) = (Patience::new(LONG), Patience::of_long_work(LONG));
+        assert_eq!((longest(&small, 19), longest(&small, 20)), (LONGEST, URGENT));
+        assert_eq!((longest(&long, 199), longest(&long, 200)), (LONGEST, URGENT));
+    }
+
+    #[test]
+    fn a_tenth_of_the_time_is_left_to_others_in_pauses_that_they_can_hit() {
+        let (ms, none) = (Duration::from_millis, Duration::ZERO);
+        let mut share = Share::new();
+        share.used(ms(3));
+        assert_eq!(share.rest_after(none), None, "too short a pause");
+        share.used(ms(3));
+        assert_eq!(share.rest_after(none), Some(Duration::from_micros(600)));
+        assert_eq!(share.rest_after(none), None, "slept off already");
+        share.used(ms(50));
+        assert_eq!(share.rest_after(ms(2)), Some(ms(3)), "what was left alone counts");
+        share.used(ms(50));
+        assert_eq!(share.rest_after(ms(5)), None);
     }
 
     #[test]

@@ -245,7 +245,12 @@ pub(crate) fn pragmas(connection: &Connection, config: &Config) -> rusqlite::Res
         cache_size: number("cache_size")?,
         temp_store: number("temp_store")?,
         busy_timeout: config.busy_timeout,
-        wal_autocheckpoint: number("wal_autocheckpoint")?,
+        // SQLite's own is switched off where this crate does it.
+        wal_autocheckpoint: if connect::keeps_log_short(config) {
+            config.wal_autocheckpoint.into()
+        } else {
+            number("wal_autocheckpoint")?
+        },
         journal_size_limit: number("journal_size_limit")?,
         mmap_size: number("mmap_size")?,
         locking_mode: pragma_text(connection, "locking_mode")?,

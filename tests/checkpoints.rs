@@ -1,6 +1,7 @@
 //! The write-ahead log is copied into the file beside the callers, stays short, and goes when the store
 //! closes.
 #![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "waits are measured")]
 
 mod common;
 mod support_process;
@@ -9,9 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::Place;
+use common::{Place, ms};
 use seen_store::{Config, SeenStore, Synchronous};
 use support_process::{Child, Random, role, say, variable};
 
@@ -22,6 +23,10 @@ fn child() {
     match role().as_deref() {
         None => {}
         Some("stream") => stream(),
+        Some("writer") => {
+            let store = SeenStore::open(variable("SEEN_PATH")).unwrap();
+            Rate::named(&variable("SEEN_WHAT")).write(&store, &variable("SEEN_TAG"), 4);
+        }
         Some(role) => panic!("unknown role {role:?}"),
     }
 }
@@ -79,6 +84,157 @@ fn a_stream_of_marks_keeps_the_log_below_8_mib() {
         let longest = longest_log(&Place::new(), Config::default(), threads, count);
         assert!(longest > MIB && longest <= 8 * MIB, "{threads} threads: {longest} bytes of log");
     }
+}
+
+/// How one of several stores writes.
+#[derive(Clone, Copy, Debug)]
+enum Rate {
+    Marks,
+    Batches,
+}
+
+impl Rate {
+    fn named(name: &str) -> Self {
+        if name == "Marks" { Self::Marks } else { Self::Batches }
+    }
+
+    /// Writes a share of what makes 40 MiB of log and more.
+    fn write(self, store: &SeenStore, tag: &str, shares: usize) {
+        match self {
+            Self::Marks => {
+                for number in 0..24_000 / shares {
+                    store.mark_seen(format!("{tag}/{number}/of-some-length")).unwrap();
+                }
+            }
+            Self::Batches => {
+                for batch in 0..480 / shares {
+                    let ids = (0..1_000).map(|n| format!("{tag}/{batch}/{n}/of-some-length"));
+                    store.seed(ids).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// How long the log is at most while a store for each of `rates` writes as fast as it can.
+fn longest_log_of_several(rates: &[Rate], in_processes: bool) -> u64 {
+    let place = Place::new();
+    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let store = place.open(Config::default());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                longest.fetch_max(bytes(&place.beside("-wal")), Relaxed);
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let (mut children, mut threads) = (Vec::new(), Vec::new());
+        for (number, rate) in rates.iter().copied().enumerate() {
+            let tag = number.to_string();
+            if in_processes {
+                let (path, what) = (place.path().to_str().unwrap(), format!("{rate:?}"));
+                let variables = [("SEEN_PATH", path), ("SEEN_WHAT", &what), ("SEEN_TAG", &tag)];
+                children.push(Child::spawn("writer", &variables));
+            } else {
+                let store = place.open(Config::default());
+                threads.push(scope.spawn(move || rate.write(&store, &tag, 4)));
+            }
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        for child in children {
+            child.finish();
+        }
+        done.store(true, Relaxed);
+    });
+    store.close().unwrap();
+    assert_eq!(place.files(), ["seen.db"], "side files were left behind");
+    longest.into_inner()
+}
+
+fn check_several(in_processes: bool) {
+    use Rate::{Batches, Marks};
+    let all: [&[Rate]; 5] = [
+        &[Marks; 2],
+        &[Batches; 2],
+        &[Marks, Batches, Marks],
+        &[Marks; 8],
+        &[Batches, Marks, Marks, Batches, Marks, Batches, Marks, Marks],
+    ];
+    for rates in all {
+        let longest = longest_log_of_several(rates, in_processes);
+        println!("{rates:?}: {longest} bytes of log");
+        assert!(longest > MIB && longest <= 16 * MIB, "{rates:?}: {longest} bytes of log");
+    }
+}
+
+#[test]
+fn several_stores_at_full_rate_keep_the_log_below_16_mib() {
+    check_several(false);
+}
+
+#[test]
+fn several_processes_at_full_rate_keep_the_log_below_16_mib() {
+    check_several(true);
+}
+
+#[test]
+fn a_shorter_log_that_no_thread_copies_is_kept_short_too() {
+    let place = Place::new();
+    let config = || Config::default().wal_autocheckpoint(500);
+    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                longest.fetch_max(bytes(&place.beside("-wal")), Relaxed);
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let writers = [Rate::Marks, Rate::Batches].map(|rate| {
+            let store = place.open(config());
+            scope.spawn(move || rate.write(&store, &format!("{rate:?}"), 4))
+        });
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        done.store(true, Relaxed);
+    });
+    let longest = longest.into_inner();
+    assert!(longest > MIB / 4 && longest <= 4 * MIB, "{longest} bytes of log");
+    assert_eq!(place.open(config()).pragmas().unwrap().wal_autocheckpoint, 500);
+}
+
+#[test]
+fn a_snapshot_that_is_held_stalls_no_mark_and_the_log_is_short_again_afterwards() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    store.mark_seen("before").unwrap();
+    let reader = place.sql();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM seen").unwrap();
+    let mut stalls: Vec<Duration> = (0..20_000)
+        .map(|number| {
+            let asked = Instant::now();
+            store.mark_seen(format!("{number}/of-some-length")).unwrap();
+            asked.elapsed()
+        })
+        .collect();
+    stalls.sort();
+    let (worst, typical) = (stalls[stalls.len() - 1], stalls[stalls.len() * 99 / 100]);
+    assert!(worst < ms(500) && typical < ms(5), "a mark waited {worst:?}, one in 100 {typical:?}");
+    assert!(bytes(&place.beside("-wal")) > 16 * MIB, "the snapshot did not hold the log");
+    drop(reader);
+    // The thread tries again by itself. The first commit after that begins the log anew.
+    let waited = Instant::now();
+    let mut number = 0;
+    while bytes(&place.beside("-wal")) > 8 * MIB {
+        assert!(waited.elapsed() < Duration::from_secs(20), "the log is still long");
+        store.mark_seen(format!("afterwards-{number}")).unwrap();
+        number += 1;
+        thread::sleep(ms(20));
+    }
+    store.close().unwrap();
+    assert_eq!(place.files(), ["seen.db"]);
 }
 
 #[test]

@@ -142,6 +142,35 @@ fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
 }
 
 #[test]
+fn a_holder_of_the_mutex_may_do_the_waiting_jobs_before_it_lets_go() {
+    check(|| {
+        let group = std::sync::Arc::new(group());
+        let threads: Vec<_> = (0..4)
+            .map(|job| {
+                let group = std::sync::Arc::clone(&group);
+                thread::spawn(move || {
+                    if job == 0 {
+                        let mut held = group.lock();
+                        let (file, jobs) = held.parts();
+                        if !jobs.is_empty() {
+                            commit(file, &jobs);
+                        }
+                        return;
+                    }
+                    let outcome = group.submit(job, commit, || true);
+                    let Outcome::Answered(Ok(place)) = outcome else { panic!("{outcome:?}") };
+                    assert_eq!(group.lock().0[place], job);
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(group.lock().0.len(), 3);
+    });
+}
+
+#[test]
 fn jobs_are_served_first_come_first_served() {
     check(|| {
         let group = std::sync::Arc::new(group());

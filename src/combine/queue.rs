@@ -116,6 +116,12 @@ impl<S, J, A> Turn<'_, S, J, A> {
         }
     }
 
+    /// What the mutex protects, and the jobs that wait for it.
+    pub(crate) fn parts(&mut self) -> (&mut S, Jobs<'_, J, A>) {
+        let Combiner { queue, waiting, .. } = self.combiner;
+        (self.guard.as_mut().expect("held until dropped"), Jobs { queue, waiting })
+    }
+
     /// Lets go without handing over: the caller stays in charge of the queue.
     fn end_in_charge(mut self) {
         self.guard = None;
@@ -157,6 +163,11 @@ pub(crate) struct Jobs<'c, J, A> {
 }
 
 impl<J, A> Jobs<'_, J, A> {
+    /// Whether no job waits, as far as can be told without the queue's lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.load(Relaxed) == 0
+    }
+
     /// Takes up to `limit` jobs, those that came first. Each must be answered or given back.
     pub(crate) fn take(&self, limit: usize) -> Vec<Taken<J, A>> {
         let mut queue = self.queue.lock();

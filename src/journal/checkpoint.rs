@@ -1,11 +1,19 @@
 //! The copying of the write-ahead log into the file: SQLite's checkpoints.
 //!
-//! Owns both ways: whole, and then cut to nothing; or as far as it goes while others commit and read
-//! (passive), from the store's own connection or from one beside it. A passive one never waits for
-//! anybody; what is in use stays in the log. What always holds: before each, the files are found to be
-//! those that were opened. An old log must not be copied over what others have written since.
+//! Owns the three ways, on the store's own connection or on one beside it. What always holds:
+//!
+//! - Before each, the files are found to be those that were opened: an old log must not be copied over what
+//!   others have written since.
+//! - A *copy* (passive) waits for nobody and makes nobody wait. It cannot end while others append, and what
+//!   a reader's snapshot may need is not copied over.
+//! - A *restart* first waits a little for the write lock, then copies the rest while nobody can append, and
+//!   waits a little for readers: the next commit begins the log anew. Where it does not get the write lock
+//!   it is a copy. It makes writers wait for a disk, and never longer than [`WAITS`] short pauses for a
+//!   reader.
+//! - A *truncation* is a restart that cuts the log to nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -14,12 +22,13 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::file::wal::bytes_of_frames;
 use crate::file::{self, Identity, OpenedFiles, shown};
+use crate::patience;
 use crate::process::Own;
 use crate::schema::connect;
 use crate::schema::failure::{failure, is_busy};
 
-/// The first version that can tell how long the log is without copying it.
-const KNOWS_NOOP: i32 = 3_051_000;
+/// How often a restart waits for the write lock and for readers: some 5 ms in all.
+const WAITS: i32 = 40;
 
 /// What a second connection to a store's file needs to know.
 #[derive(Clone)]
@@ -31,8 +40,35 @@ pub(crate) struct Source {
 
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
-/// See the module's header.
+/// The log at one moment, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) pages: u32,
+    /// How many of them are in the file too.
+    pub(crate) copied: u32,
+}
+
+impl Log {
+    /// Whether all of it is in the file, so that a transaction that begins now begins it anew.
+    pub(crate) fn is_copied(self) -> bool {
+        self.copied >= self.pages
+    }
+}
+
+/// What a copy or a restart came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// All that was asked for: the next commit begins the log anew, if nobody appended after a copy.
+    Done(Log),
+    /// Writers or readers were in the way.
+    Partial(Log),
+    /// Another connection is copying.
+    Taken,
+}
+
+/// A connection with which the log is copied beside the callers.
 pub(crate) struct LogCopier {
     connection: Own<Connection>,
     files: OpenedFiles,
@@ -45,19 +81,8 @@ impl LogCopier {
         Ok(Self { connection, files, path: source.path.clone() })
     }
 
-    /// How long the log is.
-    pub(crate) fn pages(&self) -> Result<u32> {
-        pages_after(LOOK, &self.connection, &shown(&self.path))
-    }
-
-    /// Copies what can be copied now, and waits for the disk. Returns how long the log is. If nobody
-    /// else was at work all of it was copied, and the next commit begins it anew.
-    pub(crate) fn copy(&self) -> Result<u32> {
-        self.files.check()?;
-        if log_is_cut(&self.connection, &self.files) {
-            return Err(file::cut_log(&self.path));
-        }
-        pages_after(COPY, &self.connection, &shown(&self.path))
+    pub(crate) fn on_log(&mut self) -> OnLog<'_> {
+        OnLog { connection: &mut self.connection, files: &self.files, path: &self.path }
     }
 
     pub(crate) fn close(self) -> Result<()> {
@@ -72,7 +97,7 @@ impl LogCopier {
 /// itself first says in the index that the log is empty, and then cuts the file. False where the log is
 /// gone, and where SQLite cannot tell, as within a transaction.
 pub(super) fn log_is_cut(connection: &Connection, files: &OpenedFiles) -> bool {
-    if rusqlite::version_number() < KNOWS_NOOP || !connection.is_autocommit() {
+    if rusqlite::version_number() < connect::KNOWS_NOOP || !connection.is_autocommit() {
         return false;
     }
     let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0));
@@ -81,18 +106,82 @@ pub(super) fn log_is_cut(connection: &Connection, files: &OpenedFiles) -> bool {
     // anew, and cut it, at any moment.
     (0..2).all(|_| {
         let Some(bytes) = files.log_bytes() else { return false };
-        let Ok(frames) = pages_after(LOOK, connection, "the log") else { return false };
-        let too_short = frames > 0 && bytes < bytes_of_frames(frames, page_bytes);
+        let Ok(Log { pages, .. }) = look(connection) else { return false };
+        let too_short = pages > 0 && bytes < bytes_of_frames(pages, page_bytes);
         too_short && files.log_bytes() == Some(bytes)
     })
 }
 
-fn pages_after(pragma: &str, connection: &Connection, name: &str) -> Result<u32> {
-    let pages = connection
-        .prepare_cached(pragma)
-        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(1)));
-    // Negative where there is no log.
-    pages.map(|pages| u32::try_from(pages).unwrap_or(0)).map_err(|e| failure("checkpoint", name, e))
+/// What can be done to the log: see the module's header.
+pub(crate) struct OnLog<'c> {
+    connection: &'c mut Connection,
+    files: &'c OpenedFiles,
+    path: &'c Path,
+}
+
+impl OnLog<'_> {
+    pub(crate) fn look(&self) -> Result<Log> {
+        self.told(look(self.connection))
+    }
+
+    pub(crate) fn copy(&self) -> Result<Pass> {
+        self.check_files()?;
+        self.told(pass(self.connection, COPY))
+    }
+
+    pub(crate) fn restart(&mut self) -> Result<Pass> {
+        self.check_files()?;
+        let done = restart(self.connection);
+        self.told(done)
+    }
+
+    fn check_files(&self) -> Result<()> {
+        self.files.check()?;
+        if log_is_cut(self.connection, self.files) {
+            return Err(file::cut_log(self.path));
+        }
+        Ok(())
+    }
+
+    fn told<T>(&self, done: rusqlite::Result<T>) -> Result<T> {
+        done.map_err(|e| failure("checkpoint", &shown(self.path), e))
+    }
+}
+
+fn look(connection: &Connection) -> rusqlite::Result<Log> {
+    Ok(match pass(connection, LOOK)? {
+        Pass::Done(log) | Pass::Partial(log) => log,
+        Pass::Taken => Log::default(), // There is no log.
+    })
+}
+
+fn pass(connection: &Connection, pragma: &str) -> rusqlite::Result<Pass> {
+    let (busy, pages, copied) = connection
+        .prepare_cached(pragma)?
+        .query_row([], |row| Ok((row.get::<_, i64>(0)? != 0, row.get(1)?, row.get(2)?)))?;
+    let pages_of = |pages: i64| u32::try_from(pages).ok();
+    let log = pages_of(pages).zip(pages_of(copied)).map(|(pages, copied)| Log { pages, copied });
+    Ok(match (log, busy) {
+        (Some(log), false) => Pass::Done(log),
+        (Some(log), true) => Pass::Partial(log),
+        (None, true) => Pass::Taken,
+        (None, false) => Pass::Done(Log::default()),
+    })
+}
+
+fn restart(connection: &mut Connection) -> rusqlite::Result<Pass> {
+    connection.busy_handler(Some(wait_a_little))?;
+    let done = pass(connection, RESTART);
+    // Nothing else waits on a connection.
+    connection.busy_timeout(Duration::ZERO)?;
+    done
+}
+
+fn wait_a_little(waits: i32) -> bool {
+    if waits < WAITS {
+        patience::nap();
+    }
+    waits < WAITS
 }
 
 /// True when nothing of the log is left.
@@ -104,12 +193,10 @@ pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 impl Journal {
-    /// Where a second connection can copy the log; `None` where none can, or none may, or where SQLite
-    /// is too old to tell how long the log is.
+    /// Where a second connection can copy the log; `None` where this crate does not keep it short.
     pub(crate) fn log_source(&self) -> Option<Source> {
         let Home::File { path, files, .. } = &self.home else { return None };
-        if self.config.exclusive || self.config.read_only || rusqlite::version_number() < KNOWS_NOOP
-        {
+        if !connect::keeps_log_short(&self.config) {
             return None;
         }
         Some(Source { path: path.clone(), identity: files.database(), config: self.config.clone() })
@@ -120,17 +207,15 @@ impl Journal {
         self.connection.as_ref().map_or(0, |connection| connection.total_changes())
     }
 
-    /// How long the log is.
-    pub(crate) fn log_pages(&mut self) -> Result<u32> {
+    /// The log, by way of the store's own connection; `None` where there is no file.
+    pub(crate) fn on_log(&mut self) -> Result<Option<OnLog<'_>>> {
         self.ensure_open()?;
-        pages_after(LOOK, self.open_connection(), &self.name())
-    }
-
-    /// Copies what can be copied now, and waits for the disk.
-    pub(crate) fn copy_log(&mut self) -> Result<u32> {
-        self.ensure_open()?;
-        self.check_files()?;
-        pages_after(COPY, self.open_connection(), &self.name())
+        Ok(match (&self.home, &mut self.connection) {
+            (Home::File { path, files, .. }, Some(connection)) => {
+                Some(OnLog { connection, files, path })
+            }
+            _ => None,
+        })
     }
 
     /// Copies the log into the file and cuts it to nothing.
@@ -174,14 +259,14 @@ mod tests {
             let store = connect::open(&path, &config, 1).unwrap();
             let identity = store.files.database();
             let source = Source { path: path.clone(), identity, config };
-            let copier = LogCopier::open(&source).unwrap();
-            copier.copy().unwrap();
+            let mut copier = LogCopier::open(&source).unwrap();
+            copier.on_log().copy().unwrap();
             let insert = "INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)";
             store.connection.execute(insert, []).unwrap();
             spoil(&path);
             let modified = || path.metadata().unwrap().modified().unwrap();
             let before = modified();
-            let error = copier.copy().unwrap_err();
+            let error = copier.on_log().copy().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FileReplaced, "{error}");
             assert!(error.to_string().contains(&format!("seen.db{named} ")), "{error}");
             copier.close().unwrap();

@@ -12,17 +12,22 @@
 //!   the index is rebuilt.
 //! - A place that is lost stays lost until a rebuild has succeeded, whatever fails meanwhile.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 
 use super::rows::{ReadError, RowKeys, load, take_in};
 use super::{Begun, Journal, Tip, claims};
-use crate::clock::ABSORBED_STEP_MS;
+use crate::clock::{ABSORBED_STEP_MS, Stopwatch};
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::Index;
 
-/// How many rows a look reads in one statement, and the most that are read under the write lock.
+/// How many rows a look reads in one statement. With more to read, the write lock is given back first.
 const TAIL_ROWS: usize = 1_000;
+
+/// How long the write lock, once given back to read without it, is not given back again.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bound to the rowid at or above which to read. The counters come along so that one statement, and
 /// so one snapshot, answers all of a look.
@@ -110,10 +115,21 @@ impl Journal {
             return Ok(());
         }
         self.claims = claims::Known::Nothing;
+        // Reading on until there is nothing more would never end beside a connection that writes as fast as
+        // this one reads. What was there at the beginning is enough.
+        let mut newest = None;
         loop {
             match self.read_tail(index, now_ms)? {
                 Tail::Complete => break,
-                Tail::More => {}
+                Tail::More => {
+                    if newest.is_none() {
+                        newest = self.with("read", read_newest)?;
+                    }
+                    if self.position.and_then(|position| position.tip).map(|tip| tip.seq) >= newest
+                    {
+                        break;
+                    }
+                }
                 Tail::Lost => {
                     self.rebuild(index, now_ms)?;
                     self.rebuilds += 1;
@@ -125,18 +141,30 @@ impl Journal {
         Ok(())
     }
 
-    /// The short way under the write lock: true when the index is up to date.
+    /// Brings the index up to date under the write lock. False when that would take long, and the lock
+    /// can still be given back.
     pub(super) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
         let version = self.read_data_version()?;
         if self.data_version == Some(version) {
             return Ok(true);
         }
+        self.met_others = Some(Stopwatch::start());
+        let all = self.gave_back.is_some_and(|then| then.elapsed() < GIVE_BACK_EVERY);
         self.claims = claims::Known::Nothing;
-        let complete = matches!(self.read_tail(index, now_ms)?, Tail::Complete);
-        if complete {
-            self.data_version = Some(version);
+        loop {
+            match self.read_tail(index, now_ms)? {
+                Tail::Complete => break,
+                Tail::More if all => {}
+                Tail::More | Tail::Lost => return Ok(false),
+            }
         }
-        Ok(complete)
+        self.data_version = Some(version);
+        Ok(true)
+    }
+
+    /// How long ago a transaction here found that another connection had committed.
+    pub(crate) fn since_others(&self) -> Option<Duration> {
+        self.met_others.map(Stopwatch::elapsed)
     }
 
     /// Whether no other connection has committed since the last look.
@@ -288,6 +316,11 @@ struct Page {
 
 pub(super) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+/// The number of the newest row.
+fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached("SELECT max(seq) FROM seen")?.query_row([], |row| row.get(0))
 }
 
 pub(super) fn read_schema_version(connection: &Connection) -> rusqlite::Result<i64> {

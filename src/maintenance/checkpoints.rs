@@ -1,34 +1,42 @@
 //! The thread that copies the write-ahead log into the file, so that no commit has to.
 //!
-//! Owns when it starts, what it is told and when it ends. What always holds:
+//! Owns when it starts, what it is told and when it ends. What always holds, with `w` for
+//! `wal_autocheckpoint`:
 //!
-//! - It copies beside the callers, on a connection of its own; they go on committing. A log that is copied
-//!   whole while nobody commits is begun anew by the next commit.
-//! - Where commits come so thick that no pass ever catches up with them, it takes the mutex for the little
-//!   that is left: callers then wait for that, once for three quarters of `wal_autocheckpoint`.
-//! - A log that has come to all of `wal_autocheckpoint` under a pass, because the disk is slow, grows no
-//!   further: the next commit waits for the pass, and copies the rest.
+//! - From `w / 2` on it copies beside the callers, on a connection of its own; they go on committing. A log
+//!   that is copied whole while nobody commits is begun anew by the next commit.
+//! - Where commits come so thick that no pass ever catches up with them, in this store or in others on the
+//!   file, it has the log restarted from `w * 3 / 4` on: all writers of all stores then wait for the little
+//!   that is left.
+//! - A log that has come to `w` under a pass, because the disk is slow or many write, grows no further: the
+//!   next commit waits for the pass, and restarts the log itself. Each store does so, and looks at the log
+//!   every [`PAGES_A_LOOK`] pages that it has written. So the log stays below `w` and that much for each
+//!   store, and the size of a transaction.
+//! - A snapshot that somebody holds (a backup, a verify, a program that reads) keeps the log from being
+//!   restarted. That is tried for a moment and then left alone for a while; the log grows meanwhile.
 //! - It begins with the first log that is worth the trouble, and has ended before the store's own
-//!   connection closes, so that this one closes last and removes the log.
+//!   connection closes, so that this one closes last and removes the log. Where `w` is small there is none:
+//!   commits do what is left to do.
 //!
-//! A failure is logged and nobody's: the log grows on, until a commit copies it as SQLite does by itself.
+//! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::journal::{Journal, LogCopier, Source};
+use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
 use crate::patience::Patience;
 use crate::store::engine::SharedWriter;
 
-/// After how many pages of log, by an estimate, SQLite is asked how many there are.
-const PAGES_A_LOOK: u64 = 512;
+/// After how many pages of log, by an estimate, SQLite is asked how many there are, at most.
+const PAGES_A_LOOK: u32 = 512;
 
 /// The smallest `wal_autocheckpoint` that a thread is used for. A commit copies less than that in no time.
 const WORTH_A_THREAD: u32 = 1_000;
@@ -39,30 +47,55 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// How often a long log is copied beside the callers before they are made to wait.
 const PASSES: usize = 32;
 
+/// How long restarting the log is tried, and so how long a commit that finds it too long waits at most.
+const LONGEST_TRY: Duration = Duration::from_millis(250);
+
+/// How many restarts in turn must have come no further, for a snapshot to be in the way and not a passing
+/// reader.
+const STUCK: u32 = 3;
+
+/// How long a log is left alone that a snapshot keeps from being restarted, unless it grows by
+/// `wal_autocheckpoint` before.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+
 /// See the module's header.
 pub(crate) struct Checkpoints {
-    /// `None` where a commit has to do it, or nobody.
+    /// `None` where SQLite does it by itself, or nobody.
     source: Option<Source>,
     writer: SharedWriter,
-    limits: Limits,
+    pages_a_look: u64,
     /// Commits since the last look at the log.
     commits: AtomicU32,
     /// The connection's changed rows by then.
     changes: AtomicU64,
-    /// Pages of a log that the thread was told to copy, when somebody looked last; 0 once the next commit
-    /// will begin it anew, and where the thread cannot help.
-    pages: Arc<AtomicU32>,
-    /// Held while the thread copies beside the callers.
-    copying: Arc<Mutex<()>>,
+    shared: Arc<Shared>,
     thread: Mutex<Thread>,
 }
 
-/// From how many pages on the log is copied: beside the callers, with the mutex held, by a commit.
+/// What commits and the thread tell each other.
+struct Shared {
+    limits: Limits,
+    /// Pages of a log that the thread was told to copy, when somebody looked last; 0 once the next commit
+    /// will begin it anew, and where the thread cannot help.
+    pages: AtomicU32,
+    /// Held while the log is copied or restarted.
+    copying: Mutex<()>,
+    /// Set while a snapshot keeps the log from being restarted.
+    held: Mutex<Option<Held>>,
+}
+
+/// From how many pages on the log is copied beside the callers, restarted by the thread, by a commit.
 #[derive(Clone, Copy)]
 struct Limits {
     due: u32,
     pressing: u32,
     most: u32,
+}
+
+/// A log that a snapshot keeps from being copied any further.
+struct Held {
+    log: Log,
+    since: Stopwatch,
 }
 
 enum Thread {
@@ -71,20 +104,102 @@ enum Thread {
     Over,
 }
 
+impl Shared {
+    /// Whether the log was held not long ago, and would still be if it were tried again.
+    fn is_left_alone(&self, log: Log) -> bool {
+        self.held.lock().as_ref().is_some_and(|held| {
+            (held.log.pages..held.log.pages.saturating_add(self.limits.most)).contains(&log.pages)
+                && held.since.elapsed() < LEFT_ALONE
+        })
+    }
+
+    /// Whether a held log is still held: then a copy comes no further. Costs nothing where it is.
+    fn is_still_held(&self, on_log: &OnLog<'_>) -> Result<bool> {
+        let Some(copied) = self.held.lock().as_ref().map(|held| held.log.copied) else {
+            return Ok(false);
+        };
+        let held = match on_log.copy()? {
+            Pass::Partial(log) | Pass::Done(log) if log.copied == copied && !log.is_copied() => log,
+            Pass::Taken => return Ok(true),
+            _ => return Ok(false),
+        };
+        self.hold(held);
+        Ok(true)
+    }
+
+    fn hold(&self, log: Log) {
+        self.pages.store(0, Relaxed);
+        *self.held.lock() = Some(Held { log, since: Stopwatch::start() });
+    }
+
+    /// Waits for a pass of this store's, then has the log restarted if that can be done at the moment.
+    fn try_restart(&self, on_log: &mut OnLog<'_>) -> Result<Pass> {
+        let Some(_pass_is_over) = self.copying.try_lock_for(LONGEST_TRY) else {
+            return Ok(Pass::Taken);
+        };
+        let pass = on_log.restart()?;
+        if matches!(pass, Pass::Done(_)) {
+            self.restarted();
+        }
+        Ok(pass)
+    }
+
+    fn restarted(&self) {
+        self.pages.store(0, Relaxed);
+        *self.held.lock() = None;
+    }
+
+    /// Has the log restarted, in several tries. Ends too when another store has done it, and when a
+    /// snapshot holds the log.
+    fn restart(&self, on_log: &mut OnLog<'_>, short: u32) -> Result<()> {
+        let mut patience = Patience::new(LONGEST_TRY);
+        let (mut stuck, mut copied) = (0, None);
+        loop {
+            let log = match self.try_restart(on_log)? {
+                Pass::Done(_) => return Ok(()),
+                // All copied: somebody writes, or reads the end of the log.
+                Pass::Partial(log) if log.is_copied() => log,
+                Pass::Partial(log) => {
+                    stuck =
+                        if copied.replace(log.copied) == Some(log.copied) { stuck + 1 } else { 1 };
+                    log
+                }
+                Pass::Taken => on_log.look()?,
+            };
+            if log.pages < short {
+                self.restarted();
+                return Ok(());
+            }
+            if stuck >= STUCK {
+                self.hold(log);
+                return Ok(());
+            }
+            if !patience.pause() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 impl Checkpoints {
     pub(crate) fn new(source: Option<Source>, writer: SharedWriter, config: &Config) -> Self {
+        let limits = Limits {
+            due: config.wal_autocheckpoint / 2,
+            pressing: config.wal_autocheckpoint / 4 * 3,
+            most: config.wal_autocheckpoint,
+        };
         Self {
-            source: source.filter(|_| config.wal_autocheckpoint >= WORTH_A_THREAD),
+            source,
             writer,
-            limits: Limits {
-                due: config.wal_autocheckpoint / 2,
-                pressing: config.wal_autocheckpoint / 4 * 3,
-                most: config.wal_autocheckpoint,
-            },
+            pages_a_look: PAGES_A_LOOK.min(limits.most / 4).into(),
             commits: AtomicU32::new(0),
             changes: AtomicU64::new(0),
-            pages: Arc::default(),
-            copying: Arc::default(),
+            shared: Arc::new(Shared {
+                limits,
+                pages: AtomicU32::new(0),
+                copying: Mutex::new(()),
+                held: Mutex::new(None),
+            }),
             thread: Mutex::new(Thread::NotNeeded),
         }
     }
@@ -96,7 +211,7 @@ impl Checkpoints {
         let changes = journal.total_changes();
         // Rows that follow each other share a page, a dozen of them; others do not.
         let pages = u64::from(commits) * 2 + changes.abs_diff(self.changes.load(Relaxed)) / 2;
-        if pages < PAGES_A_LOOK {
+        if pages < self.pages_a_look {
             self.commits.store(commits, Relaxed);
             return;
         }
@@ -108,19 +223,20 @@ impl Checkpoints {
     }
 
     fn look(&self, source: &Source, journal: &mut Journal) -> Result<()> {
-        let pages = journal.log_pages()?;
-        if pages < self.limits.due {
-            self.pages.store(0, Relaxed);
+        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
+        let (shared, log) = (&self.shared, on_log.look()?);
+        if log.pages < shared.limits.due || shared.is_left_alone(log) {
+            shared.pages.store(0, Relaxed);
             return Ok(());
         }
         let told = self.tell(source);
-        self.pages.store(if told { pages } else { 0 }, Relaxed);
-        if pages >= self.limits.most {
-            let _pass_is_over = self.copying.lock();
-            journal.copy_log()?;
-            self.pages.store(0, Relaxed);
+        shared.pages.store(if told { log.pages } else { 0 }, Relaxed);
+        // A log that was held is long: if it can be copied now, then by the thread first.
+        let is_the_threads = told && shared.held.lock().is_some();
+        if log.pages < shared.limits.most || is_the_threads || shared.is_still_held(&on_log)? {
+            return Ok(());
         }
-        Ok(())
+        shared.restart(&mut on_log, shared.limits.most)
     }
 
     /// For work that is in no hurry: waits a little while the log is long and being copied. No lock is
@@ -130,13 +246,14 @@ impl Checkpoints {
             return;
         }
         let mut patience = Patience::new(LONGEST_WAIT);
-        while self.pages.load(Relaxed) >= self.limits.pressing && patience.pause() {}
+        let Shared { pages, limits, .. } = &*self.shared;
+        while pages.load(Relaxed) >= limits.pressing && patience.pause() {}
     }
 
     /// False where there is no thread to tell.
     fn tell(&self, source: &Source) -> bool {
         let mut thread = self.thread.lock();
-        if matches!(*thread, Thread::NotNeeded) {
+        if matches!(*thread, Thread::NotNeeded) && self.shared.limits.most >= WORTH_A_THREAD {
             *thread = self.start(source.clone());
         }
         if let Thread::Runs { tell, .. } = &*thread {
@@ -151,11 +268,8 @@ impl Checkpoints {
         let work = Work {
             source,
             writer: Arc::clone(&self.writer),
-            pages: Arc::clone(&self.pages),
-            copying: Arc::clone(&self.copying),
-            limits: self.limits,
+            shared: Arc::clone(&self.shared),
             copier: None,
-            copied: 0,
         };
         let spawned = std::thread::Builder::new()
             .name("seen-checkpoint".into())
@@ -185,56 +299,73 @@ impl Checkpoints {
 struct Work {
     source: Source,
     writer: SharedWriter,
-    pages: Arc<AtomicU32>,
-    copying: Arc<Mutex<()>>,
-    limits: Limits,
+    shared: Arc<Shared>,
     copier: Option<LogCopier>,
-    /// How long the log was after the last pass.
-    copied: u32,
 }
 
 impl Work {
     fn whenever_told(mut self, told: &Receiver<()>) {
-        while told.recv().is_ok() {
+        while self.is_wanted(told) {
             if let Err(e) = self.copy_if_due() {
                 log::warn!("a checkpoint is put off: {e}");
                 // Whatever happened to this connection, the next attempt has a fresh one.
                 self.close();
-                self.pages.store(0, Relaxed);
+                self.shared.pages.store(0, Relaxed);
             }
         }
         self.close();
     }
 
+    /// Waits until there is something to do; false at the end. A log that is held is tried again in a
+    /// while, even if nobody writes.
+    fn is_wanted(&self, told: &Receiver<()>) -> bool {
+        if self.shared.held.lock().is_none() {
+            return told.recv().is_ok();
+        }
+        told.recv_timeout(LEFT_ALONE) != Err(RecvTimeoutError::Disconnected)
+    }
+
     fn copy_if_due(&mut self) -> Result<()> {
-        let copier = match &self.copier {
+        let copier = match &mut self.copier {
             Some(copier) => copier,
             None => self.copier.insert(LogCopier::open(&self.source)?),
         };
-        let mut pages = copier.pages()?;
+        let (mut on_log, Shared { limits, pages, copying, .. }) = (copier.on_log(), &*self.shared);
+        let log = on_log.look()?;
         // Copied not long ago, and appended to ever since: once more would hardly be luckier.
-        let again = pages >= self.copied && pages - self.copied < self.limits.due / 4;
-        if pages < self.limits.due || again && pages < self.limits.pressing {
+        let again = log.pages - log.copied.min(log.pages) < limits.due / 4;
+        if log.pages < limits.due || again && log.pages < limits.pressing {
+            return Ok(());
+        }
+        if self.shared.is_left_alone(log) || self.shared.is_still_held(&on_log)? {
             return Ok(());
         }
         // SQLite syncs the file only at the end of a pass during which nobody appended. With such a one
-        // before it, the last pass has little to wait for.
+        // before it, the restart has little to wait for.
         for _ in 0..PASSES {
-            let _copying = self.copying.lock();
-            pages = copier.copy()?;
-            self.copied = pages;
-            if pages < self.limits.pressing {
+            let _copying = copying.lock();
+            if let Pass::Done(log) = on_log.copy()?
+                && log.pages < limits.pressing
+            {
                 return Ok(());
             }
-            let now = copier.pages()?;
-            if now == pages || now >= u32::midpoint(self.limits.pressing, self.limits.most) {
+            let now = on_log.look()?;
+            let little = now.pages - now.copied.min(now.pages) < limits.due / 2;
+            if now.is_copied() || little && now.pages >= u32::midpoint(limits.pressing, limits.most)
+            {
                 break;
             }
         }
-        // A commit that was under way at the end of a pass goes on appending. Now none is.
-        let _held = self.writer.lock();
-        copier.copy()?;
-        self.pages.store(0, Relaxed);
+        // A commit that was under way at the end of a pass goes on appending. A restart lets none be. Where
+        // no other store writes it succeeds at once with the mutex held, for which callers wait as they
+        // wait for each other, without asking again and again for the write lock.
+        let held = self.writer.lock();
+        let pass = self.shared.try_restart(&mut on_log)?;
+        drop(held);
+        if !matches!(pass, Pass::Done(_)) {
+            self.shared.restart(&mut on_log, limits.pressing)?;
+        }
+        pages.store(0, Relaxed);
         Ok(())
     }
 

@@ -27,6 +27,24 @@ const MAX_ROW_BYTES: i32 = 1 << 20;
 /// How often a file that looks held in exclusive mode is tried again before the caller is told.
 const EXCLUSIVE_TRIES: u32 = 10;
 
+/// The first version that can tell how long the log is without copying it.
+pub(crate) const KNOWS_NOOP: i32 = 3_051_000;
+
+/// Whether this crate keeps the log short (`maintenance::checkpoints`). Otherwise SQLite does so by itself,
+/// or nobody.
+pub(crate) fn keeps_log_short(config: &Config) -> bool {
+    !config.exclusive
+        && !config.read_only
+        && config.wal_autocheckpoint > 0
+        && rusqlite::version_number() >= KNOWS_NOOP
+}
+
+/// The length of log at which SQLite copies it by itself. That never ends beside another connection that
+/// writes, and a log that somebody's snapshot keeps long would make each commit try.
+fn own_checkpoint(config: &Config) -> u32 {
+    if keeps_log_short(config) { 0 } else { config.wal_autocheckpoint }
+}
+
 /// An open store file.
 pub(crate) struct Connected {
     pub(crate) connection: Own<Connection>,
@@ -301,7 +319,7 @@ pub(crate) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result
     connection.pragma_update_and_check(
         None,
         "wal_autocheckpoint",
-        config.wal_autocheckpoint,
+        own_checkpoint(config),
         |_| Ok(()),
     )?;
     let limit = i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX);
@@ -326,7 +344,7 @@ fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
         ("cache_size", config.cache_size),
         ("temp_store", 2),
         ("mmap_size", 0),
-        ("wal_autocheckpoint", i64::from(config.wal_autocheckpoint)),
+        ("wal_autocheckpoint", i64::from(own_checkpoint(config))),
         ("journal_size_limit", i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX)),
         ("trusted_schema", 0),
         ("cell_size_check", 1),

@@ -2,10 +2,11 @@
 //!
 //! Owns the mutex around the journal, the index beside it, and when to look. What always holds: a hit
 //! is answered without the mutex, except for one look every 100 ms; a miss is answered only after a
-//! look that began after the call did; whoever waits for another process holds no lock. Lock order:
-//! the journal's mutex, then a shard of the index or of the counts. A forked child takes none of them but
-//! those that it finds free and that no thread is ever woken through: before it takes the mutex, or waits
-//! for anything, a call checks that it is made in the process that opened the store. Knows nothing of SQL.
+//! look that began after the call did; a call that waits for another process holds no lock, except where
+//! the log has come to its limit. Lock order: the turn of long transactions, the journal's mutex, then a
+//! shard of the index or of the counts. A forked child takes none of them but those that it finds free and
+//! that no thread is ever woken through: before it takes the mutex, or waits for anything, a call checks
+//! that it is made in the process that opened the store. Knows nothing of SQL.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -25,7 +26,7 @@ use crate::id::{Key, KeyHasher};
 use crate::index::{Index, Slot};
 use crate::journal::{Begun, Journal, Lookup, StoredRow, Transaction};
 use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
-use crate::patience::Patience;
+use crate::patience::{Patience, Share};
 use crate::process::{Process, Registration};
 use crate::suppressed::{self, Capped, Suppressed};
 use crate::token::Tokens;
@@ -45,6 +46,9 @@ const YIELDS: u32 = 64;
 const DOUBTS_A_LOOKUP: usize = 64;
 /// The same for a step of a work of its own: about a millisecond.
 const DOUBTS_A_STEP: usize = 1_000;
+/// For how long a store leaves a share of the write lock to others after one of them has committed. A store
+/// that is alone pays nothing.
+const ALONE_AFTER: Duration = Duration::from_secs(1);
 
 /// How many counts of duplicates are written down in one transaction: each is a page of its own.
 const FLUSHED_AT_ONCE: usize = 100;
@@ -52,6 +56,8 @@ const FLUSHED_AT_ONCE: usize = 100;
 /// The part of the store that is behind the mutex.
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
+    /// What the small transactions of this store leave to other stores, while there are others.
+    share: Share,
     pub(crate) purges: PurgeSchedule,
     /// How many rebuilds of the index are accounted for.
     rebuilds: u64,
@@ -73,6 +79,13 @@ impl LookedAt {
     }
 }
 
+impl Writer {
+    /// Whether other stores write to the file at the moment.
+    fn has_company(&self) -> bool {
+        self.journal.since_others().is_some_and(|since| since < ALONE_AFTER)
+    }
+}
+
 /// A write that waits for a leader. It owns all that it needs.
 pub(crate) type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
 
@@ -91,6 +104,9 @@ pub(crate) struct Engine {
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
     writer: SharedWriter,
+    /// What the long transactions of this store leave to others. Held by the one whose turn it is, while it
+    /// rests and while it runs.
+    share: Mutex<Share>,
     checkpoints: Checkpoints,
     closed: AtomicBool,
     /// The process that opened the file. A forked child shares its parent's locks and buffers and must
@@ -152,6 +168,7 @@ impl Engine {
         let process = registration.process();
         let writer = Writer {
             purges: PurgeSchedule::new(&config, clock.now_ms()),
+            share: Share::new(),
             rebuilds: journal.rebuilds(),
             journal,
             _registration: registration,
@@ -166,6 +183,7 @@ impl Engine {
             private,
             checkpoints: Checkpoints::new(log_source, Arc::clone(&writer), &config),
             writer,
+            share: Mutex::new(Share::new()),
             clock,
             config,
             hasher,
@@ -360,6 +378,46 @@ impl Engine {
         }
     }
 
+    /// One transaction that may be long: a batch, or a step of a longer work. It begins when the last one
+    /// has left the write lock alone for a while. At its end it does the small writes that wait in the queue:
+    /// the next long one would mostly have the mutex again before their callers have woken up.
+    fn write_long<T>(
+        &self,
+        decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
+        and_then: impl Fn(&mut Writer),
+    ) -> Result<T> {
+        self.check_process()?;
+        let mut patience = Patience::of_long_work(self.config.busy_timeout);
+        loop {
+            let mut share = self.share.lock();
+            share.rest();
+            let mut guard = self.writer.lock();
+            let (writer, jobs) = guard.parts();
+            let open = writer.as_mut().ok_or_else(|| self.closed_error())?;
+            let held = Stopwatch::start();
+            let written = self.try_write(open, decide);
+            match written {
+                Ok(Some(answer)) => {
+                    and_then(open);
+                    if !jobs.is_empty() {
+                        self.lead(writer, &jobs);
+                    }
+                    if writer.as_ref().is_some_and(Writer::has_company) {
+                        share.used(held.elapsed());
+                    }
+                    return Ok(answer);
+                }
+                Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
+                Ok(None) | Err(_) => {}
+            }
+            drop(guard);
+            drop(share);
+            if !patience.pause() {
+                return Err(self.busy_error());
+            }
+        }
+    }
+
     fn busy_error(&self) -> Error {
         Error::new(
             ErrorKind::Busy,
@@ -385,7 +443,7 @@ impl Engine {
         self.check_process()?;
         if let Some(mut writer) = self.writer.try_lock_idle() {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
-            match self.try_write(writer, &mut decide) {
+            match self.try_write_small(writer, &mut decide) {
                 Ok(Some(answer)) => {
                     self.tidy_when_due(writer);
                     return Ok(answer);
@@ -426,7 +484,7 @@ impl Engine {
             return Led::Done;
         };
         let (mut group, mut refused) = (Vec::new(), false);
-        let committed = self.try_write(writer, &mut |transaction| {
+        let committed = self.try_write_small(writer, &mut |transaction| {
             // Only once the write lock is held: who comes until then is of the group.
             group = jobs.take(GROUP);
             let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
@@ -442,7 +500,7 @@ impl Engine {
             Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return Led::Busy,
             Err(e) => Err(e),
         };
-        if group.is_empty() {
+        if committed.is_err() && group.is_empty() {
             // The write lock could not even be asked for.
             group = jobs.take(GROUP);
         }
@@ -484,13 +542,7 @@ impl Engine {
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.check_open()?;
-        self.with_journal(|writer| {
-            let answer = self.try_write(writer, &mut decide)?;
-            if answer.is_some() {
-                self.tidy_when_due(writer);
-            }
-            Ok(answer)
-        })
+        self.write_long(&mut decide, |writer| self.tidy_when_due(writer))
     }
 
     /// One step of a longer work: like [`write`](Self::write), and lets whoever waits go first.
@@ -498,7 +550,7 @@ impl Engine {
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let answer = self.with_journal(|writer| self.try_write(writer, &mut decide))?;
+        let answer = self.write_long(&mut decide, |_| {})?;
         self.let_others_go();
         Ok(answer)
     }
@@ -509,6 +561,25 @@ impl Engine {
     pub(crate) fn let_others_go(&self) {
         self.writer.lock().end_fair();
         self.checkpoints.wait_while_pressing();
+    }
+
+    /// The same as [`try_write`](Self::try_write), of a store that shares the file with others at the
+    /// moment: they get their share of the write lock.
+    fn try_write_small<T>(
+        &self,
+        writer: &mut Writer,
+        decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        if !writer.has_company() {
+            return self.try_write(writer, decide);
+        }
+        writer.share.rest();
+        let held = Stopwatch::start();
+        let written = self.try_write(writer, decide);
+        if let Ok(Some(_)) = written {
+            writer.share.used(held.elapsed());
+        }
+        written
     }
 
     /// `None` when another process holds the write lock.

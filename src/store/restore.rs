@@ -21,7 +21,7 @@ use crate::process::Registration;
 use crate::schema::seed::{SeedRow, SeedRows};
 
 /// How many entries are restored in one commit.
-const ENTRIES_A_COMMIT: usize = 10_000;
+const ENTRIES_A_COMMIT: usize = 1_000;
 
 /// How many rows of a seed's file are read at a time.
 const ROWS_A_PAGE: usize = 1_000;
@@ -52,7 +52,7 @@ impl SeenStore {
     ///   bytes) or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read).
     ///   All others are taken over.
     ///
-    /// One commit for each 10,000 entries, at 2 to 3 µs an entry; an entry that is refused while it is
+    /// One commit for each 1,000 entries, at 2 to 3 µs an entry; an entry that is refused while it is
     /// written ends its commit early. Holds one such batch in memory.
     ///
     /// # Errors
