@@ -94,39 +94,46 @@ impl Clock for ManualClock {
 ///
 /// A clock set back by NTP must not bring expired entries back to life; one set back by an hour was
 /// wrong before, and standing still for an hour would be worse than following it.
+///
+/// What always holds: the time is the latest of this store's own readings, or the time that other stores on
+/// the file have reached, if that is up to 60 s later.
 pub(crate) struct SteadyClock {
     clock: Box<dyn Clock>,
     latest_ms: AtomicI64,
+    /// The time that the file says stores have reached. It may go back: when another store has followed a
+    /// large step, this one must not stay ahead of it.
+    carried_ms: AtomicI64,
 }
 
 impl SteadyClock {
     pub(crate) fn new(clock: Box<dyn Clock>) -> Self {
-        Self { clock, latest_ms: AtomicI64::new(MIN_MS) }
+        Self { clock, latest_ms: AtomicI64::new(MIN_MS), carried_ms: AtomicI64::new(MIN_MS) }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         let read = self.read_ms();
         let latest = self.latest_ms.load(Ordering::Relaxed);
-        if read > latest || latest - read > ABSORBED_STEP_MS {
+        let own = if read > latest || latest - read > ABSORBED_STEP_MS {
             // A lost race means that another thread has just read the same clock: its time does.
             let _ =
                 self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            if read < latest {
+                // A large step: what others had reached was reached before it.
+                self.carried_ms.store(MIN_MS, Ordering::Relaxed);
+            }
             read
         } else {
             latest
-        }
+        };
+        let carried = self.carried_ms.load(Ordering::Relaxed);
+        if carried > own && carried - own <= ABSORBED_STEP_MS { carried } else { own }
     }
 
-    /// Goes on from a time that another store on the same file has reached, if that is at most as far ahead
+    /// Goes on from the time that stores on the same file have reached, if that is at most as far ahead
     /// as a backward step that is absorbed: this clock was set back before the store opened, or its machine's
     /// lags. Farther ahead, one of the two clocks is wrong, and each store follows its own.
     pub(crate) fn carry_to(&self, reached_ms: i64) {
-        if reached_ms <= self.latest_ms.load(Ordering::Relaxed) {
-            return; // As nearly always, without a reading of the clock.
-        }
-        if reached_ms.saturating_sub(self.read_ms()) <= ABSORBED_STEP_MS {
-            self.latest_ms.fetch_max(reached_ms, Ordering::Relaxed);
-        }
+        self.carried_ms.store(reached_ms, Ordering::Relaxed);
     }
 
     fn read_ms(&self) -> i64 {
@@ -136,7 +143,7 @@ impl SteadyClock {
 
 impl fmt::Debug for SteadyClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SteadyClock").field(&self.latest_ms).finish()
+        f.debug_tuple("SteadyClock").field(&self.latest_ms).field(&self.carried_ms).finish()
     }
 }
 
@@ -155,10 +162,10 @@ impl Stopwatch {
     }
 }
 
-/// Unix milliseconds, rounded down, negative before 1970, saturating.
+/// Unix milliseconds, rounded down, negative before 1970, saturating, at most [`MAX_MS`].
 pub(crate) fn to_ms(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => duration_ms(after),
+        Ok(after) => duration_ms(after).min(MAX_MS),
         Err(before) => {
             let before = before.duration();
             let whole = duration_ms(before);

@@ -33,7 +33,7 @@ use rusqlite::Connection;
 pub(crate) use self::checkpoint::{Log, LogCopier, OnLog, Pass, Source};
 use self::checkpoint::{log_is_cut, truncate_log};
 pub(crate) use self::doubt::Lookup;
-use self::look::{Position, announce_compaction, withdraw_compaction};
+use self::look::Position;
 pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
@@ -348,21 +348,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the file anew without its free pages. Rows keep their `seq`, so for every index nothing has
-    /// changed.
+    /// Writes the file anew without its free pages. Rows keep their `seq`, so this index stays true; others
+    /// are rebuilt.
     pub(crate) fn compact(&mut self) -> Result<Begun> {
         self.refuse_read_only()?;
         self.check_files()?;
-        let connection = self.connection()?;
-        let compacted = announce_compaction(connection).and_then(|()| {
-            vacuum(connection).inspect_err(|_| {
-                if let Err(e) = withdraw_compaction(connection) {
-                    log::warn!("a compaction that failed is still announced: {e}");
+        match vacuum(self.connection()?) {
+            Ok(()) => {
+                // By one, whatever came before: should it have been a restore, this is not its version.
+                if let Some(position) = &mut self.position {
+                    position.schema_version = position.schema_version.wrapping_add(1);
                 }
-            })
-        });
-        match compacted {
-            Ok(()) => Ok(Begun::Ready),
+                Ok(Begun::Ready)
+            }
             Err(e) if is_busy(&e) => Ok(Begun::Busy),
             Err(e) => Err(self.failure("compact", e)),
         }

@@ -37,6 +37,15 @@ pub(crate) struct PurgeSchedule {
     interval_ms: Option<i64>,
     due_ms: i64,
     pass: Option<Pass>,
+    sweep: Sweep,
+}
+
+/// The sweep of the index by a store that looks and does not write. A pass sweeps it too.
+struct Sweep {
+    interval_ms: Option<i64>,
+    due_ms: i64,
+    /// Where a sweep that was begun goes on.
+    next_shard: Option<usize>,
 }
 
 /// A pass over the rows and claims of the file (unless another process does that) and the slots of
@@ -50,8 +59,11 @@ struct Pass {
 
 impl PurgeSchedule {
     pub(crate) fn new(config: &Config, now_ms: i64) -> Self {
-        let interval_ms = config.purge_interval.map(duration_ms).filter(|_| !config.read_only);
-        Self { interval_ms, due_ms: now_ms.saturating_add(interval_ms.unwrap_or(0)), pass: None }
+        let every_ms = config.purge_interval.map(duration_ms);
+        let due_ms = now_ms.saturating_add(every_ms.unwrap_or(0));
+        let interval_ms = every_ms.filter(|_| !config.read_only);
+        let sweep = Sweep { interval_ms: every_ms, due_ms, next_shard: None };
+        Self { interval_ms, due_ms, pass: None, sweep }
     }
 
     /// Puts the next pass off, after somebody has purged everything.
@@ -69,6 +81,30 @@ impl PurgeSchedule {
 }
 
 impl Engine {
+    /// After a look: sweeps a little of the index, if that is due.
+    pub(crate) fn sweep_when_due(&self, writer: &mut Writer) {
+        let (now_ms, sweep) = (self.clock.now_ms(), &mut writer.purges.sweep);
+        let Some(interval_ms) = sweep.interval_ms else { return };
+        sweep.due_ms = sweep.due_ms.min(now_ms.saturating_add(interval_ms));
+        let is_due = now_ms >= sweep.due_ms;
+        let Some(from) = sweep.next_shard.or(is_due.then_some(0)) else { return };
+        let next = self.sweep_shards(from, now_ms);
+        sweep.next_shard = (next < self.index.shard_count()).then_some(next);
+        if sweep.next_shard.is_none() {
+            sweep.due_ms = now_ms.saturating_add(interval_ms);
+        }
+    }
+
+    /// Sweeps shards from this one on, a small step; where to go on.
+    fn sweep_shards(&self, from: usize, now_ms: i64) -> usize {
+        let (mut next, mut swept) = (from, 0);
+        while next < self.index.shard_count() && swept < SLOTS_A_COMMIT {
+            swept += self.index.sweep_shard(next, now_ms);
+            next += 1;
+        }
+        next
+    }
+
     /// Removes everything that has expired; how many marks the file lost.
     pub(crate) fn purge_expired(&self) -> Result<u64> {
         self.purge(&mut || {})
@@ -189,11 +225,7 @@ impl Engine {
                 pass.claims_after = step.next;
             }
         }
-        let mut swept = 0;
-        while pass.next_shard < self.index.shard_count() && swept < SLOTS_A_COMMIT {
-            swept += self.index.sweep_shard(pass.next_shard, now_ms);
-            pass.next_shard += 1;
-        }
+        pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
         if pass.rows_after.is_some()
             || pass.claims_after.is_some()
             || pass.next_shard < self.index.shard_count()

@@ -52,7 +52,7 @@ CREATE TABLE claims (
 ) STRICT, WITHOUT ROWID";
 
 /// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Where stores of this version write,
-/// also `clock`, `compacted_from` and `compacted_to`: see `journal/look`.
+/// also `clock`: see `journal/look`.
 const CREATE_META: &str = "\
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID";
 

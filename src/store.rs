@@ -241,7 +241,9 @@ impl SeenStore {
     }
 
     /// Marks the id as seen at `seen_at`, expiring one TTL after that: perhaps at once. On a live id
-    /// it moves `first_seen` only back, and `last_seen` and the expiry only forward.
+    /// it moves `first_seen` only back, and `last_seen` and the expiry only forward. The mark of an id that
+    /// a worker has claimed lasts until its lease ends at least; one that would expire at once leaves the
+    /// claim as it is.
     ///
     /// # Errors
     ///
@@ -256,10 +258,19 @@ impl SeenStore {
         if let Some(old) = transaction.live(id.key)? {
             return self.refresh(transaction, id, old, seen_at_ms);
         }
-        let expires_at = self.lifetime.expires_at(seen_at_ms, seen_at_ms);
+        let mut expires_at = self.lifetime.expires_at(seen_at_ms, seen_at_ms);
         let Some(claim) = transaction.claim(id)? else {
             return transaction.append(id, seen_at_ms, expires_at);
         };
+        if claim.is_in_flight(transaction.now_ms) {
+            if expires_at.is_some_and(|at| at <= transaction.now_ms) {
+                // Expired at once: the id is not seen, and still its holder's. Nothing is written: under a
+                // clock that is set back a mark would live beside the claim.
+                return Ok(());
+            }
+            // No other worker is handed the id before the lease ends.
+            expires_at = expires_at.map(|at| at.max(claim.lease_until));
+        }
         // The holder's token stays with the mark, so that its confirm will succeed.
         let confirmed = Confirmed {
             token: claim.token,

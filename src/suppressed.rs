@@ -74,6 +74,13 @@ impl Suppressed {
         lock(self.shard(seq)).get(&seq).copied().unwrap_or(0)
     }
 
+    /// Forgets the counts of rows with a higher number.
+    pub(crate) fn forget_after(&self, seq: i64) {
+        for shard in &self.shards {
+            lock(shard).retain(|counted, _| *counted <= seq);
+        }
+    }
+
     /// Forgets all counts.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
@@ -120,6 +127,13 @@ impl Capped {
 
     fn shard(&self, seq: i64) -> &Mutex<BySeq<Duration>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
+    }
+
+    /// Forgets rows with a higher number.
+    pub(crate) fn forget_after(&self, seq: i64) {
+        for shard in &self.shards {
+            lock(shard).retain(|known, _| *known <= seq);
+        }
     }
 
     /// Forgets everything.

@@ -6,7 +6,7 @@
 //!   the tip, but for those that are in doubt (see `doubt`).
 //! - The file's history may go back, when it is restored in place. SQLite's `schema_version` changes with
 //!   each restore through its backup, whatever the rows look like then, and with each `VACUUM`: then the
-//!   index is rebuilt. A `VACUUM` by [`Journal::compact`] says so in `meta`, and costs no rebuild.
+//!   index is rebuilt. Nothing in the file can tell one from the other, since a restore brings that along.
 //! - The tip must still be there, or its absence be explained: by a later row of its id, by its expiry, or
 //!   by deletions that are told of in `meta`. Otherwise rows were deleted by other means than a store's, and
 //!   the index is rebuilt.
@@ -181,6 +181,11 @@ impl Journal {
         self.with("read", read_data_version)
     }
 
+    /// The number of the newest row that the index has taken in; 0 before the first.
+    pub(crate) fn newest_seq(&self) -> i64 {
+        self.position.and_then(|position| position.tip).map_or(0, |tip| tip.seq)
+    }
+
     /// The time that another store on this file has reached, if it wrote one down since the last call.
     pub(crate) fn take_reached_ms(&mut self) -> Option<i64> {
         self.reached_ms.take()
@@ -227,10 +232,7 @@ impl Journal {
     ) -> Result<Option<Page>, ReadError> {
         let connection = self.open_connection();
         let mut position = known;
-        position.schema_version = read_schema_version(connection)?;
-        if position.schema_version != known.schema_version
-            && !was_compacted(connection, known.schema_version, position.schema_version)?
-        {
+        if read_schema_version(connection)? != known.schema_version {
             return Ok(None);
         }
         let mut statement = connection.prepare_cached(READ_TAIL)?;
@@ -325,42 +327,4 @@ fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
 
 pub(super) fn read_schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
-}
-
-/// From which version of the schema to which it was only changed by `VACUUM`s of stores.
-fn compactions(connection: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
-    connection
-        .prepare_cached(
-            "SELECT (SELECT value FROM meta WHERE key = 'compacted_from'), \
-                    (SELECT value FROM meta WHERE key = 'compacted_to')",
-        )?
-        .query_row([], |row| {
-            let (from, to): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
-            Ok(from.zip(to))
-        })
-}
-
-fn was_compacted(connection: &Connection, old: i64, new: i64) -> rusqlite::Result<bool> {
-    Ok(compactions(connection)?.is_some_and(|(from, to)| from <= old && to == new))
-}
-
-/// Announces that the next change of the schema is a `VACUUM`. Without it other stores rebuild their index.
-pub(super) fn announce_compaction(connection: &Connection) -> rusqlite::Result<()> {
-    let transaction =
-        rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
-    let version = read_schema_version(&transaction)?;
-    let from = match compactions(&transaction)? {
-        Some((from, to)) if to == version => from,
-        _ => version,
-    };
-    transaction.execute(
-        "INSERT OR REPLACE INTO meta (key, value) VALUES ('compacted_from', ?1), ('compacted_to', ?2)",
-        (from, version.wrapping_add(1)),
-    )?;
-    transaction.commit()
-}
-
-/// Takes the announcement back, after a `VACUUM` that failed: the next change may be another.
-pub(super) fn withdraw_compaction(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("UPDATE meta SET value = value - 1 WHERE key = 'compacted_to'", []).map(drop)
 }

@@ -185,7 +185,7 @@ impl Checkpoints {
     pub(crate) fn new(source: Option<Source>, writer: SharedWriter, config: &Config) -> Self {
         let limits = Limits {
             due: config.wal_autocheckpoint / 2,
-            pressing: config.wal_autocheckpoint / 4 * 3,
+            pressing: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
             most: config.wal_autocheckpoint,
         };
         Self {

@@ -337,6 +337,7 @@ impl Engine {
         if looked == Begun::Ready {
             let seen = LookedAt::by(&mut writer.journal, number);
             self.looked(&seen, &mut writer.rebuilds);
+            self.sweep_when_due(writer);
         }
         Ok(looked)
     }
@@ -593,12 +594,23 @@ impl Engine {
             return Ok(None);
         }
         let seen = LookedAt::by(&mut writer.journal, number);
+        let newest = writer.journal.newest_seq();
         // From here on a panic, of the caller's clock too, rolls back.
         let mut transaction = writer.journal.transaction(&self.index);
         self.looked(&seen, &mut writer.rebuilds);
         transaction.now_ms = self.clock.now_ms();
-        let answer = decide(&mut transaction)?;
-        transaction.commit()?;
+        let done = match decide(&mut transaction) {
+            Ok(answer) => transaction.commit().map(|()| answer),
+            Err(e) => {
+                drop(transaction);
+                Err(e)
+            }
+        };
+        let answer = done.inspect_err(|_| {
+            // The numbers of its rows will be given again.
+            self.suppressed.forget_after(newest);
+            self.capped.forget_after(newest);
+        })?;
         self.checkpoints.committed(&mut writer.journal);
         Ok(Some(answer))
     }

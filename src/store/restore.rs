@@ -184,6 +184,9 @@ impl SeenStore {
             return Ok(Outcome::Added);
         };
         // The holder's token stays with the mark, so that its confirm will succeed.
+        if claim.is_in_flight(transaction.now_ms) {
+            brought.expires_at = brought.expires_at.map(|at| at.max(claim.lease_until));
+        }
         brought.token = claim.token;
         brought.attempts = brought.attempts.max(claim.attempts);
         brought.last_error = brought.last_error.or(claim.last_error);

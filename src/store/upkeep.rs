@@ -88,7 +88,7 @@ impl SeenStore {
     }
 
     /// Gives the file's free pages back to the file system, which a purge keeps for later marks. Other
-    /// stores on the file stay open and correct.
+    /// stores on the file stay open and correct; each reads the file anew once, about 0.3 µs an id.
     ///
     /// Writes the whole file anew, within one transaction that other writers wait for, and this store's
     /// misses too: about a second for each 100 MB. Needs up to twice the room of what is left: once in the

@@ -165,17 +165,6 @@ impl Model {
         Self { now: [now; 2], ..Self::default() }
     }
 
-    /// A step of the clock, as a store that reads it at once takes it: back by a minute or less is no
-    /// step at all.
-    pub(crate) fn tick(&mut self, clock_ms: i64) {
-        for now in &mut self.now {
-            if clock_ms > *now || *now - clock_ms > 60_000 {
-                *now = clock_ms;
-            }
-        }
-        self.bury();
-    }
-
     pub(crate) fn latest(&self) -> i64 {
         self.now[0].max(self.now[1])
     }
@@ -250,11 +239,16 @@ impl Model {
         let (start, answer, end) = &fit[0];
         let is_sighting = |answer| matches!(answer, Answer::Duplicate | Answer::Seen);
         known.turned_away += u64::from(fit.iter().any(|(_, answer, _)| is_sighting(*answer)));
+        let turned_away = known.turned_away;
         // From memory it may be counted for a row that is gone; a ghost's count goes with its row.
         if is_sighting(*answer) && !late && start.certain && !known.replaced[store] {
             known.kept[store] += 1;
         }
         known.apply(store, start, end);
+        if fit.len() > 1 {
+            // Where it is open whether the id was new, its count may go on.
+            known.turned_away = turned_away;
+        }
         if *end == End::Gone && matches!(start.state, State::Mark(_)) {
             self.unlooked[1 - store].insert(name);
         }

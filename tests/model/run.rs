@@ -44,6 +44,10 @@ pub(crate) struct Run {
     clock_ms: i64,
     /// The time in the file that each store knows of.
     heard: [Option<i64>; 2],
+    /// What each store has read on its own clock at the latest.
+    own: [i64; 2],
+    /// The time that each store has learned from the file.
+    carried: [i64; 2],
     stores: [Option<SeenStore>; 2],
     /// A view of the file beside the stores.
     pub(crate) file: Connection,
@@ -140,8 +144,22 @@ impl Run {
         let model = Model::new(START_MS);
         let (tickets, ids) = (Vec::new(), ids());
         let listing = None;
-        let (clock_ms, heard) = (START_MS, [reached(&file); 2]);
-        Self { listing, tickets, setup, clock, clock_ms, heard, stores, file, place, ids, model }
+        let heard = [reached(&file); 2];
+        Self {
+            listing,
+            tickets,
+            setup,
+            clock,
+            clock_ms: START_MS,
+            heard,
+            own: [START_MS; 2],
+            carried: [0; 2],
+            stores,
+            file,
+            place,
+            ids,
+            model,
+        }
     }
 
     pub(crate) fn store(&self, store: usize) -> &SeenStore {
@@ -204,10 +222,30 @@ impl Run {
     /// The store learns a time that the file holds, and goes on from it if that is a small step.
     fn hear(&mut self, store: usize, reached: Option<i64>) {
         self.heard[store] = reached;
-        if let Some(reached) = reached.filter(|reached| reached - self.clock_ms <= 60_000) {
-            let now = &mut self.model.now[store];
-            *now = (*now).max(reached);
+        self.carried[store] = reached.unwrap_or(0);
+        self.reckon(store);
+    }
+
+    /// A step of the clock, as a store that reads it at once takes it: back by a minute or less is no step
+    /// at all, and a larger one makes the store forget what others had reached.
+    fn tick(&mut self) {
+        for store in 0..2 {
+            let own = &mut self.own[store];
+            if *own - self.clock_ms > 60_000 {
+                self.carried[store] = 0;
+                *own = self.clock_ms;
+            }
+            *own = (*own).max(self.clock_ms);
+            self.reckon(store);
         }
+        self.model.bury();
+    }
+
+    /// A store's time is its own, or the one in the file where that is up to a minute later.
+    fn reckon(&mut self, store: usize) {
+        let (own, carried) = (self.own[store], self.carried[store]);
+        let is_carried = carried > own && carried - own <= 60_000;
+        self.model.now[store] = if is_carried { carried } else { own };
     }
 
     fn do_it(&mut self, op: &Op) {
@@ -278,7 +316,7 @@ impl Run {
     fn set_clock(&mut self, clock_ms: i64) {
         self.clock_ms = clock_ms.max(1);
         self.clock.set(time(self.clock_ms));
-        self.model.tick(self.clock_ms);
+        self.tick();
         // A store that does not read the clock between two steps sees one step. Both read it here, so
         // that what they see does not depend on which verbs happen to read it.
         for store in 0..2 {
@@ -627,7 +665,7 @@ impl Run {
         self.stores[store] = None;
         let known = reached(&self.file);
         self.stores[store] = Some(open(&self.place, self.setup, &self.clock, purge));
-        self.model.now[store] = self.clock_ms;
+        self.own[store] = self.clock_ms;
         self.hear(store, known);
         self.heard[store] = reached(&self.file); // It may have written its own.
         self.model.looked(store);

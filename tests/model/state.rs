@@ -360,12 +360,21 @@ fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
         ..mark
     };
     let is_its = |token: &Token| claim.token == Some(*token);
+    // A mark that expires at once does not end a lease, and no other ends before it.
+    let marked = |at| {
+        let mut mark = left_behind(Mark::fresh(at, life), claim.token);
+        if claim.is_in_flight(now) {
+            if mark.expires <= now {
+                return End::Same;
+            }
+            mark.expires = mark.expires.max(claim.until);
+        }
+        End::Mark(mark)
+    };
     match verb {
         // The holder's confirm will succeed.
-        Verb::Mark { at } => {
-            (Answer::Done, End::Mark(left_behind(Mark::fresh(*at, life), claim.token)))
-        }
-        Verb::Seed => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), claim.token))),
+        Verb::Mark { at } => (Answer::Done, marked(*at)),
+        Verb::Seed => (Answer::New, marked(now)),
         Verb::Check if claim.is_in_flight(now) => (Answer::Flying, End::Same),
         // Whoever held it lost it.
         Verb::Check => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), None))),
