@@ -350,8 +350,8 @@ fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
         ("cell_size_check", 1),
     ];
     for (name, wanted) in wanted {
-        let answer =
-            pragma_number(connection, name).map_err(|e| failure("configure", &shown(path), e))?;
+        // Patiently: another process may be recovering the log at this moment.
+        let answer = patiently(path, config, "configure", || pragma_number(connection, name))?;
         if answer != wanted {
             return Err(Error::new(
                 ErrorKind::UnsupportedSqlite,
