@@ -715,7 +715,10 @@ impl Drop for Owner {
         if !self.closed.load(SeqCst)
             && let Err(e) = self.close()
         {
-            log::error!("{}: closing failed: {e}", self.name);
+            // That the files are gone is no failure of closing; the calls before have told it.
+            let is_gone = e.kind() == ErrorKind::FileReplaced;
+            let level = if is_gone { log::Level::Info } else { log::Level::Error };
+            log::log!(level, "{}: closing failed: {e}", self.name);
         }
     }
 }
