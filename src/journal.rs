@@ -26,6 +26,8 @@ mod rows;
 mod transaction;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -90,6 +92,8 @@ pub(crate) struct Journal {
     claims: claims::Known,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
+    /// How long the log was after a commit that nobody has asked about yet.
+    log_pages: Arc<AtomicU32>,
     /// When the write lock was given back because there was much to read, if no transaction has begun since.
     gave_back: Option<Stopwatch>,
     /// When a transaction here last found that another connection had committed.
@@ -119,6 +123,7 @@ impl Journal {
         let home = Home::File { path, files: connected.files, checked: Stopwatch::start() };
         let mut journal = Self::new(home, config, hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
+        journal.watch_log()?;
         // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
         // it may wait.
         let expired = retried(config.busy_timeout, || journal.rebuild(index, now_ms))?;
@@ -147,6 +152,7 @@ impl Journal {
             doubts: doubt::Doubts::default(),
             claims: claims::Known::Nothing,
             pending: transaction::Pending::default(),
+            log_pages: Arc::default(),
             gave_back: None,
             met_others: None,
             rebuilds: 0,
@@ -238,6 +244,7 @@ impl Journal {
         *files = reopened.follows(files);
         self.data_version = None;
         self.connection = Some(connection);
+        self.watch_log()?;
         log::info!("{}: opened again after a failure", self.name());
         Ok(())
     }

@@ -25,7 +25,8 @@ fn child() {
         Some("stream") => stream(),
         Some("writer") => {
             let store = SeenStore::open(variable("SEEN_PATH")).unwrap();
-            Rate::named(&variable("SEEN_WHAT")).write(&store, &variable("SEEN_TAG"), 4);
+            let shares = variable("SEEN_SHARES").parse().unwrap();
+            Rate::named(&variable("SEEN_WHAT")).write(&store, &variable("SEEN_TAG"), shares);
         }
         Some(role) => panic!("unknown role {role:?}"),
     }
@@ -98,16 +99,16 @@ impl Rate {
         if name == "Marks" { Self::Marks } else { Self::Batches }
     }
 
-    /// Writes a share of what makes 40 MiB of log and more.
+    /// Writes a share of what makes 20 MiB of log and more.
     fn write(self, store: &SeenStore, tag: &str, shares: usize) {
         match self {
             Self::Marks => {
-                for number in 0..24_000 / shares {
+                for number in 0..20_000 / shares {
                     store.mark_seen(format!("{tag}/{number}/of-some-length")).unwrap();
                 }
             }
             Self::Batches => {
-                for batch in 0..480 / shares {
+                for batch in 0..300 / shares {
                     let ids = (0..1_000).map(|n| format!("{tag}/{batch}/{n}/of-some-length"));
                     store.seed(ids).unwrap();
                 }
@@ -133,11 +134,16 @@ fn longest_log_of_several(rates: &[Rate], in_processes: bool) -> u64 {
             let tag = number.to_string();
             if in_processes {
                 let (path, what) = (place.path().to_str().unwrap(), format!("{rate:?}"));
-                let variables = [("SEEN_PATH", path), ("SEEN_WHAT", &what), ("SEEN_TAG", &tag)];
+                let variables = [
+                    ("SEEN_PATH", path),
+                    ("SEEN_WHAT", &what),
+                    ("SEEN_TAG", &tag),
+                    ("SEEN_SHARES", &rates.len().to_string()),
+                ];
                 children.push(Child::spawn("writer", &variables));
             } else {
                 let store = place.open(Config::default());
-                threads.push(scope.spawn(move || rate.write(&store, &tag, 4)));
+                threads.push(scope.spawn(move || rate.write(&store, &tag, rates.len())));
             }
         }
         for thread in threads {
@@ -180,6 +186,18 @@ fn several_processes_at_full_rate_keep_the_log_below_16_mib() {
 }
 
 #[test]
+fn rows_of_64_kb_keep_the_log_short_as_small_ones_do() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    let mut longest = 0;
+    for number in 0..400 {
+        store.mark_seen(format!("{number:065000}")).unwrap();
+        longest = longest.max(bytes(&place.beside("-wal")));
+    }
+    assert!(longest > MIB && longest <= 8 * MIB, "{longest} bytes of log");
+}
+
+#[test]
 fn a_shorter_log_that_no_thread_copies_is_kept_short_too() {
     let place = Place::new();
     let config = || Config::default().wal_autocheckpoint(500);
@@ -191,9 +209,9 @@ fn a_shorter_log_that_no_thread_copies_is_kept_short_too() {
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        let writers = [Rate::Marks, Rate::Batches].map(|rate| {
+        let writers = ["a", "b", "c", "d"].map(|tag| {
             let store = place.open(config());
-            scope.spawn(move || rate.write(&store, &format!("{rate:?}"), 4))
+            scope.spawn(move || Rate::Marks.write(&store, tag, 2))
         });
         for writer in writers {
             writer.join().unwrap();
@@ -212,16 +230,17 @@ fn a_snapshot_that_is_held_stalls_no_mark_and_the_log_is_short_again_afterwards(
     store.mark_seen("before").unwrap();
     let reader = place.sql();
     reader.execute_batch("BEGIN; SELECT count(*) FROM seen").unwrap();
-    let mut stalls: Vec<Duration> = (0..20_000)
+    let waits: Vec<Duration> = (0..20_000)
         .map(|number| {
             let asked = Instant::now();
             store.mark_seen(format!("{number}/of-some-length")).unwrap();
             asked.elapsed()
         })
         .collect();
-    stalls.sort();
-    let (worst, typical) = (stalls[stalls.len() - 1], stalls[stalls.len() * 99 / 100]);
-    assert!(worst < ms(500) && typical < ms(5), "a mark waited {worst:?}, one in 100 {typical:?}");
+    // That the log is held is found out now and then, not by each commit that finds it long.
+    let (worst, stalls) =
+        (waits.iter().max(), waits.iter().filter(|wait| **wait > ms(100)).count());
+    assert!(worst < Some(&ms(500)) && stalls <= 10, "{stalls} marks waited, up to {worst:?}");
     assert!(bytes(&place.beside("-wal")) > 16 * MIB, "the snapshot did not hold the log");
     drop(reader);
     // The thread tries again by itself. The first commit after that begins the log anew.

@@ -12,9 +12,13 @@
 //!   reader.
 //! - A *truncation* is a restart that cuts the log to nothing.
 
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Begun, Home, Journal};
@@ -205,6 +209,26 @@ impl Journal {
     /// How many rows this connection has changed so far.
     pub(crate) fn total_changes(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.total_changes())
+    }
+
+    /// Has SQLite tell after each commit how long the log is. Comes when a connection was opened.
+    pub(super) fn watch_log(&mut self) -> Result<()> {
+        if !connect::keeps_log_short(&self.config) {
+            return Ok(()); // SQLite would no longer copy the log by itself.
+        }
+        let pages = Arc::clone(&self.log_pages);
+        let watch = move |_: &mut Wal, in_log: c_int| {
+            pages.store(in_log.try_into().unwrap_or(0), Relaxed);
+            Ok(())
+        };
+        let connection = self.connection.as_mut().expect("callers have opened it");
+        let watched = connection.wal_hook(Some(watch));
+        watched.map_err(|e| self.failure("watch the log of", e))
+    }
+
+    /// How long the log was after a commit of this connection; 0 when that was asked before.
+    pub(crate) fn take_log_pages(&self) -> u32 {
+        self.log_pages.swap(0, Relaxed)
     }
 
     /// The log, by way of the store's own connection; `None` where there is no file.

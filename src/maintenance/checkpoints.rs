@@ -8,10 +8,9 @@
 //! - Where commits come so thick that no pass ever catches up with them, in this store or in others on the
 //!   file, it has the log restarted from `w * 3 / 4` on: all writers of all stores then wait for the little
 //!   that is left.
-//! - A log that has come to `w` under a pass, because the disk is slow or many write, grows no further: the
-//!   next commit waits for the pass, and restarts the log itself. Each store does so, and looks at the log
-//!   every [`PAGES_A_LOOK`] pages that it has written. So the log stays below `w` and that much for each
-//!   store, and the size of a transaction.
+//! - A log that has come to `w` under a pass, because the disk is slow or many write, grows no further: a
+//!   commit that finds it so waits for the pass, and restarts the log itself. Each store does so. So the log
+//!   stays below `w`, the size of a transaction for each store aside.
 //! - A snapshot that somebody holds (a backup, a verify, a program that reads) keeps the log from being
 //!   restarted. That is tried for a moment and then left alone for a while; the log grows meanwhile.
 //! - It begins with the first log that is worth the trouble, and has ended before the store's own
@@ -21,7 +20,7 @@
 //! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,8 +34,8 @@ use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
 use crate::patience::Patience;
 use crate::store::engine::SharedWriter;
 
-/// After how many pages of log, by an estimate, SQLite is asked how many there are, at most.
-const PAGES_A_LOOK: u32 = 512;
+/// By how many pages the log grows until the thread is told again.
+const PAGES_A_TELL: u32 = 512;
 
 /// The smallest `wal_autocheckpoint` that a thread is used for. A commit copies less than that in no time.
 const WORTH_A_THREAD: u32 = 1_000;
@@ -63,11 +62,8 @@ pub(crate) struct Checkpoints {
     /// `None` where SQLite does it by itself, or nobody.
     source: Option<Source>,
     writer: SharedWriter,
-    pages_a_look: u64,
-    /// Commits since the last look at the log.
-    commits: AtomicU32,
-    /// The connection's changed rows by then.
-    changes: AtomicU64,
+    /// How long the log was when the thread was told last; 0 once it was short again.
+    told_at: AtomicU32,
     shared: Arc<Shared>,
     thread: Mutex<Thread>,
 }
@@ -105,10 +101,14 @@ enum Thread {
 }
 
 impl Shared {
-    /// Whether the log was held not long ago, and would still be if it were tried again.
-    fn is_left_alone(&self, log: Log) -> bool {
+    fn is_held(&self) -> bool {
+        self.held.lock().is_some()
+    }
+
+    /// Whether a log of so many pages was held not long ago, and would still be if it were tried again.
+    fn is_left_alone(&self, pages: u32) -> bool {
         self.held.lock().as_ref().is_some_and(|held| {
-            (held.log.pages..held.log.pages.saturating_add(self.limits.most)).contains(&log.pages)
+            (held.log.pages..held.log.pages.saturating_add(self.limits.most)).contains(&pages)
                 && held.since.elapsed() < LEFT_ALONE
         })
     }
@@ -191,9 +191,7 @@ impl Checkpoints {
         Self {
             source,
             writer,
-            pages_a_look: PAGES_A_LOOK.min(limits.most / 4).into(),
-            commits: AtomicU32::new(0),
-            changes: AtomicU64::new(0),
+            told_at: AtomicU32::new(0),
             shared: Arc::new(Shared {
                 limits,
                 pages: AtomicU32::new(0),
@@ -206,37 +204,41 @@ impl Checkpoints {
 
     /// Takes note of a commit. The mutex is held.
     pub(crate) fn committed(&self, journal: &mut Journal) {
-        let Some(source) = &self.source else { return };
-        let commits = self.commits.load(Relaxed) + 1;
-        let changes = journal.total_changes();
-        // Rows that follow each other share a page, a dozen of them; others do not.
-        let pages = u64::from(commits) * 2 + changes.abs_diff(self.changes.load(Relaxed)) / 2;
-        if pages < self.pages_a_look {
-            self.commits.store(commits, Relaxed);
+        let (Some(source), shared) = (&self.source, &self.shared) else { return };
+        let pages = journal.take_log_pages();
+        if pages < shared.limits.due {
+            if pages > 0 && self.told_at.swap(0, Relaxed) > 0 {
+                shared.pages.store(0, Relaxed);
+            }
             return;
         }
-        self.commits.store(0, Relaxed);
-        self.changes.store(changes, Relaxed);
-        if let Err(e) = self.look(source, journal) {
+        if let Err(e) = self.keep_short(source, journal, pages) {
             log::warn!("a checkpoint is put off: {e}");
         }
     }
 
-    fn look(&self, source: &Source, journal: &mut Journal) -> Result<()> {
-        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
-        let (shared, log) = (&self.shared, on_log.look()?);
-        if log.pages < shared.limits.due || shared.is_left_alone(log) {
-            shared.pages.store(0, Relaxed);
+    fn keep_short(&self, source: &Source, journal: &mut Journal, pages: u32) -> Result<()> {
+        let (Limits { most, .. }, shared) = (self.shared.limits, &self.shared);
+        if shared.is_left_alone(pages) {
             return Ok(());
         }
-        let told = self.tell(source);
-        shared.pages.store(if told { log.pages } else { 0 }, Relaxed);
+        let told_at = self.told_at.load(Relaxed);
+        if told_at == 0 || !(told_at..told_at.saturating_add(PAGES_A_TELL)).contains(&pages) {
+            let told = self.tell(source);
+            self.told_at.store(pages, Relaxed);
+            shared.pages.store(if told { pages } else { 0 }, Relaxed);
+        }
+        if pages < most {
+            return Ok(());
+        }
         // A log that was held is long: if it can be copied now, then by the thread first.
-        let is_the_threads = told && shared.held.lock().is_some();
-        if log.pages < shared.limits.most || is_the_threads || shared.is_still_held(&on_log)? {
-            return Ok(());
+        let is_the_threads = self.has_thread() && shared.is_held();
+        match journal.on_log()? {
+            Some(mut on_log) if !is_the_threads && !shared.is_still_held(&on_log)? => {
+                shared.restart(&mut on_log, most)
+            }
+            _ => Ok(()),
         }
-        shared.restart(&mut on_log, shared.limits.most)
     }
 
     /// For work that is in no hurry: waits a little while the log is long and being copied. No lock is
@@ -248,6 +250,10 @@ impl Checkpoints {
         let mut patience = Patience::new(LONGEST_WAIT);
         let Shared { pages, limits, .. } = &*self.shared;
         while pages.load(Relaxed) >= limits.pressing && patience.pause() {}
+    }
+
+    fn has_thread(&self) -> bool {
+        matches!(*self.thread.lock(), Thread::Runs { .. })
     }
 
     /// False where there is no thread to tell.
@@ -319,7 +325,7 @@ impl Work {
     /// Waits until there is something to do; false at the end. A log that is held is tried again in a
     /// while, even if nobody writes.
     fn is_wanted(&self, told: &Receiver<()>) -> bool {
-        if self.shared.held.lock().is_none() {
+        if !self.shared.is_held() {
             return told.recv().is_ok();
         }
         told.recv_timeout(LEFT_ALONE) != Err(RecvTimeoutError::Disconnected)
@@ -334,10 +340,14 @@ impl Work {
         let log = on_log.look()?;
         // Copied not long ago, and appended to ever since: once more would hardly be luckier.
         let again = log.pages - log.copied.min(log.pages) < limits.due / 4;
-        if log.pages < limits.due || again && log.pages < limits.pressing {
+        if log.pages < limits.due {
+            self.shared.restarted();
             return Ok(());
         }
-        if self.shared.is_left_alone(log) || self.shared.is_still_held(&on_log)? {
+        if again && log.pages < limits.pressing {
+            return Ok(());
+        }
+        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&on_log)? {
             return Ok(());
         }
         // SQLite syncs the file only at the end of a pass during which nobody appended. With such a one
@@ -347,6 +357,7 @@ impl Work {
             if let Pass::Done(log) = on_log.copy()?
                 && log.pages < limits.pressing
             {
+                *self.shared.held.lock() = None;
                 return Ok(());
             }
             let now = on_log.look()?;
