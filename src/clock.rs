@@ -1,4 +1,4 @@
-//! The only place where time is read.
+//! The store's clocks.
 //!
 //! Owns the conversion between `SystemTime` and the unix milliseconds of the file, and the rule for
 //! clocks that step backwards. A time handed out here always lies in `MIN_MS..=MAX_MS`, so that 0
@@ -7,7 +7,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::machine::{Moment, wall_clock};
 
 /// The earliest instant that an entry can expire at, and the earliest `now`.
 pub(crate) const MIN_MS: i64 = 1;
@@ -35,9 +37,8 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     fn now(&self) -> SystemTime {
-        SystemTime::now()
+        wall_clock()
     }
 }
 
@@ -149,12 +150,11 @@ impl fmt::Debug for SteadyClock {
 
 /// Elapsed time that no clock change touches, for waits and for the age of a look.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Moment);
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self(Moment::now())
     }
 
     pub(crate) fn elapsed(self) -> Duration {

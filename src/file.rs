@@ -19,16 +19,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::ProcessLock;
 use crate::patience::Patience;
 
 /// Held while a file is looked up and, where it is missing, made: the descriptor that makes it must
 /// be closed before another thread of this process lets SQLite lock the same file. Held too while a
 /// connection closes: of two that close at the same instant, each would leave the log to the other.
-static OPENING: Mutex<()> = Mutex::new(());
+static OPENING: ProcessLock = ProcessLock::new();
 
 /// How long an empty file beside a log may last before it is taken for a loss rather than for another
 /// process that is just creating the store.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::fill_random;
 
 /// The longest id and the longest scope, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 65_536;
@@ -40,7 +41,7 @@ pub(crate) struct KeyHasher {
 impl KeyHasher {
     pub(crate) fn random() -> Self {
         let mut key = [0; 16];
-        getrandom::fill(&mut key).expect("the operating system provides random bytes");
+        fill_random(&mut key);
         Self { fresh: SipHasher13::new_with_key(&key) }
     }
 

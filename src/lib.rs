@@ -13,6 +13,7 @@ mod id;
 mod index;
 mod journal;
 mod lease;
+mod machine;
 mod maintenance;
 mod patience;
 mod process;
@@ -31,6 +32,8 @@ pub use config::{Config, Synchronous, Ttl, Window};
 pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::fingerprint;
 pub use lease::{Claim, Lease, Ownership};
+#[cfg(simulated)]
+pub use machine::{Machine, run_on};
 pub use reader::{Listing, Reader};
 pub use store::{Entries, Filter, SeedFile, SeenStore};
 pub use token::Token;

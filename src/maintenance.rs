@@ -8,7 +8,6 @@
 
 mod checkpoints;
 
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Found;
 use crate::journal::claims::Place;
+use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use crate::store::engine::{Engine, Writer};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
@@ -257,30 +257,28 @@ impl Engine {
 
 /// The thread that purges while nobody writes. Dropping this ends it.
 pub(crate) struct PurgeThread {
-    _stop: mpsc::Sender<()>,
+    _stop: SyncSender<()>,
 }
 
 impl PurgeThread {
     /// The thread holds no handle of the store, so that dropping the last one closes it, also during a
     /// purge.
     pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = sync_channel(0);
         let weak = Arc::downgrade(engine);
-        std::thread::Builder::new()
-            .name("seen-purge".into())
-            .spawn(move || purge_every(&weak, interval, &stopped))
+        machine::spawn("seen-purge", move || purge_every(&weak, interval, &stopped))
             .map_err(|e| Error::io("cannot start the purge thread", e))?;
         Ok(Self { _stop: stop })
     }
 }
 
-fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &mpsc::Receiver<()>) {
+fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &Receiver<()>) {
     while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { return };
         // As long a rest as each step took: the callers are to have the processors.
         let mut step = Stopwatch::start();
         let mut rest = || {
-            std::thread::sleep(step.elapsed().min(LONGEST_REST));
+            machine::sleep(step.elapsed().min(LONGEST_REST));
             step = Stopwatch::start();
         };
         match engine.purge(&mut rest) {

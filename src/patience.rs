@@ -5,11 +5,11 @@
 //! has waited for long. (SQLite's own busy handler sleeps up to 100 ms and lets newcomers in first.) A call
 //! that pauses must hold no lock. Owns too what a store leaves of the file's write lock to others.
 
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::error::{ErrorKind, Result};
+use crate::machine::{random_u64, sleep};
 
 const SHORTEST: Duration = Duration::from_micros(50);
 const LONGEST: Duration = Duration::from_millis(1);
@@ -46,7 +46,7 @@ impl Patience {
             return false;
         }
         let most = (SHORTEST * 2_u32.pow(self.pauses.min(7))).min(self.longest_after(waited));
-        std::thread::sleep(jittered(most).min(left));
+        sleep(jittered(most).min(left));
         self.pauses += 1;
         true
     }
@@ -58,14 +58,12 @@ impl Patience {
 
 /// One short pause, for what has a deadline of its own.
 pub(crate) fn nap() {
-    std::thread::sleep(jittered(2 * SHORTEST));
+    sleep(jittered(2 * SHORTEST));
 }
 
 /// Between a quarter and all of it.
 fn jittered(most: Duration) -> Duration {
-    // Each `RandomState` has keys of its own: enough randomness to part the waiters.
-    let random = std::hash::RandomState::new().hash_one(0);
-    most * u32::try_from(256 + random % 768).unwrap_or(1024) / 1024
+    most * u32::try_from(256 + random_u64() % 768).unwrap_or(1024) / 1024
 }
 
 /// What a store leaves of the write lock to other stores.
@@ -97,7 +95,7 @@ impl Share {
     /// Sleeps off what is owed. Comes before the write lock is taken.
     pub(crate) fn rest(&mut self) {
         if let Some(rest) = self.rest_after(self.let_go.elapsed()) {
-            std::thread::sleep(rest);
+            sleep(rest);
         }
     }
 

@@ -8,8 +8,6 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
-
 use crate::answer::{Census, Entry, Inspection, Report, State};
 use crate::clock::{SteadyClock, duration_ms, from_ms};
 use crate::config::Config;
@@ -19,6 +17,7 @@ use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::StoredRow;
 use crate::journal::claims::Place;
 use crate::journal::onlooker::Onlooker;
+use crate::machine::{Mutex, MutexGuard};
 use crate::process::{Own, Registration};
 use crate::store::Filter;
 

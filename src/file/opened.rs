@@ -11,11 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use super::names::has_other_names;
 use super::{Identity, beside, check_still_there, shown};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::Mutex;
 
 /// The index of each log that this process has open. All connections of a process to one database
 /// share one index, that of the first: a later one uses it even where another stands at the name.

@@ -21,16 +21,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::error::Result;
 use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
+use crate::machine::{
+    self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
+};
 use crate::patience::Patience;
 use crate::store::engine::SharedWriter;
 
@@ -96,7 +95,7 @@ struct Held {
 
 enum Thread {
     NotNeeded,
-    Runs { tell: SyncSender<()>, handle: JoinHandle<()> },
+    Runs { tell: SyncSender<()>, handle: machine::Thread<()> },
     Over,
 }
 
@@ -277,10 +276,7 @@ impl Checkpoints {
             shared: Arc::clone(&self.shared),
             copier: None,
         };
-        let spawned = std::thread::Builder::new()
-            .name("seen-checkpoint".into())
-            .spawn(move || work.whenever_told(&told));
-        match spawned {
+        match machine::spawn("seen-checkpoint", move || work.whenever_told(&told)) {
             Ok(handle) => Thread::Runs { tell, handle },
             Err(e) => {
                 log::warn!("cannot start the checkpoint thread, commits will do its work: {e}");

@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::answer::Entry;
 use crate::clock::{SteadyClock, Stopwatch};
 use crate::combine::{Combiner, Jobs, Led, Outcome, Taken};
@@ -25,6 +23,7 @@ use crate::file;
 use crate::id::{Key, KeyHasher};
 use crate::index::{Index, Slot};
 use crate::journal::{Begun, Journal, Lookup, StoredRow, Transaction};
+use crate::machine::Mutex;
 use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
 use crate::patience::{Patience, Share};
 use crate::process::{Process, Registration};

@@ -1,7 +1,5 @@
 //! What a sequence is made of: the operations, and how likely each is.
 
-use std::time::Duration;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use seen_store::{Config, SeenStore, Window};
@@ -280,13 +278,4 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(store, purge, release)| Op::Reopen { store, purge, release }),
     ];
     prop_oneof![37 => first, 37 => claims, 22 => rest]
-}
-
-impl Span {
-    pub(crate) fn duration(self) -> Duration {
-        match self {
-            Span::Ms(length) => ms(length),
-            Span::Longest | Span::Never => Duration::MAX,
-        }
-    }
 }

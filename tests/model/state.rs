@@ -2,6 +2,8 @@
 //!
 //! Written from the contract. Pure: no store, no clock, no file.
 
+use std::time::Duration;
+
 use seen_store::{State as Label, Token, Ttl};
 
 /// The latest instant that anything can end at.
@@ -19,6 +21,13 @@ pub(crate) enum Span {
 }
 
 impl Span {
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Span::Ms(length) => Duration::from_millis(length),
+            Span::Longest | Span::Never => Duration::MAX,
+        }
+    }
+
     pub(crate) fn ttl(self) -> Ttl {
         match self {
             Span::Never => Ttl::Never,
@@ -90,7 +99,7 @@ impl Life {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Mark {
     pub(crate) first: i64,
     pub(crate) last: i64,
@@ -123,7 +132,7 @@ impl Mark {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
     /// `None` once it was released or has failed.
     pub(crate) token: Option<Token>,
@@ -182,7 +191,7 @@ impl Claim {
 }
 
 /// What is known of an id.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     #[default]
     Nothing,
@@ -191,7 +200,7 @@ pub(crate) enum State {
 }
 
 /// What `get` and `entries` show of an id.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     pub(crate) label: Label,
     pub(crate) first: i64,
@@ -245,7 +254,7 @@ pub(crate) enum Verb {
     Forget,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
     Done,
     New,

@@ -1,0 +1,27 @@
+//! What a store takes from the machine that it runs on, besides files: locks, threads, sleep, time and
+//! randomness.
+//!
+//! Owns the one place where these are named, so that the simulator (`tests/simulator`) can put its own in
+//! their stead: it compiles the library with `cfg(simulated)`. What always holds: a lock that is held while
+//! its thread may wait for anything else is one of these. (Locks under which nothing waits, as those of the
+//! index, need not be.) Knows nothing of stores.
+
+#[cfg(not(simulated))]
+mod real;
+#[cfg(simulated)]
+mod simulated;
+
+#[cfg(not(simulated))]
+pub(crate) use real::{
+    Condvar, Moment, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
+    Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
+    wall_clock, yield_now,
+};
+#[cfg(simulated)]
+pub(crate) use simulated::{
+    Condvar, Moment, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
+    Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
+    wall_clock, yield_now,
+};
+#[cfg(simulated)]
+pub use simulated::{Machine, run_on};

@@ -1,0 +1,87 @@
+//! The machine itself.
+
+use std::hash::BuildHasher;
+use std::io;
+use std::time::{Instant, SystemTime};
+
+pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
+};
+pub(crate) use std::thread::{JoinHandle as Thread, sleep, yield_now};
+
+/// A lock that a process has one of.
+pub(crate) struct ProcessLock(Mutex<()>);
+
+impl ProcessLock {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(()))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock()
+    }
+}
+
+/// A condition variable that takes its guard by value.
+pub(crate) struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self(parking_lot::Condvar::new())
+    }
+
+    pub(crate) fn wait_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        self.0.wait_while(&mut guard, condition);
+        guard
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Unlocks the mutex and hands it to a thread that waits for it, if there is one.
+pub(crate) fn unlock_fair<T>(guard: MutexGuard<'_, T>) {
+    MutexGuard::unlock_fair(guard);
+}
+
+/// A moment of monotonic time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(Instant);
+
+impl Moment {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> std::time::Duration {
+        self.0.elapsed()
+    }
+}
+
+/// The operating system's time of day.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system provides random bytes");
+}
+
+/// A number to part those that wait: cheap, and no secret.
+pub(crate) fn random_u64() -> u64 {
+    // Each `RandomState` has keys of its own.
+    std::hash::RandomState::new().hash_one(0)
+}
+
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Thread<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
