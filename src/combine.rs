@@ -16,8 +16,9 @@
 //!   the next one in charge.
 //! - Lock order: the mutex, the queue, a promise. Neither of the latter is held while a job runs.
 //!
-//! Knows nothing of stores or SQL. The code is in `queue` and is compiled twice: with these locks, and
-//! in `model` with those of a model checker that tries its interleavings.
+//! Knows nothing of stores or SQL. The code is in `queue` and is compiled three times: with these locks, and
+//! in `model` with those of two model checkers, of which one tries many interleavings and the other what
+//! weak orderings allow as well.
 
 mod locks;
 #[cfg(test)]

@@ -1,0 +1,274 @@
+//! What is claimed of the queue. Compiled once for each model checker: the module above gives the locks, the
+//! threads and `check`, which runs a body under many interleavings.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::locks::AtomicUsize;
+use super::queue::{Combiner, Jobs, Led, Outcome};
+use super::{MOST_THREADS, check, thread};
+
+/// What was committed, in order. Stands for the file.
+#[derive(Default)]
+pub(super) struct Committed(Vec<u32>);
+
+pub(super) type Answer = Result<usize, &'static str>;
+pub(super) type Group = Combiner<Committed, u32, Answer>;
+
+/// Runs `body` for each of the jobs at the same time, each on a thread of its own; the last job runs on the
+/// calling thread.
+fn together(jobs: u32, group: &Arc<Group>, body: impl Fn(&Group, u32) + Send + Sync + 'static) {
+    let body = Arc::new(body);
+    let threads: Vec<_> = (0..jobs - 1)
+        .map(|job| {
+            let (group, body) = (Arc::clone(group), Arc::clone(&body));
+            thread::spawn(move || body(&group, job))
+        })
+        .collect();
+    body(group, jobs - 1);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+pub(super) fn group(yields: u32) -> Arc<Group> {
+    Arc::new(Group::new(Committed::default(), yields))
+}
+
+/// Something that happens a given number of times. It is used only by leaders, who hold the mutex, so the
+/// model checker need not know it.
+struct Times(AtomicU32);
+
+impl Times {
+    fn new(times: u32) -> Self {
+        Self(AtomicU32::new(times))
+    }
+
+    fn once_more(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1)).is_ok()
+    }
+}
+
+/// Commits the waiting jobs, at most two at a time, and answers each with its place in the file.
+pub(super) fn commit(file: &mut Committed, jobs: &Jobs<'_, u32, Answer>) -> Led {
+    let mut taken = jobs.take(2);
+    let start = file.0.len();
+    file.0.extend(taken.iter_mut().map(|taken| *taken.job()));
+    for (place, taken) in taken.into_iter().enumerate() {
+        taken.answer(Ok(start + place));
+    }
+    Led::Done
+}
+
+/// Checks an outcome against the file: a job was committed where its answer says, or withdrawn.
+fn committed_or_withdrawn(group: &Group, job: u32, outcome: &Outcome<Answer>) {
+    let file = group.lock().0.clone();
+    match outcome {
+        Outcome::Answered(Ok(place)) => assert_eq!(file[*place], job),
+        Outcome::Withdrawn => assert!(!file.contains(&job)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_job_is_committed_once_and_answered_after_it_was() {
+    check(|yields| {
+        let group = group(yields);
+        together(MOST_THREADS, &group, |group, job| {
+            let outcome = group.submit(job, commit, || true);
+            let Outcome::Answered(Ok(place)) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(group.lock().0[place], job, "answered before its commit");
+        });
+        let mut jobs = group.lock().0.clone();
+        jobs.sort_unstable();
+        assert_eq!(jobs, (0..MOST_THREADS).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_a_leader_wrote_before_it_answered_is_seen_by_the_waiter_without_the_mutex() {
+    check(|yields| {
+        let group = group(yields);
+        // Stands for what is read without the mutex, as the store's index is.
+        let published = AtomicUsize::new(0);
+        together(MOST_THREADS, &group, move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                for mut taken in jobs.take(2) {
+                    file.0.push(*taken.job());
+                    published.store(file.0.len(), Relaxed);
+                    taken.answer(Ok(file.0.len()));
+                }
+                Led::Done
+            };
+            let outcome = group.submit(job, lead, || true);
+            let Outcome::Answered(Ok(length)) = outcome else { panic!("{outcome:?}") };
+            assert!(published.load(Relaxed) >= length, "answered before it was published");
+        });
+    });
+}
+
+#[test]
+fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
+    // Beside the waiter, as many kinds of holders as there are threads left.
+    for first in 0..3 {
+        check(move |yields| {
+            together(MOST_THREADS, &group(yields), move |group, thread| match thread {
+                0 => {
+                    let outcome = group.submit(0, commit, || true);
+                    assert_eq!(outcome, Outcome::Answered(Ok(0)));
+                }
+                _ => match (first + thread) % 3 {
+                    0 => drop(group.lock()),
+                    1 => group.lock().end_fair(),
+                    _ => drop(group.try_lock_idle()),
+                },
+            });
+        });
+    }
+}
+
+#[test]
+fn a_holder_of_the_mutex_may_do_the_waiting_jobs_before_it_lets_go() {
+    check(|yields| {
+        let group = group(yields);
+        together(MOST_THREADS, &group, |group, job| {
+            if job == 0 {
+                let mut held = group.lock();
+                let (file, jobs) = held.parts();
+                if !jobs.is_empty() {
+                    commit(file, &jobs);
+                }
+                return;
+            }
+            let outcome = group.submit(job, commit, || true);
+            let Outcome::Answered(Ok(place)) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(group.lock().0[place], job);
+        });
+        assert_eq!(group.lock().0.len(), MOST_THREADS as usize - 1);
+    });
+}
+
+#[test]
+fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
+    check(|yields| {
+        let group = group(yields);
+        let busy = Times::new(3);
+        together(MOST_THREADS.min(3), &group, move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                if busy.once_more() { Led::Busy } else { commit(file, jobs) }
+            };
+            let mut patience = job + 1;
+            let pause = || {
+                patience -= 1;
+                thread::yield_now();
+                patience > 0
+            };
+            let outcome = group.submit(job, lead, pause);
+            committed_or_withdrawn(group, job, &outcome);
+        });
+        assert_eq!(group.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
+    check(|yields| {
+        let failures = Times::new(1);
+        together(MOST_THREADS.min(3), &group(yields), move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                if !failures.once_more() {
+                    return commit(file, jobs);
+                }
+                for taken in jobs.take(2) {
+                    taken.answer(Err("disk full"));
+                }
+                Led::Done
+            };
+            let outcome = group.submit(job, lead, || true);
+            let committed = group.lock().0.contains(&job);
+            assert_eq!(committed, matches!(outcome, Outcome::Answered(Ok(_))));
+        });
+    });
+}
+
+#[test]
+fn a_leader_that_panics_before_it_takes_a_job_leaves_nobody_waiting() {
+    check(|yields| {
+        let group = group(yields);
+        let panics = Times::new(1);
+        together(MOST_THREADS.min(3), &group, move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                if panics.once_more() {
+                    // Unwinds without the hook, whose backtrace would end the model checker's run.
+                    resume_unwind(Box::new("the leader panics"));
+                }
+                commit(file, jobs)
+            };
+            let submit = AssertUnwindSafe(|| group.submit(job, lead, || true));
+            let unwound = catch_unwind(submit);
+            // Without the mutex: letting go of it would put a forgotten waiter in charge. The job of the
+            // one that panicked may have been taken meanwhile.
+            assert!(matches!(unwound, Err(_) | Ok(Outcome::Answered(Ok(_)))));
+        });
+        assert_eq!(group.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over() {
+    check(|yields| {
+        let group = group(yields);
+        let panics = Times::new(1);
+        together(MOST_THREADS.min(3), &group, move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                if panics.once_more() {
+                    let _in_hand = jobs.take(2);
+                    resume_unwind(Box::new("the leader panics"));
+                }
+                commit(file, jobs)
+            };
+            let submit = AssertUnwindSafe(|| group.submit(job, lead, || true));
+            let unwound = catch_unwind(submit);
+            let committed = group.lock().0.contains(&job);
+            match unwound {
+                Ok(Outcome::Answered(Ok(_))) => assert!(committed),
+                Ok(Outcome::Abandoned) | Err(_) => assert!(!committed),
+                Ok(other) => panic!("{other:?}"),
+            }
+        });
+        assert_eq!(group.waiting(), 0);
+    });
+}
+
+#[test]
+fn jobs_that_are_given_back_are_done_later_or_withdrawn_and_in_their_order() {
+    check(|yields| {
+        let group = group(yields);
+        let busy = Times::new(2);
+        together(MOST_THREADS.min(3), &group, move |group, job| {
+            let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
+                if !busy.once_more() {
+                    return commit(file, jobs);
+                }
+                // One is done, and the others are given back.
+                let mut taken = jobs.take(3).into_iter();
+                if let Some(mut first) = taken.next() {
+                    file.0.push(*first.job());
+                    first.answer(Ok(file.0.len() - 1));
+                }
+                jobs.give_back(taken);
+                Led::Busy
+            };
+            let mut patience = job + 1;
+            let pause = || {
+                patience -= 1;
+                thread::yield_now();
+                patience > 0
+            };
+            let outcome = group.submit(job, lead, pause);
+            committed_or_withdrawn(group, job, &outcome);
+        });
+        assert_eq!(group.waiting(), 0);
+    });
+}
