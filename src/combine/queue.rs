@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::locks::{
     Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, unlock_fair, yield_now,
@@ -27,7 +27,8 @@ struct Waiting<J, A> {
 struct Promise<A> {
     stage: Mutex<Stage<A>>,
     changed: Condvar,
-    /// A hint that the stage has changed, to be looked at without its lock.
+    /// A hint that the stage has changed, to be looked at without its lock. It orders nothing: the waiter
+    /// takes the lock before it acts on it.
     news: AtomicBool,
 }
 
@@ -53,12 +54,12 @@ impl<A> Promise<A> {
         if matches!(*stage, Stage::Waiting | Stage::Leading) {
             *stage = news;
         }
-        self.news.store(true, Release);
+        self.news.store(true, Relaxed);
         self.changed.notify_one();
     }
 
     fn has_news(&self) -> bool {
-        self.news.load(Acquire)
+        self.news.load(Relaxed)
     }
 
     /// Sleeps until there is news: the outcome, or `None` when the waiter is to lead.
