@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// The thread of the model among them. Each more multiplies the interleavings.
 const MOST_THREADS: u32 = 3;
 
-/// How often a run may take the processor from a thread that could go on. One scenario takes up to some
-/// seconds with two, and minutes without a bound.
+/// How often a run may take the processor from a thread that could go on. Each more multiplies the
+/// interleavings too.
 const PREEMPTIONS: usize = 2;
 
 /// Runs `body` under all interleavings within the bound, with the number of yields for the queue.
