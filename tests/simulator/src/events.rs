@@ -28,6 +28,8 @@ pub const TABLE: &[(u32, Event)] = &[
     (8, open_all),
     (2, back_up),
     (2, put_back),
+    (1, fork),
+    (1, lose_the_log),
     (1, hold_the_lock),
     (1, hold_a_snapshot),
 ];
@@ -148,6 +150,15 @@ fn back_up(world: &mut World, number: u64, rng: &mut Rng) {
 
 fn put_back(world: &mut World, number: u64, _: &mut Rng) {
     world.put_back(number);
+}
+
+fn fork(world: &mut World, number: u64, rng: &mut Rng) {
+    let store = a_store(world, rng);
+    world.fork(number, store);
+}
+
+fn lose_the_log(world: &mut World, number: u64, _: &mut Rng) {
+    world.lose_the_log(number);
 }
 
 fn hold_the_lock(world: &mut World, number: u64, rng: &mut Rng) {

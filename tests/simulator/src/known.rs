@@ -63,6 +63,15 @@ impl Known {
         starts.iter().filter(|start| !start.hollow).map(|start| start.state.view(now)).collect()
     }
 
+    /// What a listing may show: besides, a claim that was forgotten while the id was marked, and that a clock
+    /// set back has brought up again, comes before the mark.
+    pub fn listed(&self, now: i64) -> Vec<Option<View>> {
+        let mut views = self.views(now);
+        views
+            .extend(self.live_claim_ghosts(now).map(|ghost| State::Claim(ghost.clone()).view(now)));
+        views
+    }
+
     /// Moves what has ended by this time to the ghosts.
     pub fn bury(&mut self, latest: i64) {
         match &self.certain {

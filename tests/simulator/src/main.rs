@@ -4,6 +4,7 @@
 //! and made small: which of its operations are needed.
 
 mod events;
+mod fork;
 mod known;
 mod model;
 mod ops;

@@ -51,6 +51,7 @@ pub enum Act {
     Forget,
     IsSeen,
     Get,
+    List,
     /// The same of all ids of a scope.
     ForgetAll,
     /// Takes off what has expired.
@@ -83,6 +84,8 @@ pub enum Told {
     },
     IsSeen(bool),
     View(Option<View>),
+    /// What has expired may be listed until it is purged.
+    Listed(Option<View>),
 }
 
 impl Told {
@@ -103,6 +106,11 @@ impl Told {
                 Self::Granted { attempt, until, .. },
                 Self::Granted { attempt: its_attempt, until: its_until, .. },
             ) => (attempt, until) == (its_attempt, its_until),
+            (Self::Listed(right), Self::Listed(listed)) => {
+                let lasting =
+                    |view: &Option<View>| view.clone().filter(|view| view.label != Label::Expired);
+                lasting(right) == lasting(listed)
+            }
             (right, told) => right == told,
         }
     }
@@ -423,6 +431,10 @@ impl Pending {
             Act::Get => {
                 let views = known.views(now).into_iter();
                 return views.map(|view| (known.clone(), Told::View(view))).collect();
+            }
+            Act::List => {
+                let views = known.listed(now).into_iter();
+                return views.map(|view| (known.clone(), Told::Listed(view))).collect();
             }
             Act::Purge => return vec![(known.purged(now), Told::Nothing)],
             Act::Cleanup { older_ms } => {

@@ -3,6 +3,7 @@
 //! Owns the verbs as the simulator calls them. To add one: a function that draws what it is given and says
 //! what it does to each id (as [`Act`]s) and how it is called, and its line in [`TABLE`].
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
@@ -125,6 +126,8 @@ pub struct Call {
     pub life: Life,
     /// Whether it takes away what other stores may know.
     pub removes: bool,
+    /// Whether what it finds wrong counts only if nothing else was under way.
+    pub judged_alone: bool,
     pub run: Run,
 }
 
@@ -231,7 +234,14 @@ impl Draw<'_> {
     }
 
     fn call(&self, name: &'static str, through: Through, effect: Effect, run: Run) -> Call {
-        Call { name, effect, life: through.life(self.setup), removes: false, run }
+        Call {
+            name,
+            effect,
+            life: through.life(self.setup),
+            removes: false,
+            judged_alone: false,
+            run,
+        }
     }
 
     /// One act on one id.
@@ -555,7 +565,14 @@ pub fn get_of(draw: &Draw<'_>, name: Name) -> Call {
 }
 
 fn purge_expired(draw: &mut Draw<'_>) -> Call {
-    draw.on_all("purge_expired", None, Act::Purge, |store| store.purge_expired().map(drop))
+    let run = |store: &SeenStore, _: &Config| {
+        store.purge_expired()?;
+        let left = store.count_expired()?;
+        let problems = (left > 0).then(|| format!("{left} expired marks are left after a purge"));
+        Ok(Says { problems: problems.into_iter().collect(), ..Says::default() })
+    };
+    let effect = Effect::OnAll { scope: None, act: Act::Purge };
+    Call { judged_alone: true, ..draw.call("purge_expired", PLAIN, effect, Box::new(run)) }
 }
 
 fn cleanup(draw: &mut Draw<'_>) -> Call {
@@ -591,14 +608,31 @@ fn restore(draw: &mut Draw<'_>) -> Call {
 
 fn entries(draw: &mut Draw<'_>) -> Call {
     draw.on_none("entries", |store, _| {
-        let mut listed = std::collections::HashSet::new();
-        for entry in store.entries(Filter::default()) {
-            let entry = entry?;
-            // The same id may come twice if it is marked, or its claim confirmed, meanwhile.
-            listed.insert((entry.scope, entry.id, entry.state));
-        }
+        store.entries(Filter::default()).try_for_each(|entry| entry.map(drop))?;
         Ok(Vec::new())
     })
+}
+
+/// A listing while nothing else is under way, which tells of each of `names`.
+pub fn entries_of(draw: &Draw<'_>, names: Vec<Name>) -> Call {
+    let effect = names.iter().map(|name| (*name, vec![Act::List])).collect();
+    let run = move |store: &SeenStore, _: &Config| {
+        let (mut listed, mut problems) = (HashMap::new(), Vec::new());
+        for entry in store.entries(Filter::default()) {
+            let entry = entry?;
+            let view = view_of(&entry);
+            let key = (entry.scope, entry.id);
+            if listed.insert(key.clone(), view).is_some() {
+                problems.push(format!("{key:?} is listed twice"));
+            }
+        }
+        let told = names.iter().map(|name| {
+            let key = (SCOPES[name.0].to_owned(), id_of(*name).into_bytes());
+            vec![Told::Listed(listed.get(&key).cloned())]
+        });
+        Ok(Says { told: told.collect(), problems })
+    };
+    draw.call("entries", PLAIN, Effect::On(effect), Box::new(run))
 }
 
 fn stats(draw: &mut Draw<'_>) -> Call {

@@ -114,6 +114,18 @@ fn finish(world: &mut World, seed: u64, operation: u64) {
                 world.ask(number, store, call);
                 number += 1;
             }
+            world.wait_for_all();
+            let call = {
+                let names = world.model.names();
+                let tokens = |_| Vec::new();
+                ops::entries_of(
+                    &world.draw(of_operation(seed, number), number, store, &tokens),
+                    names,
+                )
+            };
+            world.ask(number, store, call);
+            world.wait_for_all();
+            number += 1;
             for make in [ops::verify, ops::read] {
                 let call = {
                     let tokens = |_| Vec::new();

@@ -109,7 +109,10 @@ struct UnderWay {
     on: Vec<Name>,
     on_all: bool,
     removes: bool,
-    /// What it met was not its own fault.
+    /// Whether what it finds wrong counts only if nothing else was under way, and whether that was so.
+    judged_alone: bool,
+    alone: bool,
+    /// How many of its process's system calls had failed when it was called.
     failed_before: u64,
     /// How many values the time in the file had had when it was called.
     reached_before: usize,
@@ -135,7 +138,9 @@ pub struct World {
     backup: Option<BTreeMap<Name, HashSet<Known>>>,
     /// A view of the time in the file, without the simulated file system.
     observer: Arc<Observer>,
-    pub verbose: bool,
+    verbose: bool,
+    /// Whether the log was deleted under the stores that are open.
+    log_is_gone: bool,
     pub counts: BTreeMap<&'static str, u64>,
 }
 
@@ -161,6 +166,7 @@ impl World {
             backup: None,
             observer: Arc::default(),
             verbose,
+            log_is_gone: false,
             counts: BTreeMap::new(),
         };
         for number in 0..=setup.stores {
@@ -292,6 +298,7 @@ impl World {
         }
         let caller = self.idle_caller(store).expect("waited for");
         self.observe(None);
+        self.under_way.values_mut().for_each(|other| other.alone = false);
         *self.counts.entry(call.name).or_default() += 1;
         let asked = self.asked(store, &call);
         let now = self.scheduler.elapsed();
@@ -318,6 +325,8 @@ impl World {
                 on,
                 on_all,
                 removes: call.removes,
+                judged_alone: call.judged_alone,
+                alone: self.under_way.is_empty(),
                 failed_before: vfs::failed(self.stores[store].process),
                 reached_before: self.reached.len(),
             },
@@ -398,6 +407,8 @@ impl World {
         let Some(under_way) = self.under_way.remove(&number) else { return };
         let UnderWay { name, store, on_all, removes, failed_before, reached_before, .. } =
             under_way;
+        let is_fair = !under_way.judged_alone || under_way.alone;
+        let unhurt = vfs::failed(self.stores[store].process) == failed_before;
         if removes {
             self.be_late(number, store);
         }
@@ -419,7 +430,8 @@ impl World {
                 self.say(|| format!("{number} store {store} {name}: {says:?}"));
                 // What only one store has swept is no damage, and may be told as such.
                 let earliest = self.stores[..self.outsider()].iter().flat_map(Store::nows).min();
-                if !says.problems.is_empty() && !self.model.is_haunted(earliest.unwrap_or(0)) {
+                let judged = !says.problems.is_empty() && is_fair && unhurt;
+                if judged && !self.model.is_haunted(earliest.unwrap_or(0)) {
                     self.violation(&format!("{name} of store {store}: {:?}", says.problems));
                 }
                 self.tell(number, on_all, &under_way.on, Some(&says));
@@ -456,6 +468,7 @@ impl World {
         let is_closing = self.stores[store].open.is_none();
         let is_fine = match error.kind() {
             ErrorKind::Closed => is_closing,
+            ErrorKind::FileReplaced => self.log_is_gone,
             _ => met_fault,
         };
         if !is_fine {
@@ -540,6 +553,7 @@ impl World {
         *self.counts.entry(name).or_default() += 1;
         self.say(|| format!("{number} store {store} {name}"));
         let failed_before = vfs::failed(self.stores[store].process);
+        self.under_way.values_mut().for_each(|other| other.alone = false);
         self.under_way.insert(
             number,
             UnderWay {
@@ -548,6 +562,8 @@ impl World {
                 on: Vec::new(),
                 on_all: false,
                 removes: false,
+                judged_alone: false,
+                alone: false,
                 failed_before,
                 reached_before: self.reached.len(),
             },
@@ -771,6 +787,59 @@ impl World {
             }
             Ok(Came::Says(Says::default()))
         });
+    }
+
+    /// A child of the process uses what it inherited, and opens a store of its own: it is refused both.
+    pub fn fork(&mut self, number: Number, store: usize) {
+        if !self.is_open(store) {
+            return;
+        }
+        *self.counts.entry("fork").or_default() += 1;
+        self.say(|| format!("{number} a child of store {store}"));
+        let handle = self.stores[store].open.clone().expect("open");
+        let of_its_own = self.path.with_file_name("child.db");
+        if let Err(why) = crate::fork::child_is_refused(&handle, &[&self.path, &of_its_own]) {
+            self.violation(&format!("a child of store {store}: {why}"));
+        }
+    }
+
+    /// Deletes the log under the stores. Once that can be known no mark is acknowledged, and closing keeps
+    /// those that were.
+    pub fn lose_the_log(&mut self, number: Number) {
+        self.spare_all();
+        self.wait_for_all();
+        let open: Vec<_> = (0..self.setup.stores).filter(|store| self.is_open(*store)).collect();
+        let log = self.path.with_file_name("seen.db-wal");
+        if open.is_empty() || std::fs::remove_file(log).is_err() {
+            return;
+        }
+        *self.counts.entry("lose the log").or_default() += 1;
+        self.say(|| format!("{number} the log is deleted"));
+        self.observer.leave();
+        self.log_is_gone = true;
+        self.wait(Duration::from_millis(150));
+        for (place, store) in open.iter().enumerate() {
+            let number = number + 1 + place as u64;
+            let handle = self.stores[*store].open.clone().expect("open");
+            let caller = self.idle_caller(*store).expect("idle");
+            self.under_way(number, "mark without a log", *store);
+            let acknowledged = Arc::new(AtomicBool::new(false));
+            let marked = Arc::clone(&acknowledged);
+            self.give(&caller, number, move || {
+                let done = handle.scope("lost").mark_seen("of no use");
+                marked.store(done.is_ok(), SeqCst);
+                done.map(|()| Came::Says(Says::default()))
+            });
+            self.wait_for(*store);
+            if acknowledged.load(SeqCst) {
+                self.violation("a mark is acknowledged although the log was deleted");
+            }
+        }
+        for (place, store) in open.iter().enumerate() {
+            self.close(number + 11 + place as u64, *store, false);
+            self.wait_for(*store);
+        }
+        self.log_is_gone = false;
     }
 
     /// The end: nothing under way, everything open. Returns the stores that are.
