@@ -247,6 +247,7 @@ fn many() {
     let seeds = variable("SEEN_SIMULATE_SEEDS", u64::MAX);
     let steps = variable("SEEN_SIMULATE_STEPS", 300);
     let seconds = variable("SEEN_SIMULATE_SECONDS", 600);
+    let shrinks = variable("SEEN_SIMULATE_SHRINK", 1) == 1;
     let most_failures = variable("SEEN_SIMULATE_FAILURES", 1);
     #[allow(clippy::disallowed_methods, reason = "the real time")]
     let started = Instant::now();
@@ -268,13 +269,15 @@ fn many() {
             }
             failures += 1;
             println!("seed {} fails:\n{}", plan.seed, ended.output);
-            let small = shrink(plan);
-            println!(
-                "needed of its {steps} operations: {}\n  simulate --one {} {} --verbose",
-                small.keep.len(),
-                small.seed,
-                shown_list(&small.keep),
-            );
+            if shrinks {
+                let small = shrink(plan);
+                println!(
+                    "needed of its {steps} operations: {}\n  simulate --one {} {} --verbose",
+                    small.keep.len(),
+                    small.seed,
+                    shown_list(&small.keep),
+                );
+            }
             if failures >= most_failures {
                 println!("{done} seeds of {steps} operations, {failures} failed");
                 std::process::exit(1);

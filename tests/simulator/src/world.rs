@@ -468,8 +468,7 @@ impl World {
         let is_closing = self.stores[store].open.is_none();
         let is_fine = match error.kind() {
             ErrorKind::Closed => is_closing,
-            ErrorKind::FileReplaced => self.log_is_gone,
-            _ => met_fault,
+            _ => met_fault || self.log_is_gone,
         };
         if !is_fine {
             self.violation(&format!("{name} of store {store} failed without a cause: {error:?}"));
