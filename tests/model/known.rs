@@ -16,7 +16,7 @@ pub(crate) struct Held {
     pub(crate) claim: Option<Claim>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Known {
     /// What holds for both stores.
     pub(crate) certain: State,
@@ -151,18 +151,36 @@ impl Known {
 /// How many new ones there may have been.
 pub(crate) type AtLeastAtMost = (u64, u64);
 
+pub(crate) type Names = BTreeMap<Name, Known>;
+
 #[derive(Default)]
 pub(crate) struct Model {
-    pub(crate) names: BTreeMap<Name, Known>,
+    pub(crate) names: Names,
     /// Each store's own view of the clock.
     pub(crate) now: [i64; 2],
-    /// What the other store removed since this one last had to look.
+    /// What the other store removed, or a restore may have changed, since this one last had to look.
     unlooked: [BTreeSet<Name>; 2],
 }
 
 impl Model {
     pub(crate) fn new(now: i64) -> Self {
         Self { now: [now; 2], ..Self::default() }
+    }
+
+    /// The file is again what it was when these `names` were known. Each store keeps its time, and may
+    /// answer from memory, until it looks, for what was marked in the history that is lost.
+    pub(crate) fn restored(&mut self, names: Names) {
+        let lost = std::mem::replace(&mut self.names, names);
+        for (name, known) in lost {
+            if matches!(known.certain, State::Mark(_)) || !known.ghosts.is_empty() {
+                self.unlooked.iter_mut().for_each(|unlooked| unlooked.extend([name]));
+            }
+        }
+        for known in self.names.values_mut() {
+            // The counts that were not written down are lost.
+            (known.kept, known.replaced) = ([0; 2], [true; 2]);
+        }
+        self.bury();
     }
 
     pub(crate) fn latest(&self) -> i64 {
@@ -178,6 +196,15 @@ impl Model {
     pub(crate) fn looked(&mut self, store: usize) {
         self.unlooked[store].clear();
         self.names.values_mut().for_each(|known| known.replaced[store] = false);
+    }
+
+    /// A store whose clock is more than a minute behind finds rows gone, purged by the other one, that it
+    /// cannot explain. It rebuilds its index, and the counts that were not written down are lost.
+    pub(crate) fn lose_counts(&mut self) {
+        let latest = self.latest();
+        for store in (0..2).filter(|store| latest - self.now[*store] > 60_000) {
+            self.names.values_mut().for_each(|known| known.kept[store] = 0);
+        }
     }
 
     /// Whether the store may still answer from memory for an id that the other one has removed.
@@ -232,7 +259,7 @@ impl Model {
         assert!(!fit.is_empty(), "{answer:?} to {verb:?} of {name:?}; right is one of {right:#?}");
         if fit.len() > 1 {
             let held = file();
-            fit.retain(|(start, _, end)| held.agrees(start, end));
+            fit.retain(|(start, _, end)| held.agrees(start, end, setting.now));
             assert!(!fit.is_empty(), "{answer:?} left what it should not: {held:?} of {right:#?}");
             fit.sort_by_key(|(_, _, end)| *end == End::Same);
         }
@@ -302,22 +329,27 @@ impl Model {
 
     /// The ids that are certainly there, and that nothing else can be taken for.
     pub(crate) fn present(&self) -> impl Iterator<Item = Name> {
-        let earliest = self.now[0].min(self.now[1]);
+        let earliest = self.earliest();
         let present = self.names.iter().filter(move |(_, known)| {
             known.certain != State::Nothing && !known.is_haunted(earliest)
         });
         present.map(|(name, _)| *name)
     }
 
-    pub(crate) fn is_haunted(&self) -> bool {
-        let earliest = self.now[0].min(self.now[1]);
-        self.names.values().any(|known| known.is_haunted(earliest))
+    pub(crate) fn earliest(&self) -> i64 {
+        self.now[0].min(self.now[1])
+    }
+
+    pub(crate) fn is_haunted(&self, now: i64) -> bool {
+        self.names.values().any(|known| known.is_haunted(now))
     }
 }
 
 impl Held {
-    fn agrees(&self, start: &Start, end: &End) -> bool {
+    fn agrees(&self, start: &Start, end: &End, now: i64) -> bool {
         match (end, &start.state) {
+            // One that had expired when it was made may be gone: a purge may be due after the commit.
+            (End::Mark(mark), _) if self.mark.is_none() => mark.expires <= now,
             (End::Mark(mark), _) => self.mark.as_ref() == Some(mark),
             (End::Claim(claim), _) | (End::Same, State::Claim(claim)) => {
                 self.claim.as_ref() == Some(claim)

@@ -163,7 +163,16 @@ pub(crate) enum Op {
     Stats(usize),
     /// Begins a listing, or goes on with the one that was begun to its end.
     List(usize),
-    Step(i64),
+    Step(Stores, i64),
+    /// Sets one store's clock to a little before or after the other's.
+    Align {
+        store: usize,
+        ahead_ms: i64,
+    },
+    /// Copies the file, as it is now, to where a restore finds it.
+    Backup(usize),
+    /// Puts the last backup back, under the open stores.
+    Restore,
     /// To the moment at which something known ends, or the millisecond before.
     ToBorder {
         which: usize,
@@ -175,6 +184,22 @@ pub(crate) enum Op {
         /// Whether the leases are dropped, or only their tokens kept, as by a crash.
         release: bool,
     },
+}
+
+/// The stores whose clocks are stepped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stores {
+    Both,
+    One(usize),
+}
+
+impl Stores {
+    pub(crate) fn numbers(self) -> std::ops::Range<usize> {
+        match self {
+            Stores::Both => 0..2,
+            Stores::One(store) => store..store + 1,
+        }
+    }
 }
 
 fn which() -> impl Strategy<Value = Which> {
@@ -238,7 +263,20 @@ fn step() -> impl Strategy<Value = i64> {
     ]
 }
 
-pub(crate) fn op() -> impl Strategy<Value = Op> {
+/// Mostly of both clocks, and small where it is of one, so that they rarely differ by more than a minute.
+fn clock_step() -> impl Strategy<Value = Op> {
+    let small = prop::sample::select(vec![1, 999, 5_000, 30_000, -1, -5_000, -30_000, -60_000]);
+    let difference = prop::sample::select(vec![0, 1, -1, 1_000, -20_000, 45_000, 60_000, 60_001]);
+    let store = || 0..2_usize;
+    prop_oneof![
+        12 => step().prop_map(|by| Op::Step(Stores::Both, by)),
+        4 => (store(), small).prop_map(|(store, by)| Op::Step(Stores::One(store), by)),
+        1 => (store(), step()).prop_map(|(store, by)| Op::Step(Stores::One(store), by)),
+        4 => (store(), difference).prop_map(|(store, ahead_ms)| Op::Align { store, ahead_ms }),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
     // A batch holds the odd ids too, but mostly valid ones, or it would mark nothing.
     let batch = || vec(prop_oneof![8 => 0..3_usize, 8 => VALID_IDS, 1 => 10..12_usize], 0..6);
     // Mostly the newest ones: those are the ones that are still held.
@@ -272,10 +310,34 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(store, scope, older_than_ms)| Op::Cleanup { store, scope, older_than_ms }),
         1 => (0..2_usize).prop_map(Op::Stats),
         3 => (0..2_usize).prop_map(Op::List),
-        6 => step().prop_map(Op::Step),
+        8 => clock_step(),
+        2 => (0..2_usize).prop_map(Op::Backup),
+        2 => Just(Op::Restore),
         7 => (0..8_usize, any::<bool>()).prop_map(|(which, before)| Op::ToBorder { which, before }),
         1 => (0..2_usize, any::<bool>(), any::<bool>())
             .prop_map(|(store, purge, release)| Op::Reopen { store, purge, release }),
     ];
     prop_oneof![37 => first, 37 => claims, 22 => rest]
+}
+
+/// A history that is lost, and one that is as long and much like it. That a store mistakes one for the other
+/// would hardly ever come about by chance.
+fn fork() -> impl Strategy<Value = Vec<Op>> {
+    let name = || (0..2_usize, 0..3_usize).prop_map(|(store, id)| Which { store, scope: 0, id });
+    let op = move || {
+        prop_oneof![
+            3 => name().prop_map(|which| Op::Check(which, Through::PLAIN)),
+            1 => name().prop_map(|which| Op::Mark(which, Through::PLAIN)),
+            1 => name().prop_map(Op::Forget),
+        ]
+    };
+    (0..2_usize, vec(op(), 1..4), vec(op(), 0..4)).prop_map(|(store, lost, kept)| {
+        [vec![Op::Backup(store)], lost, vec![Op::Restore], kept].concat()
+    })
+}
+
+/// A sequence of operations.
+pub(crate) fn sequence() -> impl Strategy<Value = Vec<Op>> {
+    let part = prop_oneof![20 => op().prop_map(|op| vec![op]), 1 => fork()];
+    vec(part, 1..=50).prop_map(|parts| parts.concat())
 }

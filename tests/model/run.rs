@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rusqlite::Connection;
 use seen_store::{
-    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Reader, Result, SeenStore,
-    State as Label, Token, Verdict,
+    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Result, SeenStore, State as Label,
+    Token, Verdict,
 };
 
+use crate::clocks::{StoreClocks, time};
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
 use crate::file::{forgotten_claims, held_in, old_claims, reached};
-use crate::known::{Model, Name};
+use crate::known::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
-    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Through, VALID_IDS, Which, ids, is_valid,
+    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Through, Which, ids, is_valid,
 };
 use crate::state::{Answer, LAST_MS, NEVER, Setting, Span, State, Verb, View};
 
@@ -39,26 +39,16 @@ pub(crate) struct Run {
     pub(crate) listing: Option<Listing>,
     /// The first to go: a lease that is dropped releases.
     tickets: Vec<Ticket>,
-    setup: Setup,
-    clock: Arc<ManualClock>,
-    clock_ms: i64,
-    /// The time in the file that each store knows of.
-    heard: [Option<i64>; 2],
-    /// What each store has read on its own clock at the latest.
-    own: [i64; 2],
-    /// The time that each store has learned from the file.
-    carried: [i64; 2],
+    pub(crate) setup: Setup,
+    pub(crate) clocks: StoreClocks,
+    /// What the model knew when the last backup was made.
+    pub(crate) backup: Option<Names>,
     stores: [Option<SeenStore>; 2],
     /// A view of the file beside the stores.
     pub(crate) file: Connection,
-    place: Place,
+    pub(crate) place: Place,
     pub(crate) ids: Vec<Vec<u8>>,
     pub(crate) model: Model,
-}
-
-fn time(unix_ms: i64) -> SystemTime {
-    let distance = ms(unix_ms.unsigned_abs());
-    if unix_ms < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
 }
 
 fn open(place: &Place, setup: Setup, clock: &Arc<ManualClock>, purge: bool) -> SeenStore {
@@ -138,22 +128,20 @@ fn verb_of(token: Token, how: How) -> Verb {
 impl Run {
     pub(crate) fn new(setup: Setup) -> Self {
         let place = Place::in_ram();
-        let clock = Arc::new(ManualClock::new(time(START_MS)));
-        let stores = [0, 1].map(|_| Some(open(&place, setup, &clock, true)));
+        let mut clocks = StoreClocks::new(START_MS);
+        let stores = [0, 1].map(|store| Some(open(&place, setup, clocks.of(store), true)));
         let file = place.sql();
+        for store in 0..2 {
+            clocks.hear(store, reached(&file), false);
+        }
         let model = Model::new(START_MS);
         let (tickets, ids) = (Vec::new(), ids());
-        let listing = None;
-        let heard = [reached(&file); 2];
         Self {
-            listing,
+            listing: None,
             tickets,
             setup,
-            clock,
-            clock_ms: START_MS,
-            heard,
-            own: [START_MS; 2],
-            carried: [0; 2],
+            clocks,
+            backup: None,
             stores,
             file,
             place,
@@ -206,46 +194,53 @@ impl Run {
     }
 
     pub(crate) fn apply(&mut self, op: &Op) {
+        let acting = self.acting(op);
         self.do_it(op);
-        // A store learns the time that the other has reached at its next look: it looks now, so that what
-        // it knows does not depend on which verbs happen to look.
+        // A store learns the time that the other has reached at its next look. Where that changes its time
+        // it looks now, so that what it knows does not depend on which verbs happen to look.
+        let reached = reached(&self.file);
         for store in 0..2 {
-            let reached = reached(&self.file);
-            if reached != self.heard[store] {
-                self.hear(store, reached);
+            self.clocks.hear(store, reached, acting == Some(store));
+            if self.model.now[store] != self.clocks.now(store) {
+                self.go_by_the_clocks();
                 self.stats(store);
             }
         }
+        self.model.lose_counts();
         self.note_what_left();
     }
 
-    /// The store learns a time that the file holds, and goes on from it if that is a small step.
-    fn hear(&mut self, store: usize, reached: Option<i64>) {
-        self.heard[store] = reached;
-        self.carried[store] = reached.unwrap_or(0);
-        self.reckon(store);
-    }
-
-    /// A step of the clock, as a store that reads it at once takes it: back by a minute or less is no step
-    /// at all, and a larger one makes the store forget what others had reached.
-    fn tick(&mut self) {
-        for store in 0..2 {
-            let own = &mut self.own[store];
-            if *own - self.clock_ms > 60_000 {
-                self.carried[store] = 0;
-                *own = self.clock_ms;
+    /// The store that an operation is of, and that may write down its time.
+    fn acting(&self, op: &Op) -> Option<usize> {
+        match op {
+            Op::IsSeen(which)
+            | Op::Get(which)
+            | Op::Mark(which, ..)
+            | Op::MarkAt(which, ..)
+            | Op::Check(which, ..)
+            | Op::CheckAll(which, ..)
+            | Op::Seed(which, ..)
+            | Op::Claim(which, ..)
+            | Op::ClaimAll(which, ..)
+            | Op::Stray(_, which, ..)
+            | Op::Forget(which) => Some(which.store),
+            Op::ByToken(_, store, ..)
+            | Op::Purge(store)
+            | Op::Cleanup { store, .. }
+            | Op::Stats(store)
+            | Op::List(store)
+            | Op::Backup(store)
+            | Op::Reopen { store, .. } => Some(*store),
+            Op::ByLease(back, _) | Op::Drop(back) | Op::IntoToken(back) => {
+                self.ticket(*back).map(|ticket| self.tickets[ticket].store)
             }
-            *own = (*own).max(self.clock_ms);
-            self.reckon(store);
+            Op::Step(..) | Op::Align { .. } | Op::ToBorder { .. } | Op::Restore => None,
         }
-        self.model.bury();
     }
 
-    /// A store's time is its own, or the one in the file where that is up to a minute later.
-    fn reckon(&mut self, store: usize) {
-        let (own, carried) = (self.own[store], self.carried[store]);
-        let is_carried = carried > own && carried - own <= 60_000;
-        self.model.now[store] = if is_carried { carried } else { own };
+    fn go_by_the_clocks(&mut self) {
+        self.model.now = [0, 1].map(|store| self.clocks.now(store));
+        self.model.bury();
     }
 
     fn do_it(&mut self, op: &Op) {
@@ -307,16 +302,28 @@ impl Run {
                     self.begin_listing(*store);
                 }
             }
-            Op::Step(by) => self.set_clock(self.clock_ms + by),
+            Op::Step(stores, by) => self.step_clocks(*stores, *by),
+            Op::Align { store, ahead_ms } => {
+                let by = self.clocks.shown(1 - store) + ahead_ms - self.clocks.shown(*store);
+                self.step_clocks(Stores::One(*store), by);
+            }
+            Op::Backup(store) => self.backup(*store),
+            Op::Restore => self.restore(),
             Op::ToBorder { which, before } => self.step_to_border(*which, *before),
             Op::Reopen { store, purge, release } => self.reopen(*store, *purge, *release),
         }
     }
 
-    fn set_clock(&mut self, clock_ms: i64) {
-        self.clock_ms = clock_ms.max(1);
-        self.clock.set(time(self.clock_ms));
-        self.tick();
+    fn step_clocks(&mut self, stores: Stores, by: i64) {
+        // A time that was learned before a step counts otherwise than one that is learned after it: both
+        // stores look before.
+        for store in 0..2 {
+            self.stats(store);
+        }
+        for store in stores.numbers() {
+            self.clocks.step(store, by);
+        }
+        self.go_by_the_clocks();
         // A store that does not read the clock between two steps sees one step. Both read it here, so
         // that what they see does not depend on which verbs happen to read it.
         for store in 0..2 {
@@ -339,11 +346,14 @@ impl Run {
             .collect();
         if !borders.is_empty() {
             let border = borders.iter().nth(which % borders.len()).unwrap();
-            self.set_clock(border - i64::from(before));
+            // The store that is ahead comes to the border, and the other one keeps its distance.
+            let ahead = usize::from(self.model.now[1] > self.model.now[0]);
+            let by = border - i64::from(before) - self.clocks.shown(ahead);
+            self.step_clocks(Stores::Both, by);
         }
     }
 
-    fn stats(&mut self, store: usize) {
+    pub(crate) fn stats(&mut self, store: usize) {
         let stats = self.store(store).stats().unwrap();
         self.model.looked(store);
         for (label, count) in [
@@ -356,7 +366,7 @@ impl Run {
         }
     }
 
-    fn is_seen(&mut self, which: Which) {
+    pub(crate) fn is_seen(&mut self, which: Which) {
         let Some((handle, id, name)) = self.target(which, Through::PLAIN) else { return };
         let seen = handle.is_seen(id);
         match self.model.is_seen(which.store, name) {
@@ -370,7 +380,7 @@ impl Run {
     }
 
     /// Asks for the entry, which always looks, and compares it.
-    fn get(&mut self, store: usize, name: Name) {
+    pub(crate) fn get(&mut self, store: usize, name: Name) {
         let (scope, id) = name;
         let entry = self.store(store).scope(SCOPES[scope]).get(&self.ids[id]).unwrap();
         self.model.looked(store);
@@ -663,44 +673,9 @@ impl Run {
             }
         }
         self.stores[store] = None;
-        let known = reached(&self.file);
-        self.stores[store] = Some(open(&self.place, self.setup, &self.clock, purge));
-        self.own[store] = self.clock_ms;
-        self.hear(store, known);
-        self.heard[store] = reached(&self.file); // It may have written its own.
+        self.clocks.reopen(store, reached(&self.file));
+        self.stores[store] = Some(open(&self.place, self.setup, self.clocks.of(store), purge));
+        self.go_by_the_clocks();
         self.model.looked(store);
-        self.model.bury();
-    }
-
-    /// Everything that the model knows is true of both stores and of the file.
-    pub(crate) fn check_everything(&mut self) {
-        self.end_listing();
-        for store in 0..2 {
-            self.stats(store);
-            for scope in 0..SCOPES.len() {
-                for id in VALID_IDS {
-                    self.get(store, (scope, id));
-                    self.is_seen(Which { store, scope, id });
-                }
-            }
-            self.check_listings(store);
-        }
-        for ((scope, id), known) in &self.model.names {
-            let held = held_in(&self.file, SCOPES[*scope], &self.ids[*id]);
-            match &known.certain {
-                State::Nothing => {}
-                State::Mark(mark) => assert_eq!(held.mark.as_ref(), Some(mark)),
-                State::Claim(claim) => assert_eq!(held.claim.as_ref(), Some(claim)),
-            }
-        }
-        // A ghost that only one of the stores has swept is no damage, and may be listed as such.
-        if !self.model.is_haunted() {
-            let config = self.setup.config().clock(self.clock.clone());
-            let reader = Reader::open_with(self.place.path(), &config).unwrap();
-            for report in [self.store(0).verify(), reader.verify()] {
-                let report = report.unwrap();
-                assert!(report.is_ok(), "{:?}", report.problems);
-            }
-        }
     }
 }
