@@ -17,6 +17,8 @@ pub(crate) const MIN_MS: i64 = 1;
 pub(crate) const MAX_MS: i64 = (1 << 48) - 2;
 /// Backward steps of up to this much are absorbed: time stands still until the clock catches up.
 pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
+/// How far the time in the file may be from a store's own before a commit of that store writes it again.
+pub(crate) const TOLD_EVERY_MS: i64 = 1_000;
 
 /// Where a store reads the time of day.
 ///
@@ -97,13 +99,23 @@ impl Clock for ManualClock {
 /// wrong before, and standing still for an hour would be worse than following it.
 ///
 /// What always holds: the time is the latest of this store's own readings, or the time that other stores on
-/// the file have reached, if that is up to 60 s later.
+/// the file have reached, if that is up to 60 s later. A store that stands still ahead of another one, which
+/// has committed since, goes back to it: a step binds a store only as far as the file knows of its time.
 pub(crate) struct SteadyClock {
     clock: Box<dyn Clock>,
     latest_ms: AtomicI64,
     /// The time that the file says stores have reached. It may go back: when another store has followed a
     /// large step, this one must not stay ahead of it.
     carried_ms: AtomicI64,
+}
+
+/// The time in the file, as a store finds it after another one has committed. It is that store's time, to
+/// within [`TOLD_EVERY_MS`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    pub(crate) ms: i64,
+    /// It is another value than the one that the store knew: what it wrote itself is no news.
+    pub(crate) is_news: bool,
 }
 
 impl SteadyClock {
@@ -130,11 +142,32 @@ impl SteadyClock {
         if carried > own && carried - own <= ABSORBED_STEP_MS { carried } else { own }
     }
 
-    /// Goes on from the time that stores on the same file have reached, if that is at most as far ahead
-    /// as a backward step that is absorbed: this clock was set back before the store opened, or its machine's
-    /// lags. Farther ahead, one of the two clocks is wrong, and each store follows its own.
-    pub(crate) fn carry_to(&self, reached_ms: i64) {
-        self.carried_ms.store(reached_ms, Ordering::Relaxed);
+    /// Takes in the time that another store on the same file has reached.
+    ///
+    /// This store goes on from it if it is at most as far ahead as a backward step that is absorbed: this
+    /// clock was set back before the store opened, or its machine's lags. Farther ahead, one of the two
+    /// clocks is wrong, and each store follows its own.
+    ///
+    /// If it is earlier, and this store stands still, then the other store has followed a large step, or
+    /// never knew of this one's time, which was only read and not written down. Its leases may end before
+    /// this store's time, so this one goes back, to its clock's reading or the other's time, whichever is
+    /// later. A time that is farther before this clock's reading than a step that is absorbed was not written
+    /// since the step: it comes from a file that was restored.
+    pub(crate) fn hear(&self, reached: Reached) {
+        let latest = self.latest_ms.load(Ordering::Relaxed);
+        let goes_back_to = Some(reached.ms)
+            .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= TOLD_EVERY_MS)
+            .map(|_| self.read_ms())
+            .filter(|read| *read < latest)
+            .filter(|read| read.saturating_sub(reached.ms) <= ABSORBED_STEP_MS);
+        if reached.is_news || goes_back_to.is_some() {
+            self.carried_ms.store(reached.ms, Ordering::Relaxed);
+        }
+        if let Some(read) = goes_back_to {
+            // A lost race means that another thread has just read the same clock: its time does.
+            let _ =
+                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     fn read_ms(&self) -> i64 {
@@ -205,6 +238,41 @@ mod tests {
         assert_eq!(steady.now_ms(), start);
         manual.set(from_ms(start - 60_001));
         assert_eq!(steady.now_ms(), start - 60_001);
+    }
+
+    #[test]
+    fn a_time_that_others_have_reached_carries_along_or_back_only_within_a_minute() {
+        // How far the clock is set back, the time in the file, and the right time, after the time before.
+        let cases = [
+            (0, 60_000, 60_000),
+            (0, 60_001, 0),
+            (0, -10_000, 0), // This clock was not set back.
+            (40_000, -30_000, -30_000),
+            (40_000, -50_000, -40_000),
+            (40_000, -1_000, -1_000),
+            (40_000, -999, 0), // No nearer does the file know it.
+            (40_000, -100_000, -40_000),
+            (40_000, -100_001, 0), // Not of now.
+        ];
+        for (back, reached, right) in cases {
+            let (manual, steady) = steady();
+            let start = steady.now_ms();
+            manual.set(from_ms(start - back));
+            assert_eq!(steady.now_ms(), start);
+            steady.hear(Reached { ms: start + reached, is_news: true });
+            assert_eq!(steady.now_ms() - start, right, "{back} back, {reached} reached");
+        }
+    }
+
+    #[test]
+    fn any_number_in_the_file_can_be_heard() {
+        for ms in [i64::MIN, -1, 0, i64::MAX] {
+            let (manual, steady) = steady();
+            let start = steady.now_ms();
+            manual.set(from_ms(start - 1_000));
+            steady.hear(Reached { ms, is_news: true });
+            assert_eq!(steady.now_ms(), start);
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) use self::purge::Found;
 pub(crate) use self::reports::{check_file, copy_file};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
 use crate::answer::Upgrade;
-use crate::clock::{MIN_MS, Stopwatch};
+use crate::clock::{MIN_MS, Reached, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, OpenedFiles, shown};
@@ -85,7 +85,7 @@ pub(crate) struct Journal {
     /// SQLite's `data_version` at the last look: unchanged means that no other connection has committed.
     data_version: Option<i64>,
     /// A time that another store has reached, to be taken by the caller.
-    reached_ms: Option<i64>,
+    reached: Option<Reached>,
     /// How much of the index may hold marks that another store has deleted.
     doubts: doubt::Doubts,
     /// What is known of the table of claims, until somebody else commits.
@@ -148,7 +148,7 @@ impl Journal {
             hasher: hasher.clone(),
             position: None,
             data_version: None,
-            reached_ms: None,
+            reached: None,
             doubts: doubt::Doubts::default(),
             claims: claims::Known::Nothing,
             pending: transaction::Pending::default(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::answer::{Census, Entry, Inspection, Report, State};
-use crate::clock::{SteadyClock, duration_ms, from_ms};
+use crate::clock::{Reached, SteadyClock, duration_ms, from_ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -117,8 +117,8 @@ impl Reader {
     /// back a little carries this clock along.
     fn now_ms(&self, onlooker: &mut Onlooker) -> Result<i64> {
         let now_ms = self.clock.now_ms();
-        let Some(reached_ms) = onlooker.take_reached_ms()? else { return Ok(now_ms) };
-        self.clock.carry_to(reached_ms);
+        let Some(ms) = onlooker.take_reached_ms()? else { return Ok(now_ms) };
+        self.clock.hear(Reached { ms, is_news: true });
         Ok(self.clock.now_ms())
     }
 

@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Place, secs};
+use rusqlite::Connection;
+use rusqlite::backup::Backup;
 use seen_store::{Claim, Clock, Config, ManualClock, Reader, SeenStore, State, Ttl, Verdict};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -188,4 +191,187 @@ fn a_store_that_only_asks_writes_no_time_down() {
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     assert!(!store.is_seen("b"));
     assert_eq!(version(), before);
+}
+
+/// As `.restore` of the sqlite3 shell does.
+fn restore(place: &Place, backup: &Path) {
+    let (source, mut target) = (Connection::open(backup).unwrap(), place.sql());
+    let restore = Backup::new(&source, &mut target).unwrap();
+    restore.run_to_completion(100, Duration::ZERO, None).unwrap();
+}
+
+/// A store's last use before a step.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Idle,
+    Asks,
+    Marks,
+}
+
+fn make_use(store: &SeenStore, what: Use) {
+    match what {
+        Use::Idle => {}
+        Use::Asks => assert!(!store.is_seen("anything")),
+        Use::Marks => store.mark_seen("something").unwrap(),
+    }
+}
+
+/// Each of two stores claims the same id, `first` before the other one.
+fn granted_to(stores: [&SeenStore; 2], first: usize, lease: Duration) -> [bool; 2] {
+    let mut granted = [false; 2];
+    for n in [first, 1 - first] {
+        granted[n] = is_granted(stores[n].claim("a", lease).unwrap());
+    }
+    granted
+}
+
+#[test]
+fn a_lease_is_granted_once_whichever_store_has_read_the_clock_before_a_step() {
+    let kinds = [Use::Idle, Use::Asks, Use::Marks];
+    // How long before the step each store is used for the last time, and how far the step goes.
+    let moments = [(5, 0), (0, 5), (60, 2), (100, 2)];
+    for (since_a, since_b) in moments {
+        for step in [1, 57, 60, 61, 62, 110] {
+            for lease in [1, 30] {
+                for (before_a, before_b) in kinds.iter().flat_map(|a| kinds.map(|b| (*a, b))) {
+                    for first in [0, 1] {
+                        let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+                        let (a, b) = (store(&place, &clock), store(&place, &clock));
+                        let mut used = [(since_a, &a, before_a), (since_b, &b, before_b)];
+                        used.sort_by_key(|(before_the_step, ..)| {
+                            std::cmp::Reverse(*before_the_step)
+                        });
+                        let (longest, shortest) = (used[0].0, used[1].0);
+                        make_use(used[0].1, used[0].2);
+                        clock.advance(secs(longest - shortest));
+                        make_use(used[1].1, used[1].2);
+                        clock.advance(secs(shortest));
+                        back(&clock, secs(step));
+                        let granted = granted_to([&a, &b], first, secs(lease));
+                        assert!(
+                            granted[first] && !granted[1 - first],
+                            "{granted:?}: {before_a:?} {since_a} s and {before_b:?} {since_b} s before \
+                             a step of {step} s, a lease of {lease} s, store {first} first"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lease_is_granted_once_by_a_store_opened_between_two_steps_and_one_opened_before() {
+    for (one, two) in [(40, 21), (60, 50), (45, 45), (60, 60), (1, 60), (60, 1), (30, 20), (0, 59)]
+    {
+        for lease in [1, 10, 600] {
+            for after in [Use::Idle, Use::Asks, Use::Marks] {
+                for first in [0, 1] {
+                    let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+                    let old = store(&place, &clock);
+                    old.mark_seen("before").unwrap();
+                    back(&clock, secs(one));
+                    let new = store(&place, &clock);
+                    make_use(&new, after);
+                    back(&clock, secs(two));
+                    let granted = granted_to([&old, &new], first, secs(lease));
+                    assert!(
+                        granted[first] && !granted[1 - first],
+                        "{granted:?}: steps of {one} and {two} s, {after:?} between them, a lease of \
+                         {lease} s, store {first} first"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_of_up_to_a_minute_together_are_absorbed_by_every_store() {
+    for (one, two) in [(30, 20), (60, 0), (0, 59), (30, 30)] {
+        for between in [Use::Idle, Use::Asks, Use::Marks] {
+            for first in [0, 1] {
+                let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+                let old = store(&place, &clock);
+                old.mark_seen("before").unwrap();
+                let reached = clock.now();
+                back(&clock, secs(one));
+                let new = store(&place, &clock);
+                make_use(&new, between);
+                back(&clock, secs(two));
+                let stores = [&old, &new];
+                for store in [stores[first], stores[1 - first], stores[first]] {
+                    store.mark_seen("a").unwrap();
+                    let seen = store.get("a").unwrap().unwrap().last_seen;
+                    assert_eq!(seen, reached, "{one} and {two} s, {between:?}, {first} first");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_goes_back_finds_what_the_one_that_went_before_has_marked() {
+    for rebuilt in [false, true] {
+        let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+        let (a, b) = (store(&place, &clock), store(&place, &clock));
+        clock.advance(secs(5));
+        a.mark_seen("later").unwrap();
+        back(&clock, secs(62));
+        a.ttl(secs(1)).mark_seen("short").unwrap();
+        if rebuilt {
+            a.compact().unwrap();
+        }
+        let short = b.ttl(secs(1));
+        assert_eq!(short.check_and_mark("short").unwrap(), Verdict::Duplicate, "{rebuilt}");
+        clock.advance(secs(1));
+        assert_eq!(short.check_and_mark("short").unwrap(), Verdict::New, "{rebuilt}");
+    }
+}
+
+#[test]
+fn a_store_whose_own_clock_was_not_set_back_keeps_its_time() {
+    let place = Place::in_ram();
+    let (stepped, steady) = (Arc::<ManualClock>::default(), Arc::<ManualClock>::default());
+    let (a, b) = (store(&place, &stepped), store(&place, &steady));
+    a.mark_seen("a").unwrap();
+    back(&stepped, secs(61));
+    a.mark_seen("a").unwrap();
+    b.mark_seen("b").unwrap();
+    assert_eq!(b.get("b").unwrap().unwrap().last_seen, steady.now());
+}
+
+#[test]
+fn a_restored_file_with_an_older_time_is_no_step() {
+    let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+    let (a, b) = (store(&place, &clock), store(&place, &clock));
+    a.mark_seen("before").unwrap();
+    let copy = place.folder().join("copy.db");
+    a.backup(&copy).unwrap();
+    clock.advance(secs(3_600));
+    a.mark_seen("lost").unwrap();
+    assert!(b.is_seen("lost"));
+    let reached = clock.now();
+    back(&clock, secs(45));
+    restore(&place, &copy);
+    for store in [&b, &a, &b] {
+        store.mark_seen("after").unwrap();
+        assert_eq!(store.get("after").unwrap().unwrap().last_seen, reached);
+    }
+}
+
+#[test]
+fn a_reader_follows_the_stores_back() {
+    for step in [45, 57, 62] {
+        let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+        let store = store(&place, &clock);
+        clock.advance(secs(59));
+        let config = Config::default().clock(Arc::clone(&clock));
+        let reader = Reader::open_with(place.path(), &config).unwrap();
+        assert!(!reader.is_seen("", "short").unwrap());
+        back(&clock, secs(step));
+        store.ttl(secs(1)).mark_seen("short").unwrap();
+        assert!(store.is_seen("short"));
+        assert!(reader.is_seen("", "short").unwrap(), "a step of {step} s");
+    }
 }

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use super::rows::{ReadError, RowKeys, load, take_in};
 use super::{Begun, Journal, Tip, claims};
-use crate::clock::{ABSORBED_STEP_MS, Stopwatch};
+use crate::clock::{ABSORBED_STEP_MS, MIN_MS, Reached, Stopwatch};
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::Index;
@@ -131,7 +131,9 @@ impl Journal {
                     }
                 }
                 Tail::Lost => {
-                    self.rebuild(index, now_ms)?;
+                    // What is read may make this store's time go back, by as much as it has absorbed
+                    // itself and was carried along. What it comes back to must be there then.
+                    self.rebuild(index, (now_ms - 2 * ABSORBED_STEP_MS).max(MIN_MS))?;
                     self.rebuilds += 1;
                     break;
                 }
@@ -186,17 +188,17 @@ impl Journal {
         self.position.and_then(|position| position.tip).map_or(0, |tip| tip.seq)
     }
 
-    /// The time that another store on this file has reached, if it wrote one down since the last call.
-    pub(crate) fn take_reached_ms(&mut self) -> Option<i64> {
-        self.reached_ms.take()
+    /// The time that another store on this file has reached, if one has committed since the last call.
+    pub(crate) fn take_reached(&mut self) -> Option<Reached> {
+        self.reached.take()
     }
 
     fn move_to(&mut self, position: Position) {
         // What this store wrote itself is no news: after a large backward step it must not go on from it.
-        let known = self.position.map(|known| known.counters.clock_ms);
-        if known != Some(position.counters.clock_ms) {
-            self.reached_ms = Some(position.counters.clock_ms);
-        }
+        let (known, ms) =
+            (self.position.map(|it| it.counters.clock_ms), position.counters.clock_ms);
+        let is_news = known != Some(ms) || self.reached.is_some_and(|reached| reached.is_news);
+        self.reached = Some(Reached { ms, is_news });
         self.position = Some(position);
     }
 

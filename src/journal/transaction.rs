@@ -17,16 +17,13 @@ use super::look::Counters;
 use super::rows::id_bytes;
 use super::{APPEND, Journal, Tip, run};
 use crate::answer::{Entry, State};
-use crate::clock::{MIN_MS, from_ms};
+use crate::clock::{MIN_MS, TOLD_EVERY_MS, from_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
 use crate::patience::retried;
 use crate::schema::IdValue;
 use crate::token::Token;
-
-/// How far the time in the file may be from a store's own, in milliseconds, before it is written again.
-const TELLS_TIME_EVERY_MS: u64 = 1_000;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
 pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
@@ -374,7 +371,7 @@ impl<'j> Transaction<'j> {
     /// opens after its clock was set back a little goes on from there.
     pub(crate) fn tell_the_time(&mut self) -> Result<()> {
         let now_ms = self.now_ms;
-        if now_ms.abs_diff(self.clock_ms) >= TELLS_TIME_EVERY_MS {
+        if now_ms.abs_diff(self.clock_ms) >= TOLD_EVERY_MS.unsigned_abs() {
             self.with(|connection| {
                 connection
                     .prepare_cached(

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::Duration;
 
 use crate::answer::Entry;
-use crate::clock::{SteadyClock, Stopwatch};
+use crate::clock::{Reached, SteadyClock, Stopwatch};
 use crate::combine::{Combiner, Jobs, Led, Outcome, Taken};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
@@ -67,14 +67,14 @@ pub(crate) struct Writer {
 /// What a look brings besides rows.
 struct LookedAt {
     number: u64,
-    reached_ms: Option<i64>,
+    reached: Option<Reached>,
     rebuilds: u64,
 }
 
 impl LookedAt {
     fn by(journal: &mut Journal, number: u64) -> Self {
-        let reached_ms = journal.take_reached_ms();
-        Self { number, reached_ms, rebuilds: journal.rebuilds() }
+        let reached = journal.take_reached();
+        Self { number, reached, rebuilds: journal.rebuilds() }
     }
 }
 
@@ -133,8 +133,8 @@ impl Engine {
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
-        if let Some(reached_ms) = journal.take_reached_ms() {
-            clock.carry_to(reached_ms);
+        if let Some(reached) = journal.take_reached() {
+            clock.hear(reached);
         }
         let engine = Self::new(registration, journal, index, hasher, clock, config);
         engine.tell_the_time();
@@ -343,8 +343,8 @@ impl Engine {
 
     /// Takes in what a look brings besides rows.
     fn looked(&self, seen: &LookedAt, rebuilds: &mut u64) {
-        if let Some(reached_ms) = seen.reached_ms {
-            self.clock.carry_to(reached_ms);
+        if let Some(reached) = seen.reached {
+            self.clock.hear(reached);
         }
         if std::mem::replace(rebuilds, seen.rebuilds) != seen.rebuilds {
             // The file's history may have gone back: then its numbers are given again, to other ids.
