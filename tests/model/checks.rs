@@ -13,6 +13,9 @@ impl Run {
     pub(crate) fn check_everything(&mut self) {
         self.end_listing();
         for store in 0..2 {
+            self.wake(store);
+        }
+        for store in 0..2 {
             self.stats(store);
             for scope in 0..SCOPES.len() {
                 for id in VALID_IDS {
@@ -21,6 +24,7 @@ impl Run {
                 }
             }
             self.check_listings(store);
+            self.learn_the_time(Some(store)); // Asking for an entry writes its count down.
         }
         for ((scope, id), known) in &self.model.names {
             let held = held_in(&self.file, SCOPES[*scope], &self.ids[*id]);

@@ -2,6 +2,8 @@
 //!
 //! Owns the two clocks, and what each store has read and heard. A store's time is the latest that it has
 //! read on its own clock, or the time that it has heard of from the file where that is up to a minute later.
+//! One that stands still goes back when another one, whose time is a second or more before its own, has
+//! committed. A store that rests reads and hears nothing until it is asked for something.
 //! Knows nothing of stores and ids: a run tells it when a clock is stepped and what the file holds.
 
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use crate::common::ms;
 
 /// How far a clock may step back without being followed, and how far ahead a time may be to be taken over.
 const SMALL_STEP_MS: i64 = 60_000;
+/// How exactly the file knows the time of the store that has committed last.
+const TOLD_EVERY_MS: i64 = 1_000;
 
 pub(crate) fn time(unix_ms: i64) -> SystemTime {
     let distance = ms(unix_ms.unsigned_abs());
@@ -28,6 +32,9 @@ struct StoreClock {
     carried: i64,
     /// The time in the file that the store knows of; `None` before it has met a restored file.
     heard: Option<i64>,
+    /// Whether others have committed since.
+    others_committed: bool,
+    rests: bool,
 }
 
 pub(crate) struct StoreClocks([StoreClock; 2]);
@@ -46,6 +53,8 @@ impl StoreClocks {
             own: now,
             carried: 0,
             heard: None,
+            others_committed: false,
+            rests: false,
         }))
     }
 
@@ -68,25 +77,50 @@ impl StoreClocks {
         reckon(self.shown(store), reached.unwrap_or(0))
     }
 
-    /// A step of a clock whose store reads it at once. Back by a minute or less is no step at all. A larger
-    /// step back makes the store forget what others had reached.
     pub(crate) fn step(&mut self, store: usize, by: i64) {
         let it = &mut self.0[store];
         it.shown = (it.shown + by).max(1);
         it.clock.set(time(it.shown));
+    }
+
+    /// The store reads its clock. Back by a minute or less is no step at all. A larger step back makes the
+    /// store forget what others had reached.
+    pub(crate) fn read(&mut self, store: usize) {
+        let it = &mut self.0[store];
         if it.own - it.shown > SMALL_STEP_MS {
             (it.own, it.carried) = (it.shown, 0);
         }
         it.own = it.own.max(it.shown);
     }
 
+    pub(crate) fn rests(&self, store: usize) -> bool {
+        self.0[store].rests
+    }
+
+    pub(crate) fn set_rests(&mut self, store: usize, rests: bool) {
+        self.0[store].rests = rests;
+    }
+
+    /// Others than this store have committed.
+    pub(crate) fn others_committed(&mut self, store: usize) {
+        self.0[store].others_committed = true;
+    }
+
     /// The store learns the time that the file holds. What it `wrote` itself is no news.
     pub(crate) fn hear(&mut self, store: usize, reached: Option<i64>, wrote: bool) {
         let it = &mut self.0[store];
-        if it.heard != reached && !wrote {
-            it.carried = reached.unwrap_or(0);
-        }
+        let news = it.heard != reached && !wrote;
         it.heard = reached;
+        let reached = reached.unwrap_or(0);
+        let is_behind = it.own - reached >= TOLD_EVERY_MS && it.shown - reached <= SMALL_STEP_MS;
+        let goes_back = it.others_committed && it.shown < it.own && is_behind;
+        it.others_committed = false;
+        if news || goes_back {
+            it.carried = reached;
+        }
+        if goes_back {
+            it.own = it.shown;
+        }
     }
 
     /// The file was restored: the time that it holds now is news to every store, even to the one that wrote
@@ -101,5 +135,6 @@ impl StoreClocks {
     pub(crate) fn reopen(&mut self, store: usize, reached: Option<i64>) {
         let it = &mut self.0[store];
         (it.own, it.carried, it.heard) = (it.shown, reached.unwrap_or(0), reached);
+        (it.others_committed, it.rests) = (false, false);
     }
 }

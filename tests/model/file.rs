@@ -81,6 +81,11 @@ pub(crate) fn old_claims(file: &Connection, scope: &str, before_ms: i64) -> u64 
     count.cast_unsigned()
 }
 
+/// Changes with each commit.
+pub(crate) fn version(file: &Connection) -> i64 {
+    file.pragma_query_value(None, "data_version", |row| row.get(0)).unwrap()
+}
+
 /// The time that stores have written down.
 pub(crate) fn reached(file: &Connection) -> Option<i64> {
     file.prepare_cached("SELECT value FROM meta WHERE key = 'clock'")

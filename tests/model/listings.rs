@@ -43,6 +43,8 @@ impl Run {
 
     /// Whatever was there throughout was listed, once.
     pub(crate) fn end_listing(&mut self) -> bool {
+        let Some(store) = self.listing.as_ref().map(|listing| listing.store) else { return false };
+        self.wake(store);
         let Some(mut listing) = self.listing.take() else { return false };
         let rest = listing.entries.by_ref().map(|entry| name_of(&entry.unwrap(), &self.ids));
         listing.found.extend(rest);

@@ -17,7 +17,8 @@
 //!   this store has turned away since the other one replaced the row, the file was restored, or the
 //!   clocks were more than a minute apart.
 //!
-//! Each store has a clock of its own (see `clocks`). Mostly they differ by at most a minute, as the contract
+//! Each store has a clock of its own (see `clocks`), and may rest while the other one is used and the clocks
+//! are set: then it reads its clock, and hears of what the other one did, only when it is used again. Mostly they differ by at most a minute, as the contract
 //! asks. Farther apart each store goes by its own clock, and what expires for one of them is a ghost. A
 //! restore returns the file to the state that the model kept at the backup, claims and their tokens
 //! included; each store keeps its time.

@@ -169,6 +169,8 @@ pub(crate) enum Op {
         store: usize,
         ahead_ms: i64,
     },
+    /// The store reads no clock, and hears of nothing, until it is asked for something.
+    Rest(usize),
     /// Copies the file, as it is now, to where a restore finds it.
     Backup(usize),
     /// Puts the last backup back, under the open stores.
@@ -311,6 +313,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..2_usize).prop_map(Op::Stats),
         3 => (0..2_usize).prop_map(Op::List),
         8 => clock_step(),
+        2 => (0..2_usize).prop_map(Op::Rest),
         2 => (0..2_usize).prop_map(Op::Backup),
         2 => Just(Op::Restore),
         7 => (0..8_usize, any::<bool>()).prop_map(|(which, before)| Op::ToBorder { which, before }),
@@ -336,8 +339,38 @@ fn fork() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
+/// Steps of the clocks that one store reads and the other does not, and then both are used.
+fn rest() -> impl Strategy<Value = Vec<Op>> {
+    let steps = vec![1_000, 5_000, 50_000, -1_000, -21_000, -40_000, -57_000, -60_000, -62_000];
+    let small = || prop::sample::select(vec![0, 1_000, 5_000]).prop_map(Span::Ms);
+    let used = move |store| {
+        let name = (0..2_usize).prop_map(move |id| Which { store, scope: 0, id });
+        (name, lease(), small()).prop_flat_map(|(which, lease, ttl)| {
+            let by = Through { ttl: Some(ttl), ..Through::PLAIN };
+            let ops = vec![
+                Op::IsSeen(which),
+                Op::Mark(which, Through::PLAIN),
+                Op::Check(which, by),
+                Op::Claim(which, Through::PLAIN, lease),
+                Op::Claim(which, Through::PLAIN, lease),
+            ];
+            prop::sample::select(ops)
+        })
+    };
+    let step = prop::sample::select(steps).prop_map(|by| Op::Step(Stores::Both, by));
+    (0..2_usize).prop_flat_map(move |store| {
+        let reopen = Op::Reopen { store: 1 - store, purge: false, release: false };
+        let meanwhile = prop_oneof![4 => step.clone(), 4 => used(1 - store), 1 => Just(reopen)];
+        (Just(store), vec(meanwhile, 1..6), used(1 - store), used(store)).prop_map(
+            |(store, meanwhile, first, then)| {
+                [vec![Op::Rest(store)], meanwhile, vec![first, then]].concat()
+            },
+        )
+    })
+}
+
 /// A sequence of operations.
 pub(crate) fn sequence() -> impl Strategy<Value = Vec<Op>> {
-    let part = prop_oneof![20 => op().prop_map(|op| vec![op]), 1 => fork()];
+    let part = prop_oneof![20 => op().prop_map(|op| vec![op]), 1 => fork(), 1 => rest()];
     vec(part, 1..=50).prop_map(|parts| parts.concat())
 }

@@ -11,7 +11,7 @@ use seen_store::{
 
 use crate::clocks::{StoreClocks, time};
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
-use crate::file::{forgotten_claims, held_in, old_claims, reached};
+use crate::file::{forgotten_claims, held_in, old_claims, reached, version};
 use crate::known::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
@@ -43,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) clocks: StoreClocks,
     /// What the model knew when the last backup was made.
     pub(crate) backup: Option<Names>,
+    /// The file as it was when the stores last learned of it.
+    version: i64,
     stores: [Option<SeenStore>; 2],
     /// A view of the file beside the stores.
     pub(crate) file: Connection,
@@ -134,7 +136,7 @@ impl Run {
         for store in 0..2 {
             clocks.hear(store, reached(&file), false);
         }
-        let model = Model::new(START_MS);
+        let (model, version) = (Model::new(START_MS), version(&file));
         let (tickets, ids) = (Vec::new(), ids());
         Self {
             listing: None,
@@ -142,6 +144,7 @@ impl Run {
             setup,
             clocks,
             backup: None,
+            version,
             stores,
             file,
             place,
@@ -195,19 +198,55 @@ impl Run {
 
     pub(crate) fn apply(&mut self, op: &Op) {
         let acting = self.acting(op);
+        if let Some(store) = acting {
+            self.wake(store);
+        }
         self.do_it(op);
-        // A store learns the time that the other has reached at its next look. Where that changes its time
-        // it looks now, so that what it knows does not depend on which verbs happen to look.
-        let reached = reached(&self.file);
+        self.learn_the_time(acting);
+        self.model.lose_counts();
+        self.note_what_left();
+    }
+
+    /// A store learns the time that the other has reached at its next look. Where that changes its time it
+    /// looks now, so that what it knows does not depend on which verbs happen to look. One that rests learns
+    /// it when it is used again.
+    pub(crate) fn learn_the_time(&mut self, acting: Option<usize>) {
+        let (reached, version) = (reached(&self.file), version(&self.file));
+        let committed = std::mem::replace(&mut self.version, version) != version;
         for store in 0..2 {
+            if committed && acting != Some(store) {
+                self.clocks.others_committed(store);
+            }
+            if self.clocks.rests(store) {
+                continue;
+            }
             self.clocks.hear(store, reached, acting == Some(store));
             if self.model.now[store] != self.clocks.now(store) {
                 self.go_by_the_clocks();
                 self.stats(store);
             }
         }
+    }
+
+    /// A store that rested is used again: it reads its clock and looks.
+    pub(crate) fn wake(&mut self, store: usize) {
+        if !self.clocks.rests(store) {
+            return;
+        }
+        self.clocks.set_rests(store, false);
+        self.clocks.read(store);
+        self.clocks.hear(store, reached(&self.file), false);
+        self.go_by_the_clocks();
         self.model.lose_counts();
         self.note_what_left();
+        self.stats(store);
+    }
+
+    fn rest(&mut self, store: usize) {
+        if !self.clocks.rests(store) {
+            self.stats(store); // What was committed by now is known to it.
+            self.clocks.set_rests(store, true);
+        }
     }
 
     /// The store that an operation is of, and that may write down its time.
@@ -234,7 +273,9 @@ impl Run {
             Op::ByLease(back, _) | Op::Drop(back) | Op::IntoToken(back) => {
                 self.ticket(*back).map(|ticket| self.tickets[ticket].store)
             }
-            Op::Step(..) | Op::Align { .. } | Op::ToBorder { .. } | Op::Restore => None,
+            Op::Step(..) | Op::Align { .. } | Op::ToBorder { .. } | Op::Restore | Op::Rest(_) => {
+                None
+            }
         }
     }
 
@@ -307,6 +348,7 @@ impl Run {
                 let by = self.clocks.shown(1 - store) + ahead_ms - self.clocks.shown(*store);
                 self.step_clocks(Stores::One(*store), by);
             }
+            Op::Rest(store) => self.rest(*store),
             Op::Backup(store) => self.backup(*store),
             Op::Restore => self.restore(),
             Op::ToBorder { which, before } => self.step_to_border(*which, *before),
@@ -315,19 +357,24 @@ impl Run {
     }
 
     fn step_clocks(&mut self, stores: Stores, by: i64) {
-        // A time that was learned before a step counts otherwise than one that is learned after it: both
-        // stores look before.
-        for store in 0..2 {
-            self.stats(store);
+        // A time that was learned before a step counts otherwise than one that is learned after it: the
+        // stores look before, but for those that rest.
+        let used = [0, 1].into_iter().filter(|store| !self.clocks.rests(*store));
+        let used: Vec<usize> = used.collect();
+        for store in &used {
+            self.stats(*store);
         }
         for store in stores.numbers() {
             self.clocks.step(store, by);
         }
+        // A store that does not read the clock between two steps sees one step. Those that do not rest read
+        // it here, so that what they see does not depend on which verbs happen to read it.
+        for store in &used {
+            self.clocks.read(*store);
+        }
         self.go_by_the_clocks();
-        // A store that does not read the clock between two steps sees one step. Both read it here, so
-        // that what they see does not depend on which verbs happen to read it.
-        for store in 0..2 {
-            self.stats(store);
+        for store in &used {
+            self.stats(*store);
         }
     }
 
