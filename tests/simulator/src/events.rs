@@ -28,8 +28,8 @@ pub const TABLE: &[(u32, Event)] = &[
     (8, open_all),
     (2, back_up),
     (2, put_back),
-    (1, fork),
-    (1, lose_the_log),
+    (3, fork),
+    (2, lose_the_log),
     (1, hold_the_lock),
     (1, hold_a_snapshot),
 ];

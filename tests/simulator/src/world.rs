@@ -5,19 +5,26 @@
 //! happened; a clock is set only while its store does nothing; a process that was killed is buried before
 //! anything else happens. Knows verbs only by the table of `ops`, and ids only by the model.
 
+mod caller;
+mod observer;
+mod outside;
+mod store;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use seen_store::{Config, Error, ErrorKind, Machine, ManualClock, SeenStore};
+use seen_store::{Error, ErrorKind, Machine, ManualClock, SeenStore};
 
+use self::caller::{Caller, start_caller};
+use self::observer::Observer;
+use self::store::{MINUTE_MS, Store};
 use crate::known::Known;
-use crate::model::{Act, Asked, Ended, Model, Name, Number};
+use crate::model::{Asked, Ended, Model, Name, Number};
 use crate::ops::{Call, Draw, Effect, Says, Setup};
 use crate::scheduler::{Scheduler, fail};
 use crate::state::Span;
@@ -26,25 +33,11 @@ use crate::vfs;
 /// When the clocks begin, in Unix milliseconds.
 const START_MS: i64 = 1_600_000_000_000;
 
-/// Backward steps of up to this much are absorbed, and clocks differ by no more.
-const MINUTE_MS: i64 = 60_000;
-
 /// How long after a removal another store may still say "seen".
 const LATE: Duration = Duration::from_millis(100);
 
 /// The same of one whose threads keep each other from looking.
 const LATE_WHEN_BUSY: Duration = Duration::from_secs(2);
-
-/// What a thread of a store is to do.
-type Job = Box<dyn FnOnce() + Send>;
-
-/// A thread of a store. It does one job after the other.
-#[derive(Clone)]
-struct Caller {
-    job: Arc<Mutex<Option<Job>>>,
-    /// From the moment at which it gets a job to that at which it has told what came of it.
-    busy: Arc<AtomicBool>,
-}
 
 /// What came of an operation.
 struct Finished {
@@ -58,48 +51,6 @@ enum Came {
     Says(Says),
     Opened(SeenStore),
     Closed,
-}
-
-struct Store {
-    /// Of the scheduler and the file system; 0 is the driver.
-    process: usize,
-    clock: Arc<ManualClock>,
-    clock_ms: i64,
-    /// The time that it has read on its own clock at the latest.
-    own: i64,
-    /// The times in the file that it may have met; 0 is none.
-    carried: BTreeSet<i64>,
-    config: Config,
-    open: Option<SeenStore>,
-    callers: Vec<Caller>,
-    /// Being opened or closed.
-    changing: bool,
-}
-
-impl Store {
-    /// What it may take the time to be.
-    fn nows(&self) -> BTreeSet<i64> {
-        let now = |carried: &i64| {
-            let ahead = *carried > self.own && carried - self.own <= MINUTE_MS;
-            if ahead { *carried } else { self.own }
-        };
-        self.carried.iter().map(now).collect()
-    }
-
-    fn is_idle(&self) -> bool {
-        !self.changing && self.callers.iter().all(|caller| !caller.busy.load(SeqCst))
-    }
-
-    /// A step of the clock, or its first reading, as the store takes it.
-    ///
-    /// `reached` is the time in the file, which it may not have met yet.
-    fn read_clock(&mut self, reached: Option<i64>) {
-        if self.own - self.clock_ms > MINUTE_MS {
-            self.carried = reached.into_iter().chain([0]).collect();
-            self.own = self.clock_ms;
-        }
-        self.own = self.own.max(self.clock_ms);
-    }
 }
 
 /// An operation under way.
@@ -179,7 +130,7 @@ impl World {
                 config: setup.config().clock(Arc::clone(&clock)),
                 clock,
                 clock_ms: START_MS,
-                own: START_MS,
+                own: [START_MS].into(),
                 carried: [0].into(),
                 open: None,
                 callers: (0..callers).map(|_| start_caller(scheduler, process)).collect(),
@@ -387,7 +338,7 @@ impl World {
     /// Stores may have met these times in the file.
     fn met(&mut self, times: &BTreeSet<i64>) {
         for store in 0..self.setup.stores {
-            self.stores[store].carried.extend(times);
+            self.stores[store].meets(times);
             let nows = self.stores[store].nows();
             self.model.meanwhile(store, &nows);
         }
@@ -579,7 +530,7 @@ impl World {
         at.changing = true;
         self.observer.leave();
         (at.own, at.carried) =
-            (at.clock_ms, self.reached.last().copied().into_iter().chain([0]).collect());
+            ([at.clock_ms].into(), self.reached.last().copied().into_iter().chain([0]).collect());
         let config = at.config.clone();
         let caller = at.callers[0].clone();
         self.give(&caller, number, move || SeenStore::open_with(&path, config).map(Came::Opened));
@@ -681,166 +632,6 @@ impl World {
         }
     }
 
-    pub fn kill(&mut self, store: usize, after_calls: Option<u32>) {
-        *self.counts.entry("kill").or_default() += 1;
-        let process = self.stores[store].process;
-        match after_calls {
-            Some(calls) => vfs::plan(process, calls, vfs::Fault::Killed),
-            None => {
-                self.observer.leave();
-                vfs::kill(process);
-                self.bury_the_dead();
-            }
-        }
-    }
-
-    pub fn hurt(&mut self, store: usize, after_calls: u32, code: i32, lasting: bool) {
-        *self.counts.entry("fault").or_default() += 1;
-        let process = self.stores[store].process;
-        vfs::plan(process, after_calls, vfs::Fault::Fails { code, lasting });
-    }
-
-    pub fn spare_all(&mut self) {
-        for store in &self.stores {
-            vfs::spare(store.process);
-        }
-    }
-
-    /// Copies the file while nothing is under way, to come back to.
-    pub fn back_up(&mut self, number: Number, store: usize) {
-        self.wait_for_all();
-        self.settle();
-        if !self.is_open(store) {
-            return;
-        }
-        let to = self.folder.join("backup.db");
-        let _ = std::fs::remove_file(&to);
-        let names = self.model.names().into_iter();
-        let known = names.map(|name| (name, self.model.known(name))).collect();
-        let handle = self.stores[store].open.clone().expect("open");
-        let caller = self.idle_caller(store).expect("idle");
-        self.under_way(number, "backup", store);
-        self.give(&caller, number, move || handle.backup(to).map(|()| Came::Says(Says::default())));
-        self.backup = None;
-        let failed = vfs::failed(self.stores[store].process);
-        self.wait_for(store);
-        // One that failed may be half a copy.
-        if vfs::failed(self.stores[store].process) == failed && self.stores[store].open.is_some() {
-            self.backup = Some(known);
-        }
-    }
-
-    /// Puts the copy back in place through SQLite's backup, as `.restore` of its shell does, while the
-    /// stores go on.
-    pub fn put_back(&mut self, number: Number) {
-        let Some(known) = self.backup.clone() else { return };
-        let outsider = self.outsider();
-        self.wait_for(outsider);
-        self.settle();
-        if self.stores[..outsider].iter().all(|store| store.open.is_none()) {
-            return;
-        }
-        let setup = self.setup;
-        let asked = Asked {
-            store: outsider,
-            life: crate::state::Life { ttl: Span::Never, window: setup.window },
-            retry_delay: Span::Ms(0),
-            max_attempts: None,
-            nows: [0].into(),
-            is_late: false,
-        };
-        self.under_way(number, "restore in place", outsider);
-        let then = |name| known.get(&name).cloned().unwrap_or_else(|| [Known::default()].into());
-        self.model.called_on_all(number, &asked, None, |name| Act::Restore(then(name)));
-        let way = self.under_way.get_mut(&number).expect("just told");
-        (way.on_all, way.removes) = (true, true);
-        self.be_late(number, outsider);
-        let (from, to) = (self.folder.join("backup.db"), self.path.clone());
-        let scheduler = self.scheduler;
-        let caller = self.stores[outsider].callers[0].clone();
-        self.give(&caller, number, move || {
-            put_in_place(scheduler, &from, &to);
-            Ok(Came::Says(Says::default()))
-        });
-    }
-
-    /// Holds the write lock, or a snapshot, for a while.
-    pub fn hold(&mut self, number: Number, writes: bool, time: Duration) {
-        let outsider = self.outsider();
-        self.wait_for(outsider);
-        self.settle();
-        if self.stores[..outsider].iter().all(|store| store.open.is_none()) {
-            return;
-        }
-        self.under_way(number, if writes { "hold lock" } else { "hold snapshot" }, outsider);
-        let (path, scheduler) = (self.path.clone(), self.scheduler);
-        let caller = self.stores[outsider].callers[0].clone();
-        self.give(&caller, number, move || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&path, flags).expect("a connection");
-            connection.busy_timeout(Duration::from_secs(1)).expect("a timeout");
-            let begin = if writes { "BEGIN IMMEDIATE" } else { "BEGIN; SELECT count(*) FROM meta" };
-            if connection.execute_batch(begin).is_ok() {
-                scheduler.wait(&|| false, Some(scheduler.elapsed() + time));
-                let _ = connection.execute_batch("ROLLBACK");
-            }
-            Ok(Came::Says(Says::default()))
-        });
-    }
-
-    /// A child of the process uses what it inherited, and opens a store of its own: it is refused both.
-    pub fn fork(&mut self, number: Number, store: usize) {
-        if !self.is_open(store) {
-            return;
-        }
-        *self.counts.entry("fork").or_default() += 1;
-        self.say(|| format!("{number} a child of store {store}"));
-        let handle = self.stores[store].open.clone().expect("open");
-        let of_its_own = self.path.with_file_name("child.db");
-        if let Err(why) = crate::fork::child_is_refused(&handle, &[&self.path, &of_its_own]) {
-            self.violation(&format!("a child of store {store}: {why}"));
-        }
-    }
-
-    /// Deletes the log under the stores. Once that can be known no mark is acknowledged, and closing keeps
-    /// those that were.
-    pub fn lose_the_log(&mut self, number: Number) {
-        self.spare_all();
-        self.wait_for_all();
-        let open: Vec<_> = (0..self.setup.stores).filter(|store| self.is_open(*store)).collect();
-        let log = self.path.with_file_name("seen.db-wal");
-        if open.is_empty() || std::fs::remove_file(log).is_err() {
-            return;
-        }
-        *self.counts.entry("lose the log").or_default() += 1;
-        self.say(|| format!("{number} the log is deleted"));
-        self.observer.leave();
-        self.log_is_gone = true;
-        self.wait(Duration::from_millis(150));
-        for (place, store) in open.iter().enumerate() {
-            let number = number + 1 + place as u64;
-            let handle = self.stores[*store].open.clone().expect("open");
-            let caller = self.idle_caller(*store).expect("idle");
-            self.under_way(number, "mark without a log", *store);
-            let acknowledged = Arc::new(AtomicBool::new(false));
-            let marked = Arc::clone(&acknowledged);
-            self.give(&caller, number, move || {
-                let done = handle.scope("lost").mark_seen("of no use");
-                marked.store(done.is_ok(), SeqCst);
-                done.map(|()| Came::Says(Says::default()))
-            });
-            self.wait_for(*store);
-            if acknowledged.load(SeqCst) {
-                self.violation("a mark is acknowledged although the log was deleted");
-            }
-        }
-        for (place, store) in open.iter().enumerate() {
-            self.close(number + 11 + place as u64, *store, false);
-            self.wait_for(*store);
-        }
-        self.log_is_gone = false;
-    }
-
     /// The end: nothing under way, everything open. Returns the stores that are.
     pub fn come_to_rest(&mut self, number: Number) -> Vec<usize> {
         self.spare_all();
@@ -859,66 +650,5 @@ impl World {
             .expect("a folder")
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with("seen.db-")).collect()
-    }
-}
-
-fn start_caller(scheduler: &'static Scheduler, process: usize) -> Caller {
-    let caller = Caller { job: Arc::default(), busy: Arc::default() };
-    let job = Arc::clone(&caller.job);
-    let work = move || loop {
-        scheduler.wait(&|| job.lock().is_some(), None);
-        let next = job.lock().take();
-        if let Some(next) = next {
-            next();
-        }
-    };
-    scheduler.start(process, "caller", Box::new(work));
-    caller
-}
-
-/// Reads the time in the file beside the stores, while one is open and none is closing: it must not be the
-/// last that closes.
-#[derive(Default)]
-struct Observer {
-    connection: Mutex<Option<Connection>>,
-    may_look: AtomicBool,
-}
-
-impl Observer {
-    fn look_at(&self, path: &Path) -> Option<i64> {
-        if !self.may_look.load(SeqCst) {
-            return None;
-        }
-        let mut connection = self.connection.lock();
-        if connection.is_none() {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            *connection = Connection::open_with_flags_and_vfs(path, flags, "unix").ok();
-        }
-        let connection = connection.as_ref()?;
-        let select = "SELECT value FROM meta WHERE key = 'clock'";
-        connection.prepare_cached(select).ok()?.query_row([], |row| row.get(0)).optional().ok()?
-    }
-
-    fn leave(&self) {
-        self.may_look.store(false, SeqCst);
-        *self.connection.lock() = None;
-    }
-
-    fn come_back(&self) {
-        self.may_look.store(true, SeqCst);
-    }
-}
-
-fn put_in_place(scheduler: &Scheduler, from: &Path, to: &Path) {
-    let source = Connection::open(from).expect("the copy");
-    let mut target = Connection::open(to).expect("the store");
-    target.busy_timeout(Duration::from_secs(60)).expect("a timeout");
-    let backup = rusqlite::backup::Backup::new(&source, &mut target).expect("a backup");
-    loop {
-        use rusqlite::backup::StepResult;
-        match backup.step(-1).expect("a step") {
-            StepResult::Done => return,
-            _ => scheduler.wait(&|| false, Some(scheduler.elapsed() + Duration::from_millis(1))),
-        }
     }
 }
