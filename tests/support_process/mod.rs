@@ -90,6 +90,13 @@ impl Child {
         assert!(changed == self.id() && libc::WIFSTOPPED(status), "the child ended instead");
     }
 
+    /// Waits for the child's end, which comes by itself and by a kill.
+    pub(crate) fn wait_for_death(&mut self) {
+        use std::os::unix::process::ExitStatusExt as _;
+        let ended = self.process.wait().unwrap();
+        assert_eq!(ended.signal(), Some(libc::SIGKILL), "the child ended otherwise: {ended}");
+    }
+
     pub(crate) fn go_on(&self) {
         self.signal(libc::SIGCONT);
     }

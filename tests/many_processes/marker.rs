@@ -1,0 +1,119 @@
+//! The role of a marker: marks one id at a time, and measures how long each call waits.
+//!
+//! Owns the order of its calls. Between two marks it looks a known id up, a random number of times: a store
+//! that marks without a pause holds the write lock most of the time, one that marks now and then has to get
+//! it first. A mortal one ends its process now and then in the moment in which a mark was acknowledged.
+
+use std::thread;
+
+use seen_store::{ErrorKind, SeenStore, Verdict};
+
+use crate::child::{KNOWN, Me};
+use crate::ledger::{Answer, Event};
+use crate::support_process::{Random, variable};
+
+/// The most lookups between two marks.
+const LOOKUPS: u64 = 60;
+
+/// How many marks a mortal marker's thread makes on average.
+const MARKS_OF_A_LIFE: u64 = 200;
+
+pub(crate) fn run(me: &Me) {
+    let number = |name: &str| variable(name).parse::<u64>().unwrap();
+    let (stores, threads) = (number("SEEN_STORES"), number("SEEN_THREADS"));
+    let is_mortal = number("SEEN_MORTAL") == 1;
+    let stores: Vec<SeenStore> = (0..stores).map(|_| me.open()).collect();
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let store = &stores[usize::try_from(thread).unwrap() % stores.len()];
+            scope.spawn(move || Thread { me, store, thread, is_mortal }.mark());
+        }
+    });
+    for store in &stores {
+        // A marker ends after the workers: beside cleanups by others, the figures wait for their end.
+        let begun = me.ledger.begin();
+        match store.stats() {
+            Ok(stats) => me.ledger.write(&begun, &Event::Rebuilds { count: stats.rebuilds }),
+            Err(e) => me.failed(&begun, "stats", &e),
+        }
+        me.close(store);
+    }
+}
+
+struct Thread<'m> {
+    me: &'m Me,
+    store: &'m SeenStore,
+    thread: u64,
+    is_mortal: bool,
+}
+
+impl Thread<'_> {
+    fn mark(&self) {
+        let mut random = self.me.random(self.thread);
+        // An own id that the store was too busy for: it must be New the next time.
+        let mut put_off = None;
+        for number in 0_u64.. {
+            if !self.me.goes_on() {
+                return;
+            }
+            let own = || format!("{}/{}/{number}", self.me.name, self.thread);
+            let (id, is_own) = match put_off.take() {
+                Some(id) => (id, true),
+                None => match random.below(8) {
+                    0 | 1 => (self.me.shared_id(&mut random, "shared"), false),
+                    2 => match self.me.id_of_another() {
+                        Some(id) => (id, false),
+                        None => (own(), true),
+                    },
+                    _ => (own(), true),
+                },
+            };
+            match self.check(&id, &mut random) {
+                Some(Answer::Busy) if is_own => put_off = Some(id),
+                Some(Answer::Duplicate) if is_own => {
+                    self.me.wrong(format!("{id} was never marked and is a Duplicate"));
+                }
+                _ => {}
+            }
+            self.look_up(&mut random);
+        }
+    }
+
+    fn check(&self, id: &str, random: &mut Random) -> Option<Answer> {
+        let begun = self.me.ledger.begin();
+        let answer = match self.store.check_and_mark(id) {
+            Ok(Verdict::New) => Answer::New,
+            Ok(Verdict::Duplicate) => Answer::Duplicate,
+            Ok(verdict) => {
+                self.me.wrong(format!("{id}, which is never claimed, is {verdict:?}"));
+                return None;
+            }
+            Err(e) if e.kind() == ErrorKind::Busy => Answer::Busy,
+            Err(e) => {
+                self.me.failed(&begun, "check_and_mark", &e);
+                return None;
+            }
+        };
+        self.me.ledger.write(&begun, &Event::Mark { id: id.to_owned(), answer });
+        if self.is_mortal && answer == Answer::New && random.below(MARKS_OF_A_LIFE) == 0 {
+            self.me.die();
+        }
+        Some(answer)
+    }
+
+    fn look_up(&self, random: &mut Random) {
+        for _ in 0..random.below(LOOKUPS) {
+            match self.store.try_is_seen(KNOWN) {
+                Ok(true) => {}
+                Ok(false) => self.me.wrong(format!("{KNOWN} is not seen")),
+                Err(e) => self.me.failed(&self.me.ledger.begin(), "try_is_seen", &e),
+            }
+        }
+        let Some(id) = (random.below(16) == 0).then(|| self.me.id_of_another()).flatten() else {
+            return;
+        };
+        if let Ok(false) = self.store.try_is_seen(&id) {
+            self.me.wrong(format!("{id} was acknowledged to another process and is not seen"));
+        }
+    }
+}

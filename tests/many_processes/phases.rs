@@ -1,0 +1,207 @@
+//! The phases of a run: who takes part, what the parent does to them, and what is asked afterwards.
+//!
+//! - *alone*: one store in one process. Its log has the bound of a single store.
+//! - *free*: several processes, none of which is stopped or killed, and nothing that holds a snapshot: the
+//!   bounds on waits and on the log count.
+//! - *mortal*: processes end in the moment of an acknowledgement.
+//! - *hindered*: processes are killed and stopped, a foreign tool holds the lock or a snapshot, and there are
+//!   backups, verifies and compactions. Calls may take long and be told Busy; nothing may be lost or doubled.
+//!
+//! What is to be done is an amount of work, not a time.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use seen_store::{Config, SeenStore, Ttl};
+
+use crate::child::WITHOUT_END;
+use crate::crew::{Place, Post};
+use crate::ledger::{Event, Line};
+use crate::oracle::{Judged, acknowledged, judge};
+use crate::settings::Settings;
+use crate::support_process::Child;
+use crate::table::Table;
+
+/// How many long transactions may overtake a single mark.
+const FAIR: u64 = 60;
+
+/// How many ids a file holds at the beginning: so many that an index takes time to build, and a few.
+const MANY: u64 = 50_000;
+const FEW: u64 = 1_000;
+
+/// How many backups of a phase are looked into.
+const BACKUPS: usize = 2;
+
+/// How many bytes of ledger lie at most between two acts of the parent: some 100 answers.
+const MOST_GROWTH: u64 = 6_000;
+
+/// How long the parent waits for that at most: a process that is stopped may hold the lock.
+const STOPPED: Duration = Duration::from_millis(150);
+
+pub(crate) fn alone(settings: Settings, table: &mut Table) {
+    let mut place = Place::new("alone", settings, FEW);
+    let log = place.watch_log();
+    let child = place.start(Post::worker("Batch Purge Clean Import", settings.scaled(30)));
+    child.finish();
+    let longest = log.end();
+    let lines = place.ledger.read(0).0;
+    table.length("alone", "longest log", longest, 8);
+    nothing_is_lost("alone", &place, &lines, &judge(&lines), table);
+}
+
+pub(crate) fn free(settings: Settings, table: &mut Table) {
+    const PHASE: &str = "free";
+    let mut place = Place::new(PHASE, settings, MANY);
+    let log = place.watch_log();
+    let beside = [Post::marker(1, 2), Post::marker(2, 2), Post::CLAIMER];
+    let rounds = |usual| settings.scaled(usual);
+    let works = [
+        Post::worker("Batch", rounds(30)),
+        Post::worker("Batch", rounds(30)),
+        Post::worker("Import Purge", rounds(20)),
+        Post::worker("Clean Forget", rounds(20)),
+        Post::worker("Visit", rounds(5)),
+    ];
+    let beside: Vec<Child> = beside.into_iter().map(|post| place.start(post)).collect();
+    let works: Vec<Child> = works.into_iter().map(|post| place.start(post)).collect();
+    works.into_iter().chain(beside).for_each(|child| drop(child.finish()));
+    let longest = log.end();
+
+    let lines = place.ledger.read(0).0;
+    let judged = judge(&lines);
+    table.told(PHASE, "single marks", judged.marks);
+    for (call, wait) in &judged.waits {
+        println!("{PHASE}: longest {call}: {} ms", wait.as_millis());
+    }
+    table.wait(PHASE, "longest wait of a single mark", judged.longest_wait, 500);
+    table.length(PHASE, "longest log", longest, 16);
+    let name = "most long transactions that overtook a single mark";
+    table.at_most(PHASE, name, judged.overtaken as u64, FAIR);
+    table.at_most(PHASE, "rebuilds of an index", judged.rebuilds, 0);
+    table.at_most(PHASE, "Busy errors", judged.busy, 0);
+    table.none(PHASE, "Duplicates of an id that was New to none", &judged.won_by_none);
+    nothing_is_lost(PHASE, &place, &lines, &judged, table);
+}
+
+/// Processes end in the very moment in which a mark was acknowledged to one of their threads, while others
+/// wait for the same commit.
+pub(crate) fn mortal(settings: Settings, table: &mut Table) {
+    const PHASE: &str = "mortal";
+    let mut place = Place::new(PHASE, settings, FEW);
+    let posts = [Post::mortal(6), Post::mortal(6)];
+    let beside = [Post::marker(1, 1), Post::worker("Forget Purge", WITHOUT_END)];
+    let beside: Vec<Child> = beside.into_iter().map(|post| place.start(post)).collect();
+    let mut mortals: Vec<Child> = posts.into_iter().map(|post| place.start(post)).collect();
+    for _ in 0..settings.scaled(40) {
+        // They live about equally long.
+        let mortal = &mut mortals[usize::try_from(place.random().below(2)).unwrap()];
+        mortal.wait_for_death();
+        *mortal = place.start(posts[0]);
+    }
+    drop(mortals);
+    beside.into_iter().for_each(|child| drop(child.finish()));
+
+    let lines = place.ledger.read(0).0;
+    let judged = judge(&lines);
+    table.told(PHASE, "single marks", judged.marks);
+    table.at_most(PHASE, "Busy errors", judged.busy, 0);
+    nothing_is_lost(PHASE, &place, &lines, &judged, table);
+}
+
+pub(crate) fn hindered(settings: Settings, table: &mut Table) {
+    const PHASE: &str = "hindered";
+    let mut place = Place::new(PHASE, settings, FEW);
+    let posts = [
+        Post::marker(1, 3),
+        Post::marker(2, 2).impatient(),
+        Post::worker("Batch Import Purge Clean Forget", WITHOUT_END),
+        Post::worker("Visit Visit Read Forget Purge Backup Compact", WITHOUT_END).impatient(),
+        Post::CLAIMER,
+        Post::CLAIMER,
+        Post::FOREIGN,
+    ];
+    let mut crew: Vec<Child> = posts.into_iter().map(|post| place.start(post)).collect();
+    let (mut kills, mut stops) = (0_u64, 0_u64);
+    for _ in 0..settings.scaled(60) {
+        let random = place.random();
+        let (growth, later) = (random.below(MOST_GROWTH), random.below(MOST_GROWTH));
+        let victim = usize::try_from(random.below(posts.len() as u64)).unwrap();
+        let (is_stopped, is_killed) = (random.below(3) > 0, random.below(3) == 0);
+        place.wait_for_growth(growth, STOPPED);
+        if is_stopped {
+            crew[victim].stop();
+            stops += 1;
+            place.wait_for_growth(later, STOPPED);
+        }
+        if is_killed {
+            crew[victim].kill();
+            crew[victim] = place.start(posts[victim]);
+            kills += 1;
+        } else if is_stopped {
+            crew[victim].go_on();
+        }
+    }
+    crew.into_iter().for_each(|child| drop(child.finish()));
+
+    let lines = place.ledger.read(0).0;
+    let judged = judge(&lines);
+    let wait = format!("{} ms", judged.longest_wait.as_millis());
+    table.told(PHASE, "single marks", judged.marks);
+    table.told(PHASE, "longest wait of a single mark", wait);
+    table.told(PHASE, "Busy errors", judged.busy);
+    table.told(PHASE, "claims confirmed", judged.confirmed);
+    table.told(PHASE, "claims found lost", judged.lost_claims);
+    table.told(PHASE, "kills", kills);
+    table.told(PHASE, "stops", stops);
+    table.none(PHASE, "acknowledged ids missing in a backup", &missing_in_backups(&place, &lines));
+    nothing_is_lost(PHASE, &place, &lines, &judged, table);
+}
+
+/// What counts in every phase.
+fn nothing_is_lost(
+    phase: &'static str,
+    place: &Place,
+    lines: &[Line],
+    judged: &Judged,
+    table: &mut Table,
+) {
+    let begun = Instant::now();
+    let store = SeenStore::open_with(&place.path, Config::default().ttl(Ttl::Never)).unwrap();
+    table.none(phase, "ids New twice", &judged.new_twice);
+    table.none(phase, "acknowledged ids missing", &missing(&store, place.known, lines));
+    table.none(phase, "double confirms", &judged.confirmed_twice);
+    table.none(phase, "answers found wrong by a child", &judged.wrong);
+    table.none(phase, "errors other than Busy", &judged.failures);
+    table.none(phase, "problems found by verify", &store.verify().unwrap().problems);
+    store.close().unwrap();
+    table.none(phase, "side files left behind", &place.side_files());
+    println!("{phase}: judged in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+fn missing(store: &SeenStore, known: u64, lines: &[Line]) -> Vec<String> {
+    let mut missing = Vec::new();
+    let known: BTreeSet<String> = (0..known).map(|number| format!("known/{number}")).collect();
+    for (scope, ids) in acknowledged(lines).into_iter().chain([("", known)]) {
+        let store = store.scope(scope);
+        missing.extend(ids.into_iter().filter(|id| !store.try_is_seen(id).unwrap()));
+    }
+    missing
+}
+
+/// What was acknowledged before a backup began must be in the copy.
+fn missing_in_backups(place: &Place, lines: &[Line]) -> Vec<String> {
+    let backups = lines.iter().filter_map(|line| match &line.event {
+        Event::Backup { path } => Some((line.begun, path)),
+        _ => None,
+    });
+    let mut all = Vec::new();
+    for (begun, path) in backups.take(BACKUPS) {
+        let before: Vec<Line> = lines.iter().filter(|line| line.at < begun).cloned().collect();
+        let config = Config::default().ttl(Ttl::Never);
+        let store = SeenStore::open_with(Path::new(path), config).unwrap();
+        all.extend(missing(&store, place.known, &before));
+        store.close().unwrap();
+    }
+    all
+}
