@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use seen_store::{Config, Error, SeenStore, Ttl};
+use seen_store::{Config, Error, SeenStore, Synchronous, Ttl};
 
 use crate::ledger::{Answer, Begun, Event, Ledger, Line};
 use crate::support_process::{Random, lines, variable};
@@ -36,6 +36,7 @@ pub(crate) struct Me {
     /// How many rounds are left to do.
     rounds: AtomicU64,
     busy_timeout: Duration,
+    synchronous: Synchronous,
 }
 
 impl Me {
@@ -63,6 +64,10 @@ impl Me {
             told_to_end,
             rounds: AtomicU64::new(rounds),
             busy_timeout: Duration::from_millis(number("SEEN_BUSY_MS")),
+            synchronous: match number("SEEN_MORTAL") {
+                0 => Synchronous::Normal,
+                _ => Synchronous::Full,
+            },
         }
     }
 
@@ -84,6 +89,7 @@ impl Me {
     pub(crate) fn try_open(&self) -> seen_store::Result<SeenStore> {
         let begun = self.ledger.begin();
         let config = Config::default().ttl(Ttl::Never).busy_timeout(self.busy_timeout);
+        let config = config.synchronous(self.synchronous);
         SeenStore::open_with(&self.path, config).inspect_err(|e| self.failed(&begun, "open", e))
     }
 

@@ -52,7 +52,8 @@ impl Post {
         Self { stores, threads, ..Self::new("marker") }
     }
 
-    /// A marker whose process dies now and then as soon as a mark was acknowledged.
+    /// A marker whose process dies now and then as soon as a mark was acknowledged. It syncs each commit,
+    /// which keeps the thread that commits for the others busy for long enough to be met in it.
     pub(crate) const fn mortal(threads: u64) -> Self {
         Self { is_mortal: true, ..Self::marker(1, threads) }
     }
@@ -114,8 +115,8 @@ impl Place {
         &mut self.random
     }
 
-    /// Returns once the ledger has grown by so many bytes, or the time is up: whoever holds the lock may be
-    /// stopped.
+    /// Returns once the ledger has grown by so many bytes, or the time is up: the process that holds the
+    /// write lock may be stopped.
     pub(crate) fn wait_for_growth(&self, bytes: u64, most: Duration) {
         let (until, begun) = (self.ledger.bytes() + bytes, Instant::now());
         while self.ledger.bytes() < until && begun.elapsed() < most {
@@ -165,7 +166,6 @@ impl LogWatch {
     }
 }
 
-/// By its name: to open it would cancel nothing here, but the parent is to leave the files alone.
 fn bytes(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

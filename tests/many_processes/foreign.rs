@@ -1,5 +1,5 @@
 //! The role of a foreign tool: another program that opens the file with SQLite, as the `sqlite3` shell does,
-//! and keeps the write lock or an old snapshot for a while. It waits for nobody and writes nothing.
+//! and keeps the write lock or an old snapshot for a while. It writes nothing.
 
 use std::thread;
 use std::time::Duration;

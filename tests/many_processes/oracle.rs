@@ -28,7 +28,7 @@ pub(crate) struct Judged {
     pub(crate) failures: Vec<String>,
     pub(crate) wrong: Vec<String>,
     pub(crate) new_twice: Vec<String>,
-    /// Ids that are Duplicates of a mark that was acknowledged to nobody: where no process was killed, an
+    /// Ids that are Duplicates of a mark that was not acknowledged to any child: where no process was killed, an
     /// alert is lost.
     pub(crate) won_by_none: Vec<String>,
     pub(crate) confirmed_twice: Vec<String>,

@@ -27,7 +27,7 @@ use crate::table::Table;
 const FAIR: u64 = 60;
 
 /// How many ids a file holds at the beginning: so many that an index takes time to build, and a few.
-const MANY: u64 = 50_000;
+const MANY: u64 = 20_000;
 const FEW: u64 = 1_000;
 
 /// How many backups of a phase are looked into.
@@ -57,15 +57,17 @@ pub(crate) fn free(settings: Settings, table: &mut Table) {
     let beside = [Post::marker(1, 2), Post::marker(2, 2), Post::CLAIMER];
     let rounds = |usual| settings.scaled(usual);
     let works = [
-        Post::worker("Batch", rounds(30)),
-        Post::worker("Batch", rounds(30)),
+        Post::worker("Batch", rounds(40)),
+        Post::worker("Batch", rounds(40)),
         Post::worker("Import Purge", rounds(20)),
         Post::worker("Clean Forget", rounds(20)),
         Post::worker("Visit", rounds(5)),
     ];
     let beside: Vec<Child> = beside.into_iter().map(|post| place.start(post)).collect();
     let works: Vec<Child> = works.into_iter().map(|post| place.start(post)).collect();
-    works.into_iter().chain(beside).for_each(|child| drop(child.finish()));
+    works.into_iter().for_each(|child| drop(child.finish()));
+    // Only now: a marker that counts rebuilds waits for cleanups by others to end.
+    beside.into_iter().for_each(|child| drop(child.finish()));
     let longest = log.end();
 
     let lines = place.ledger.read(0).0;
@@ -84,8 +86,8 @@ pub(crate) fn free(settings: Settings, table: &mut Table) {
     nothing_is_lost(PHASE, &place, &lines, &judged, table);
 }
 
-/// Processes end in the very moment in which a mark was acknowledged to one of their threads, while others
-/// wait for the same commit.
+/// Processes end in the very moment in which a mark was acknowledged to one of their threads. Should another
+/// of their threads not have committed it yet, it is lost, for other processes go on writing the log.
 pub(crate) fn mortal(settings: Settings, table: &mut Table) {
     const PHASE: &str = "mortal";
     let mut place = Place::new(PHASE, settings, FEW);

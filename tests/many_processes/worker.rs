@@ -53,10 +53,14 @@ impl Work {
 }
 
 /// How many ids a batch has. With more than 1,000 rows to read, a store may give the write lock back once.
-const BATCHES: [u64; 4] = [500, 1_500, 3_000, 10_000];
+const BATCHES: [u64; 4] = [300, 1_200, 1_200, 2_000];
+
+/// One round in so many has the largest batch that is one commit.
+const ROUNDS_A_LARGE: u64 = 16;
+const LARGE: u64 = 10_000;
 
 /// How many ids are imported, purged or cleaned up in a round.
-const IN_A_ROUND: u64 = 3_000;
+const IN_A_ROUND: u64 = 2_000;
 
 pub(crate) fn run(me: &Me) {
     let works: Vec<Work> = variable("SEEN_WORKS").split(' ').map(Work::named).collect();
@@ -115,7 +119,10 @@ impl Round<'_> {
     }
 
     fn batch(&self, random: &mut Random) {
-        let count = BATCHES[usize::try_from(random.below(BATCHES.len() as u64)).unwrap()];
+        let count = match random.below(ROUNDS_A_LARGE) {
+            0 => LARGE,
+            _ => BATCHES[usize::try_from(random.below(BATCHES.len() as u64)).unwrap()],
+        };
         let shared: Vec<String> = (0..2).map(|_| self.me.shared_id(random, "shared")).collect();
         let ids: Vec<String> = self.ids(count).chain(shared.iter().cloned()).collect();
         let begun = self.me.ledger.begin();
