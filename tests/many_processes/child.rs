@@ -129,11 +129,11 @@ impl Me {
             _ => None,
         })
     }
+}
 
-    /// Ends this process at once, as a kill does.
-    pub(crate) fn die(&self) -> ! {
-        // SAFETY: ends this very process, with no destructor run and nothing said.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
-        unreachable!("killed")
-    }
+/// Ends this process at once, as a kill does.
+pub(crate) fn die() -> ! {
+    // SAFETY: ends this very process, with no destructor run and nothing said.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    unreachable!("killed")
 }

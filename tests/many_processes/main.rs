@@ -12,6 +12,7 @@
 //! - [`ledger`]: what was acknowledged; [`oracle`]: whether it can be true; [`table`]: the report
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::needless_for_each, reason = "a line for a line")]
 #![expect(clippy::disallowed_methods, reason = "the waits of real processes are measured")]
 
 mod child;
@@ -50,8 +51,8 @@ fn processes_get_in_beside_each_other_and_lose_nothing_whatever_is_killed_or_sto
     let settings = Settings::from_env();
     println!("{settings:?}");
     let mut table = Table::default();
-    let phases: [fn(Settings, &mut Table); 4] =
-        [phases::alone, phases::free, phases::mortal, phases::hindered];
+    let phases: [fn(Settings, &mut Table); 5] =
+        [phases::alone, phases::streams, phases::free, phases::mortal, phases::hindered];
     for phase in phases {
         let begun = std::time::Instant::now();
         phase(settings, &mut table);

@@ -8,7 +8,7 @@ use std::thread;
 
 use seen_store::{ErrorKind, SeenStore, Verdict};
 
-use crate::child::{KNOWN, Me};
+use crate::child::{KNOWN, Me, die};
 use crate::ledger::{Answer, Event};
 use crate::support_process::{Random, variable};
 
@@ -27,7 +27,7 @@ pub(crate) fn run(me: &Me) {
     thread::scope(|scope| {
         for thread in 0..threads {
             let store = &stores[usize::try_from(thread).unwrap() % stores.len()];
-            scope.spawn(move || Thread { me, store, thread, is_mortal }.mark());
+            scope.spawn(move || Thread { me, store, number: thread, is_mortal }.mark());
         }
     });
     // Of one store: while its index is in doubt, the figures take their time.
@@ -42,20 +42,20 @@ pub(crate) fn run(me: &Me) {
 struct Thread<'m> {
     me: &'m Me,
     store: &'m SeenStore,
-    thread: u64,
+    number: u64,
     is_mortal: bool,
 }
 
 impl Thread<'_> {
     fn mark(&self) {
-        let mut random = self.me.random(self.thread);
+        let mut random = self.me.random(self.number);
         // An own id that the store was too busy for: it must be New the next time.
         let mut put_off = None;
-        for number in 0_u64.. {
+        for round in 0_u64.. {
             if !self.me.goes_on() {
                 return;
             }
-            let own = || format!("{}/{}/{number}", self.me.name, self.thread);
+            let own = || format!("{}/{}/{round}", self.me.name, self.number);
             let (id, is_own) = match put_off.take() {
                 Some(id) => (id, true),
                 None => match random.below(8) {
@@ -95,7 +95,7 @@ impl Thread<'_> {
         };
         self.me.ledger.write(&begun, &Event::Mark { id: id.to_owned(), answer });
         if self.is_mortal && answer == Answer::New && random.below(MARKS_OF_A_LIFE) == 0 {
-            self.me.die();
+            die();
         }
         Some(answer)
     }

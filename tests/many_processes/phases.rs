@@ -1,8 +1,9 @@
 //! The phases of a run: who takes part, what the parent does to them, and what is asked afterwards.
 //!
 //! - *alone*: one store in one process. Its log has the bound of a single store.
-//! - *free*: several processes, none of which is stopped or killed, and nothing that holds a snapshot: the
-//!   bounds on waits and on the log count.
+//! - *streams*: several processes that write single marks as fast as they can.
+//! - *free*: single marks beside batches, imports, purges, cleanups and claims. In these two nothing is
+//!   stopped or killed and nothing holds a snapshot: the bounds on waits and on the log count.
 //! - *mortal*: processes end in the moment of an acknowledgement.
 //! - *hindered*: processes are killed and stopped, a foreign tool holds the lock or a snapshot, and there are
 //!   backups, verifies and compactions. Calls may take long and be told Busy; nothing may be lost or doubled.
@@ -50,40 +51,62 @@ pub(crate) fn alone(settings: Settings, table: &mut Table) {
     nothing_is_lost("alone", &place, &lines, &judge(&lines), table);
 }
 
+pub(crate) fn streams(settings: Settings, table: &mut Table) {
+    let marks = settings.scaled(10_000);
+    let works = [
+        Post { rounds: marks, ..Post::marker(1, 1) },
+        Post { rounds: marks, ..Post::marker(1, 1) },
+        Post { rounds: marks, ..Post::marker(2, 2) },
+        Post::worker("Batch", settings.scaled(20)),
+    ];
+    unhindered("streams", FEW, &[], &works, settings, table);
+}
+
 pub(crate) fn free(settings: Settings, table: &mut Table) {
-    const PHASE: &str = "free";
-    let mut place = Place::new(PHASE, settings, MANY);
-    let log = place.watch_log();
-    let beside = [Post::marker(1, 2), Post::marker(2, 2), Post::CLAIMER];
     let rounds = |usual| settings.scaled(usual);
+    let beside = [Post::marker(1, 2), Post::marker(2, 2), Post::CLAIMER];
     let works = [
         Post::worker("Batch", rounds(40)),
         Post::worker("Batch", rounds(40)),
         Post::worker("Import Purge", rounds(20)),
-        Post::worker("Clean Forget", rounds(20)),
+        Post::worker("Clean Forget Forget", rounds(15)),
         Post::worker("Visit", rounds(5)),
     ];
-    let beside: Vec<Child> = beside.into_iter().map(|post| place.start(post)).collect();
-    let works: Vec<Child> = works.into_iter().map(|post| place.start(post)).collect();
-    works.into_iter().for_each(|child| drop(child.finish()));
+    unhindered("free", MANY, &beside, &works, settings, table);
+}
+
+/// Runs `works` to their end, with `beside` at work until then, and measures.
+fn unhindered(
+    phase: &'static str,
+    known: u64,
+    beside: &[Post],
+    works: &[Post],
+    settings: Settings,
+    table: &mut Table,
+) {
+    let mut place = Place::new(phase, settings, known);
+    let log = place.watch_log();
+    let beside: Vec<Child> = beside.iter().map(|post| place.start(*post)).collect();
+    let works: Vec<Child> = works.iter().map(|post| place.start(*post)).collect();
+    finish(works);
     // Only now: a marker that counts rebuilds waits for cleanups by others to end.
-    beside.into_iter().for_each(|child| drop(child.finish()));
+    finish(beside);
     let longest = log.end();
 
     let lines = place.ledger.read(0).0;
     let judged = judge(&lines);
-    table.told(PHASE, "single marks", judged.marks);
     for (call, wait) in &judged.waits {
-        println!("{PHASE}: longest {call}: {} ms", wait.as_millis());
+        println!("{phase}: longest {call}: {} ms", wait.as_millis());
     }
-    table.wait(PHASE, "longest wait of a single mark", judged.longest_wait, 500);
-    table.length(PHASE, "longest log", longest, 16);
+    table.told(phase, "single marks", judged.marks);
+    table.wait(phase, "longest wait of a single mark", judged.longest_wait, 500);
+    table.length(phase, "longest log", longest, 16);
     let name = "most long transactions that overtook a single mark";
-    table.at_most(PHASE, name, judged.overtaken as u64, FAIR);
-    table.at_most(PHASE, "rebuilds of an index", judged.rebuilds, 0);
-    table.at_most(PHASE, "Busy errors", judged.busy, 0);
-    table.none(PHASE, "Duplicates of an id that was New to none", &judged.won_by_none);
-    nothing_is_lost(PHASE, &place, &lines, &judged, table);
+    table.at_most(phase, name, judged.overtaken as u64, FAIR);
+    table.at_most(phase, "rebuilds of an index", judged.rebuilds, 0);
+    table.at_most(phase, "Busy errors", judged.busy, 0);
+    table.none(phase, "Duplicates of an id that was New to none", &judged.won_by_none);
+    nothing_is_lost(phase, &place, &lines, &judged, table);
 }
 
 /// Processes end in the very moment in which a mark was acknowledged to one of their threads. Should another
@@ -102,7 +125,7 @@ pub(crate) fn mortal(settings: Settings, table: &mut Table) {
         *mortal = place.start(posts[0]);
     }
     drop(mortals);
-    beside.into_iter().for_each(|child| drop(child.finish()));
+    finish(beside);
 
     let lines = place.ledger.read(0).0;
     let judged = judge(&lines);
@@ -144,7 +167,7 @@ pub(crate) fn hindered(settings: Settings, table: &mut Table) {
             crew[victim].go_on();
         }
     }
-    crew.into_iter().for_each(|child| drop(child.finish()));
+    finish(crew);
 
     let lines = place.ledger.read(0).0;
     let judged = judge(&lines);
@@ -158,6 +181,13 @@ pub(crate) fn hindered(settings: Settings, table: &mut Table) {
     table.told(PHASE, "stops", stops);
     table.none(PHASE, "acknowledged ids missing in a backup", &missing_in_backups(&place, &lines));
     nothing_is_lost(PHASE, &place, &lines, &judged, table);
+}
+
+/// Every child must end in peace.
+fn finish(children: Vec<Child>) {
+    for child in children {
+        child.finish();
+    }
 }
 
 /// What counts in every phase.
