@@ -78,7 +78,11 @@ impl Me {
     /// Takes a round of the work, until all are done or the parent says that it is enough.
     pub(crate) fn goes_on(&self) -> bool {
         let take = |left: u64| left.checked_sub(1);
-        !self.told_to_end.load(SeqCst) && self.rounds.fetch_update(SeqCst, SeqCst, take).is_ok()
+        !self.is_told_to_end() && self.rounds.fetch_update(SeqCst, SeqCst, take).is_ok()
+    }
+
+    pub(crate) fn is_told_to_end(&self) -> bool {
+        self.told_to_end.load(SeqCst)
     }
 
     pub(crate) fn open(&self) -> SeenStore {

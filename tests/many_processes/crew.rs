@@ -32,6 +32,8 @@ pub(crate) struct Post {
     pub(crate) stores: u64,
     pub(crate) threads: u64,
     pub(crate) is_mortal: bool,
+    /// Whether a marker waits for a batch of another process before each mark.
+    pub(crate) is_rare: bool,
     pub(crate) busy_ms: u64,
 }
 
@@ -44,6 +46,7 @@ impl Post {
             stores: 1,
             threads: 1,
             is_mortal: false,
+            is_rare: false,
             busy_ms: USUAL_BUSY_MS,
         }
     }
@@ -56,6 +59,12 @@ impl Post {
     /// which keeps the thread that commits for the others busy for long enough to be met in it.
     pub(crate) const fn mortal(threads: u64) -> Self {
         Self { is_mortal: true, ..Self::marker(1, threads) }
+    }
+
+    /// A marker that never has the lock at hand: before each mark it waits until another process has written
+    /// a batch.
+    pub(crate) const fn rare_marker() -> Self {
+        Self { is_rare: true, ..Self::marker(1, 1) }
     }
 
     pub(crate) const fn worker(works: &'static str, rounds: u64) -> Self {
@@ -106,6 +115,7 @@ impl Place {
             ("SEEN_STORES", post.stores.to_string()),
             ("SEEN_THREADS", post.threads.to_string()),
             ("SEEN_MORTAL", u64::from(post.is_mortal).to_string()),
+            ("SEEN_RARE", u64::from(post.is_rare).to_string()),
             ("SEEN_BUSY_MS", post.busy_ms.to_string()),
         ];
         Child::spawn(post.role, &variables)

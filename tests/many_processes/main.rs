@@ -51,8 +51,14 @@ fn processes_get_in_beside_each_other_and_lose_nothing_whatever_is_killed_or_sto
     let settings = Settings::from_env();
     println!("{settings:?}");
     let mut table = Table::default();
-    let phases: [fn(Settings, &mut Table); 5] =
-        [phases::alone, phases::streams, phases::free, phases::mortal, phases::hindered];
+    let phases: [fn(Settings, &mut Table); 6] = [
+        phases::alone,
+        phases::streams,
+        phases::batches,
+        phases::free,
+        phases::mortal,
+        phases::hindered,
+    ];
     for phase in phases {
         let begun = std::time::Instant::now();
         phase(settings, &mut table);

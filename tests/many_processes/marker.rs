@@ -5,11 +5,12 @@
 //! then has to get it first. A mortal one ends its process now and then in the moment in which a mark was acknowledged.
 
 use std::thread;
+use std::time::Duration;
 
 use seen_store::{ErrorKind, SeenStore, Verdict};
 
 use crate::child::{KNOWN, Me, die};
-use crate::ledger::{Answer, Event};
+use crate::ledger::{Answer, Event, Line};
 use crate::support_process::{Random, variable};
 
 /// How many marks are made on average before a marker looks ids up, and how often it does so at most.
@@ -22,12 +23,12 @@ const MARKS_OF_A_LIFE: u64 = 60;
 pub(crate) fn run(me: &Me) {
     let number = |name: &str| variable(name).parse::<u64>().unwrap();
     let (stores, threads) = (number("SEEN_STORES"), number("SEEN_THREADS"));
-    let is_mortal = number("SEEN_MORTAL") == 1;
+    let (is_mortal, is_rare) = (number("SEEN_MORTAL") == 1, number("SEEN_RARE") == 1);
     let stores: Vec<SeenStore> = (0..stores).map(|_| me.open()).collect();
     thread::scope(|scope| {
         for thread in 0..threads {
             let store = &stores[usize::try_from(thread).unwrap() % stores.len()];
-            scope.spawn(move || Thread { me, store, number: thread, is_mortal }.mark());
+            scope.spawn(move || Thread { me, store, number: thread, is_mortal, is_rare }.mark());
         }
     });
     // Of one store: while its index is in doubt, the figures take their time.
@@ -44,6 +45,7 @@ struct Thread<'m> {
     store: &'m SeenStore,
     number: u64,
     is_mortal: bool,
+    is_rare: bool,
 }
 
 impl Thread<'_> {
@@ -54,6 +56,9 @@ impl Thread<'_> {
         for round in 0_u64.. {
             if !self.me.goes_on() {
                 return;
+            }
+            if self.is_rare {
+                self.wait_for_a_batch();
             }
             let own = || format!("{}/{}/{round}", self.me.name, self.number);
             let (id, is_own) = match put_off.take() {
@@ -98,6 +103,15 @@ impl Thread<'_> {
             die();
         }
         Some(answer)
+    }
+
+    fn wait_for_a_batch(&self) {
+        let from = self.me.ledger.bytes();
+        let is_batch = |line: &Line| matches!(line.event, Event::Batch { .. });
+        while !self.me.is_told_to_end() && !self.me.ledger.read(from).0.iter().any(is_batch) {
+            // What it waits for is the work of other processes, which need the processor.
+            thread::sleep(Duration::from_micros(200));
+        }
     }
 
     fn look_up(&self, random: &mut Random) {

@@ -17,8 +17,9 @@ pub(crate) struct Judged {
     pub(crate) longest_wait: Duration,
     /// The longest wait of each kind of call.
     pub(crate) waits: BTreeMap<String, Duration>,
-    /// How many long transactions of other processes were acknowledged while one single mark waited.
-    pub(crate) overtaken: usize,
+    /// For each single mark, how many long transactions of other processes were acknowledged while it
+    /// waited, in ascending order.
+    pub(crate) overtaken: Vec<usize>,
     pub(crate) rebuilds: u64,
     pub(crate) busy: u64,
     pub(crate) confirmed: u64,
@@ -44,7 +45,7 @@ pub(crate) fn judge(lines: &[Line]) -> Judged {
             Event::Mark { id, answer } => {
                 judged.marks += 1;
                 judged.longest_wait = judged.longest_wait.max(line.waited);
-                judged.overtaken = judged.overtaken.max(overtook(&long, line));
+                judged.overtaken.push(overtook(&long, line));
                 match answer {
                     Answer::New => *won.entry(id.clone()).or_insert(0) += 1,
                     Answer::Duplicate => duplicates.extend([id.clone()]),
@@ -67,6 +68,7 @@ pub(crate) fn judge(lines: &[Line]) -> Judged {
         let longest = judged.waits.entry(kind(&line.event)).or_default();
         *longest = (*longest).max(line.waited);
     }
+    judged.overtaken.sort_unstable();
     judged.new_twice = won.iter().filter(|(_, times)| **times > 1).map(told).collect();
     judged.won_by_none = duplicates.into_iter().filter(|id| !won.contains_key(id)).collect();
     judged.confirmed_twice = confirmed_twice(lines);
@@ -237,6 +239,6 @@ mod tests {
             ("m", 15, mark("a", Answer::New)),
             ("b", 50, batch()),
         ];
-        assert_eq!(judge(&ledger(&lines)).overtaken, 2);
+        assert_eq!(judge(&ledger(&lines)).overtaken, [2]);
     }
 }

@@ -74,12 +74,22 @@ impl Table {
         );
     }
 
-    /// A length in bytes, with its bound in MiB. Twice the bound is asserted always: what grows without end
-    /// passes that too.
-    pub(crate) fn length(&mut self, phase: &'static str, name: &str, bytes: u64, bound_mib: u64) {
+    /// A length in bytes, with its bound in MiB. Where `asked` is true it is asserted only if asked for, but
+    /// twice the bound is asserted always: what grows without end passes that too.
+    pub(crate) fn length(
+        &mut self,
+        phase: &'static str,
+        name: &str,
+        bytes: u64,
+        bound_mib: u64,
+        asked: bool,
+    ) {
         let (mib, value) = (1 << 20, format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
-        let asserted =
-            if bytes > 2 * bound_mib * mib { Asserted::Always } else { Asserted::IfAsked };
+        let asserted = if asked && bytes <= 2 * bound_mib * mib {
+            Asserted::IfAsked
+        } else {
+            Asserted::Always
+        };
         let holds = bytes <= bound_mib * mib;
         self.add(phase, name, value, format!("{bound_mib} MiB"), holds, asserted);
     }

@@ -14,8 +14,10 @@ use crate::support_process::{Random, variable};
 /// See the module's header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    /// New ids by the thousand in one commit, with some that others mark too.
+    /// New ids in one commit, with some that others mark too.
     Batch,
+    /// The same with thousands of ids each time.
+    Large,
     /// Entries of another store.
     Import,
     /// Marks that expire soon, and their purge.
@@ -35,8 +37,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Batch,
+        Self::Large,
         Self::Import,
         Self::Purge,
         Self::Clean,
@@ -52,12 +55,11 @@ impl Work {
     }
 }
 
-/// How many ids a batch has. With more than 1,000 rows to read, a store may give the write lock back once.
-const BATCHES: [u64; 4] = [300, 1_200, 1_200, 2_000];
+/// How many ids a batch has at most: one commit.
+const LARGEST: u64 = 10_000;
 
-/// One round in so many has the largest batch that is one commit.
-const ROUNDS_A_LARGE: u64 = 16;
-const LARGE: u64 = 10_000;
+/// The same for large batches. To take one in lasts longer than the pause between two of them.
+const LARGE: u64 = 4_000;
 
 /// How many ids are imported, purged or cleaned up in a round.
 const IN_A_ROUND: u64 = 2_000;
@@ -86,7 +88,12 @@ struct Round<'m> {
 impl Round<'_> {
     fn run(&self, work: Work, random: &mut Random) {
         match work {
-            Work::Batch => self.batch(random),
+            Work::Batch => {
+                // Most are small: of three sizes, each ten times the next.
+                let size = LARGEST / [1, 10, 10, 100][usize::try_from(random.below(4)).unwrap()];
+                self.batch(1 + random.below(size), random);
+            }
+            Work::Large => self.batch(LARGE, random),
             Work::Import => self.import(),
             Work::Purge => self.purge(random),
             Work::Clean => self.clean(),
@@ -118,11 +125,7 @@ impl Round<'_> {
         (0..count).map(move |number| format!("{tag}/{number}"))
     }
 
-    fn batch(&self, random: &mut Random) {
-        let count = match random.below(ROUNDS_A_LARGE) {
-            0 => LARGE,
-            _ => BATCHES[usize::try_from(random.below(BATCHES.len() as u64)).unwrap()],
-        };
+    fn batch(&self, count: u64, random: &mut Random) {
         let shared: Vec<String> = (0..2).map(|_| self.me.shared_id(random, "shared")).collect();
         let ids: Vec<String> = self.ids(count).chain(shared.iter().cloned()).collect();
         let begun = self.me.ledger.begin();
