@@ -3,7 +3,8 @@
 //! `SEEN_PROCESSES_SEED` is the number that all choices follow from; without it, one is taken by chance. It
 //! is printed. `SEEN_PROCESSES_SECONDS` scales the amount of work, which is what ends a run and not a time:
 //! 15, the default, takes about so many seconds on two processors. `SEEN_PROCESSES_BOUNDS=1` asserts the
-//! milliseconds and MiB that are otherwise only reported.
+//! milliseconds, and the length of the log beside stores that are being opened, which are otherwise only
+//! reported.
 
 use std::env;
 

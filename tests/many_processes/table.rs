@@ -1,7 +1,8 @@
 //! The report: one table of what was measured, with the bound of each figure.
 //!
-//! Owns which bounds are asserted. A bound in milliseconds or MiB is asserted only if asked for: a busy
-//! machine may take the processor from any process for as long as it pleases.
+//! Owns which bounds are asserted. A bound that a busy machine can break, by taking the processor from a
+//! process for long, is asserted only if asked for: each wait in milliseconds, and the length of the log
+//! while a snapshot is held.
 
 use std::fmt::Display;
 use std::time::Duration;
