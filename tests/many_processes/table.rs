@@ -15,6 +15,12 @@ enum Asserted {
     Never,
 }
 
+impl Asserted {
+    fn counts(self, asks_for_bounds: bool) -> bool {
+        self == Self::Always || self == Self::IfAsked && asks_for_bounds
+    }
+}
+
 struct Figure {
     phase: &'static str,
     name: String,
@@ -95,17 +101,18 @@ impl Table {
         self.add(phase, name, value, format!("{bound_mib} MiB"), holds, asserted);
     }
 
+    pub(crate) fn is_broken(&self, asks_for_bounds: bool) -> bool {
+        let mut figures = self.figures.iter();
+        figures.any(|figure| !figure.holds && figure.asserted.counts(asks_for_bounds))
+    }
+
     /// Prints all figures; the names of those that break an asserted bound.
     pub(crate) fn print(&self, asks_for_bounds: bool) -> Vec<String> {
         let mut broken = Vec::new();
         println!("{:<9} {:<52} {:>10} {:>8}", "phase", "figure", "value", "bound");
         for figure in &self.figures {
             let Figure { phase, name, value, bound, holds, asserted } = figure;
-            let counts = match asserted {
-                Asserted::Always => true,
-                Asserted::IfAsked => asks_for_bounds,
-                Asserted::Never => false,
-            };
+            let counts = asserted.counts(asks_for_bounds);
             let remark = match (holds, counts) {
                 (true, _) => "",
                 (false, true) => " BROKEN",
