@@ -28,9 +28,9 @@ use crate::table::Table;
 
 /// How many batches may overtake a single mark that waits for the write lock beside two processes that write
 /// batches without a pause. A store waits by asking again, so this is a matter of chance and of the
-/// processor: up to 16 of 80 were counted on a busy machine, and 24 and more where a store gives the lock
+/// processor: 7 to 16 of 80 were counted on a busy machine, and 22 and more where a store gives the lock
 /// back each time.
-const FAIR: u64 = 20;
+const FAIR: u64 = 16;
 
 /// How often the batches are written at most. A store that lets others starve does so each time.
 const FAIR_TRIES: usize = 3;
