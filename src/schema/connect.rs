@@ -5,6 +5,7 @@
 //! recognised nothing is written to it; a connection that is refused closes without a checkpoint.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
@@ -17,6 +18,7 @@ use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal::{Committed, ReadingAlone};
 use crate::file::{self, Identity, OpenedFiles, shown};
+use crate::machine::sleep;
 use crate::patience::Patience;
 use crate::process::{Own, Registration};
 
@@ -226,7 +228,7 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
 /// Switches off whatever could run code out of the file. Also for connections in memory.
 pub(super) fn secure(connection: &Connection) -> rusqlite::Result<()> {
     // The waiting is done by `Patience`, without any lock of ours held.
-    connection.busy_timeout(std::time::Duration::ZERO)?;
+    connection.busy_timeout(Duration::ZERO)?;
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -421,7 +423,7 @@ pub(super) fn patiently_unless<T>(
         // The tries against an exclusive holder are spread a little, for a process that is just
         // closing leaves the same picture for a moment.
         let paused = if exclusive {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            sleep(Duration::from_millis(5));
             true
         } else {
             patience.pause()
