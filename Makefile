@@ -2,7 +2,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compare
+.PHONY: help demo test check bench compare simulate prove
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -13,10 +13,21 @@ demo: ## Runs the example alert bot on a sample feed, twice: alerts once
 
 test: ## Everything that checks the behaviour: needs Rust and a C compiler
 	$(CARGO) test --all-features
+	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
+
+# SEEN_SIMULATE_SEED, _SEEDS, _STEPS and _SECONDS say which seeds run, and for how long.
+simulate: ## Looks for what nobody thought of: stores in one process, then real ones. 10 minutes
+	$(CARGO) run --package seen-simulator
+	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
+	    $(CARGO) test --release --all-features --test many_processes -- --nocapture
+
+prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. An hour
+	tests/bugs/prove
 
 check: ## Formatting, lints, documentation, layers
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --package seen-simulator -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
 	scripts/check-layers

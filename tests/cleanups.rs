@@ -130,6 +130,34 @@ fn a_large_cleanup_elsewhere_delays_no_mark_for_long() {
 }
 
 #[test]
+fn stats_and_verify_end_beside_a_store_that_goes_on_cleaning_up() {
+    const MOST: u32 = 20_000;
+    let place = Place::in_ram();
+    let (_clock, config) = clock_and_config();
+    let store = place.open(config.clone());
+    store.seed((0..20_000).map(|n| format!("{n}"))).unwrap();
+    // The trace that each step of a cleanup leaves.
+    let other = place.sql();
+    other.busy_timeout(secs(30)).unwrap();
+    let step = "UPDATE meta SET value = value + 1 WHERE key = 'generation'";
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ended = &ended;
+        let steps = scope.spawn(move || {
+            (0..MOST).find(|_| {
+                other.execute(step, []).unwrap();
+                thread::yield_now();
+                ended.load(SeqCst)
+            })
+        });
+        let (stats, report) = (store.stats().unwrap(), store.verify().unwrap());
+        ended.store(true, SeqCst);
+        assert!(steps.join().unwrap().is_some(), "they ended after {MOST} steps of cleanups");
+        assert_eq!((stats.seen, report.problems.len()), (20_000, 0), "{:?}", report.problems);
+    });
+}
+
+#[test]
 fn a_cleanup_that_was_killed_midway_is_noticed_as_far_as_it_came() {
     // Each step raises the generation with the rows that it deletes: here one step of another program.
     let place = Place::in_ram();

@@ -30,6 +30,8 @@ pub(super) struct Doubts {
     shard: usize,
     /// The rest of the shard that was begun: keys and rows, the lowest `seq` last.
     waiting: Vec<(Key, i64)>,
+    /// How many shards were begun since the store was opened.
+    begun: usize,
 }
 
 impl Doubts {
@@ -42,7 +44,7 @@ impl Doubts {
     /// Ends the doubt.
     pub(super) fn settle(&mut self, index: &Index) {
         index.set_doubted(false);
-        *self = Self::default();
+        *self = Self { begun: self.begun, ..Self::default() };
     }
 }
 
@@ -99,6 +101,11 @@ impl Journal {
         Ok(true)
     }
 
+    /// How many shards were begun since the store was opened.
+    pub(crate) fn doubted_shards_begun(&self) -> usize {
+        self.doubts.begun
+    }
+
     fn next_doubted_shard(&mut self, index: &Index) {
         let doubts = &mut self.doubts;
         // Also slots that have expired: under a clock that is set back they may be live again.
@@ -107,5 +114,6 @@ impl Journal {
         doubts.waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
         doubts.shard = (doubts.shard + 1) % index.shard_count();
         doubts.shards_left -= 1;
+        doubts.begun += 1;
     }
 }

@@ -304,12 +304,19 @@ impl Engine {
 
     /// Looks, and ends the doubt about marks that other stores have deleted, if there is any, in small
     /// steps.
+    ///
+    /// Beside a store that goes on deleting the doubt would not end: once all shards were begun and the last
+    /// of them was done, what was deleted before the call is settled.
     pub(crate) fn settle_doubts(&self) -> Result<()> {
+        let mut enough = None;
         while self.with_journal(|writer| {
             if self.look(writer)? == Begun::Busy {
                 return Ok(None);
             }
-            writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP).map(Some)
+            let begun = writer.journal.doubted_shards_begun();
+            let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
+            let more = writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP)?;
+            Ok(Some(more && writer.journal.doubted_shards_begun() <= enough))
         })? {
             self.let_others_go();
         }
