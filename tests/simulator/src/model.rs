@@ -141,6 +141,8 @@ pub struct Asked {
 struct Pending {
     asked: Asked,
     acts: Vec<Act>,
+    /// How many times it may take effect: a removal goes through marks and claims, one after the other.
+    takes_effect: usize,
 }
 
 /// One explanation of all answers so far.
@@ -197,7 +199,8 @@ impl Model {
     /// An operation was asked for.
     pub fn called(&mut self, number: Number, asked: &Asked, effect: &[(Name, Vec<Act>)]) {
         for (name, acts) in effect {
-            let pending = Pending { asked: asked.clone(), acts: acts.clone() };
+            let pending =
+                Pending { asked: asked.clone(), acts: acts.clone(), takes_effect: acts.len() };
             self.id(*name).pending.insert(number, pending);
         }
     }
@@ -212,12 +215,14 @@ impl Model {
     ) {
         for (name, id) in &mut self.ids {
             if scope.is_none_or(|scope| scope == name.0) {
-                let pending = Pending { asked: asked.clone(), acts: vec![act(*name)] };
+                let pending =
+                    Pending { asked: asked.clone(), acts: vec![act(*name)], takes_effect: 2 };
                 id.pending.insert(number, pending);
             }
         }
         // Of an id that comes up only now.
-        let pending = Pending { asked: asked.clone(), acts: vec![act((0, usize::MAX))] };
+        let pending =
+            Pending { asked: asked.clone(), acts: vec![act((0, usize::MAX))], takes_effect: 2 };
         self.on_all.insert(number, (scope, pending));
     }
 
@@ -279,13 +284,15 @@ impl Model {
                 if agrees {
                     kept.insert(world.returned(number, ended));
                 }
-                continue;
-            }
-            if optional {
+            } else if optional {
                 kept.insert(world.clone());
             }
+            let has_ended = world.done.contains_key(&number);
             for (other, pending) in &id.pending {
-                if world.done.contains_key(other) {
+                let times = world.done.get(other).map_or(0, Vec::len);
+                // Nothing else is to take effect only because this one has.
+                let is_asked = !has_ended || *other == number;
+                if !is_asked || times >= pending.takes_effect {
                     continue;
                 }
                 for next in pending.successors(*other, &world, latest) {
@@ -404,7 +411,7 @@ impl Pending {
             all.extend(ways.into_iter().map(|(mut known, said)| {
                 known.bury(latest);
                 let mut done = world.done.clone();
-                done.insert(number, said);
+                done.entry(number).or_default().extend(said);
                 World { known, done }
             }));
         }
