@@ -12,7 +12,7 @@
 //!   waiter tries the mutex and the queue is looked at *after* the mutex is free, so none is left behind
 //!   between the two.
 //! - A job that was taken is answered or given back; one that is dropped, by a panic of its leader, is
-//!   reported to its waiter as abandoned. A waiter that leaves, also by a panic, takes its job with it and puts
+//!   reported to its waiter as abandoned. A job is gone before its waiter is told. A waiter that leaves, also by a panic, takes its job with it and puts
 //!   the next one in charge.
 //! - Lock order: the mutex, the queue, a promise. Neither of the latter is held while a job runs.
 //!

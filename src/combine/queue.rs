@@ -23,6 +23,15 @@ struct Waiting<J, A> {
     promise: Arc<Promise<A>>,
 }
 
+impl<J, A> Waiting<J, A> {
+    /// Ends the job and then tells its waiter. In this order: a job may hold what its waiter lets go of as
+    /// soon as it is told, and is not to be the last to hold it while the mutex is held.
+    fn end(self, news: Stage<A>) {
+        drop(self.job);
+        self.promise.tell(news);
+    }
+}
+
 /// Where a waiter learns what became of its job.
 struct Promise<A> {
     stage: Mutex<Stage<A>>,
@@ -197,7 +206,7 @@ impl<J, A> Taken<J, A> {
 
     pub(crate) fn answer(mut self, answer: A) {
         if let Some(waiting) = self.0.take() {
-            waiting.promise.tell(Stage::Answered(answer));
+            waiting.end(Stage::Answered(answer));
         }
     }
 }
@@ -205,7 +214,7 @@ impl<J, A> Taken<J, A> {
 impl<J, A> Drop for Taken<J, A> {
     fn drop(&mut self) {
         if let Some(waiting) = self.0.take() {
-            waiting.promise.tell(Stage::Abandoned);
+            waiting.end(Stage::Abandoned);
         }
     }
 }

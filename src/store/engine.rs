@@ -709,8 +709,8 @@ impl Deref for Owner {
 }
 
 impl Drop for Owner {
-    /// No lock may be held: closing takes the mutex. A job in the queue has a handle too, but is dropped
-    /// within a call that has another.
+    /// No lock may be held: closing takes the mutex. A job in the queue has a handle too, but never the last
+    /// one: it is gone before the call that has left it there returns, and that call has another.
     fn drop(&mut self) {
         if !self.process.is_current() {
             // A forked child: closing would wait for its parent's threads and give up its parent's locks.

@@ -273,3 +273,39 @@ fn jobs_that_are_given_back_are_done_later_or_withdrawn_and_in_their_order() {
         assert_eq!(group.waiting(), 0);
     });
 }
+
+/// What a job keeps alive; dropping it takes a while.
+struct Kept {
+    _alive: Arc<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_job_is_gone_before_its_waiter_is_told_what_became_of_it() {
+    check(|yields| {
+        let group = Arc::new(Combiner::<Times, Kept, ()>::new(Times::new(1), yields));
+        let submit = |group: &Combiner<Times, Kept, ()>| {
+            let alive = Arc::new(());
+            let job = Kept { _alive: Arc::clone(&alive) };
+            let lead = |panics: &mut Times, jobs: &Jobs<'_, Kept, ()>| {
+                let taken = jobs.take(2);
+                if panics.once_more() {
+                    resume_unwind(Box::new("the leader panics"));
+                }
+                taken.into_iter().for_each(|taken| taken.answer(()));
+                Led::Done
+            };
+            let _ = catch_unwind(AssertUnwindSafe(|| group.submit(job, lead, || true)));
+            assert_eq!(Arc::strong_count(&alive), 1, "the job outlives its call");
+        };
+        let other = Arc::clone(&group);
+        let thread = thread::spawn(move || submit(&other));
+        submit(&group);
+        thread.join().unwrap();
+    });
+}
