@@ -101,28 +101,52 @@ impl Journal {
         Ok(Found::Nothing { next: scan.next })
     }
 
-    /// How many marks a purge would delete.
-    pub(crate) fn count_expired(&mut self, now_ms: i64) -> Result<u64> {
+    /// How many marks a purge would delete among the next `limit` rows after `after`, and where to go on.
+    pub(crate) fn count_expired(
+        &mut self,
+        after: i64,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<(u64, Option<i64>)> {
         self.ensure_open()?;
-        let count = self.with("read", |connection| {
-            connection.query_row(
-                "SELECT count(*) FROM seen WHERE expires_at BETWEEN 1 AND ?1",
-                [now_ms],
-                |row| row.get::<_, i64>(0),
-            )
-        })?;
-        Ok(count.cast_unsigned())
+        self.with("read", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
+                     FROM (SELECT seq, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
+                )?
+                .query_row((after, limit, now_ms), |row| counted(row, limit))
+        })
     }
 
-    /// How many marks and claims a cleanup would delete.
-    pub(crate) fn count_older(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
+    /// How many marks a cleanup would delete among the next `limit` rows after `after`, and where to go on.
+    pub(crate) fn count_older(
+        &mut self,
+        scope: &str,
+        before_ms: i64,
+        after: i64,
+        limit: i64,
+    ) -> Result<(u64, Option<i64>)> {
+        self.ensure_open()?;
+        self.with("read", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT count(*) FILTER \
+                       (WHERE scope = ?3 AND last_seen < ?4 AND expires_at IS NOT 0), \
+                       count(*), max(seq) \
+                     FROM (SELECT seq, scope, last_seen, expires_at FROM seen \
+                           WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
+                )?
+                .query_row((after, limit, scope, before_ms), |row| counted(row, limit))
+        })
+    }
+
+    /// How many claims a cleanup would delete.
+    pub(crate) fn count_older_claims(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
         self.ensure_open()?;
         let count = self.with("read", |connection| {
             connection.query_row(
-                "SELECT (SELECT count(*) FROM seen \
-                         WHERE scope = ?1 AND last_seen < ?2 AND expires_at IS NOT 0) \
-                      + (SELECT count(*) FROM claims \
-                         WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2)",
+                "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2",
                 (scope, before_ms),
                 |row| row.get::<_, i64>(0),
             )
@@ -138,6 +162,12 @@ impl Journal {
                 .query_row([], |row| row.get(0))
         })
     }
+}
+
+/// Reads how many rows count, of how many that were read, and the last of these.
+fn counted(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+    let (counts, read): (i64, i64) = (row.get(0)?, row.get(1)?);
+    Ok((counts.cast_unsigned(), row.get::<_, Option<i64>>(2)?.filter(|_| read == limit)))
 }
 
 /// What [`Journal::find_expired`] found.

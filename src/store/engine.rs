@@ -386,8 +386,7 @@ impl Engine {
     }
 
     /// One transaction that may be long: a batch, or a step of a longer work. It begins when the last one
-    /// has left the write lock alone for a while. At its end it does the small writes that wait in the queue:
-    /// the next long one would mostly have the mutex again before their callers have woken up.
+    /// has left the write lock alone for a while. At its end it does the small writes that wait.
     fn write_long<T>(
         &self,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -406,9 +405,7 @@ impl Engine {
             match written {
                 Ok(Some(answer)) => {
                     and_then(open);
-                    if !jobs.is_empty() {
-                        self.lead(writer, &jobs);
-                    }
+                    self.lead_waiting(writer, &jobs);
                     if writer.as_ref().is_some_and(Writer::has_company) {
                         share.used(held.elapsed());
                     }
@@ -520,6 +517,14 @@ impl Engine {
         Led::Done
     }
 
+    /// Does the small writes that wait in the queue, before a longer work lets go of the mutex: it would mostly
+    /// have it again before their callers have woken up.
+    fn lead_waiting(&self, writer: &mut Option<Writer>, jobs: &Jobs<'_, Job, Result<()>>) {
+        if !jobs.is_empty() {
+            self.lead(writer, jobs);
+        }
+    }
+
     fn lead_one_by_one(
         &self,
         writer: &mut Writer,
@@ -562,11 +567,15 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Comes between the steps of a longer work. Hands the mutex to whoever waits for it: without this, a
-    /// loop that takes it again at once would keep it to itself. Nor is the log to grow faster than it can
-    /// be copied, which the others would have to wait for.
+    /// Comes between the steps of a longer work, whether it writes or only reads. Does the small writes that
+    /// wait in the queue, and hands the mutex to a thread that waits for it: a loop that takes it again at
+    /// once would keep it to itself. Nor is the log to grow faster than it can be copied, which the others
+    /// would have to wait for.
     pub(crate) fn let_others_go(&self) {
-        self.writer.lock().end_fair();
+        let mut turn = self.writer.lock();
+        let (writer, jobs) = turn.parts();
+        self.lead_waiting(writer, &jobs);
+        turn.end_fair();
         self.checkpoints.wait_while_pressing();
     }
 
