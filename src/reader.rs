@@ -16,7 +16,7 @@ use crate::file;
 use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::StoredRow;
 use crate::journal::claims::Place;
-use crate::journal::onlooker::Onlooker;
+use crate::journal::onlooker::{Onlooker, Page};
 use crate::machine::{Mutex, MutexGuard};
 use crate::process::{Own, Registration};
 use crate::store::Filter;
@@ -166,7 +166,8 @@ impl Reader {
     ///
     /// Reads 1,000 rows at a time, in bounded memory (but for its claims), and is no snapshot of all of
     /// them: an entry that exists throughout is not missed, and one that is refreshed meanwhile may come
-    /// a second time, as it is then. With [`State::Expired`] it costs another scan for each 20,000
+    /// a second time, as it is then. When the file is restored in place or compacted meanwhile, the listing
+    /// begins anew, and what was listed before may come again. With [`State::Expired`] it costs another scan for each 20,000
     /// expired marks, to leave out those whose id was marked again.
     pub fn entries(&self, filter: Filter) -> Listing<'_> {
         Listing {
@@ -175,6 +176,7 @@ impl Reader {
             stage: Stage::Claims { after: Place::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
+            history: None,
         }
     }
 
@@ -243,6 +245,8 @@ pub struct Listing<'r> {
     /// The claims that were read: one that is confirmed meanwhile must not come again as a mark.
     claims: HashSet<(String, Vec<u8>)>,
     page: VecDeque<Entry>,
+    /// Which history of the file the pages so far are of.
+    history: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -278,7 +282,8 @@ impl Listing<'_> {
         let now_ms = self.reader.now_ms(&mut onlooker)?;
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Claims { after } => {
-                let rows = onlooker.claims_after(&after, PAGE)?;
+                let page = onlooker.claims_after(&after, PAGE)?;
+                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
                 self.stage = match rows.last() {
                     Some((place, _)) => Stage::Claims { after: place.clone() },
                     // Marks and expired marks are one walk each: no filter admits both.
@@ -296,7 +301,8 @@ impl Listing<'_> {
                 }
             }
             Stage::Marks { after } => {
-                let rows = onlooker.rows_after(after, PAGE)?;
+                let page = onlooker.rows_after(after, PAGE)?;
+                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
                 if let Some((seq, _)) = rows.last() {
                     self.stage = Stage::Marks { after: *seq };
                 }
@@ -307,13 +313,16 @@ impl Listing<'_> {
                 }
             }
             Stage::Expired { after, mut waiting } => {
-                let rows = onlooker.rows_after(after, PAGE)?;
+                let page = onlooker.rows_after(after, PAGE)?;
+                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
                 let last = rows.last().map(|(seq, _)| *seq);
                 let is_expired =
                     |row: &StoredRow| row.expires_at != Some(0) && !row.is_live(now_ms);
                 waiting.extend(rows.into_iter().filter(|(_, row)| is_expired(row)));
                 if last.is_none() || waiting.len() >= EXPIRED_AT_ONCE {
-                    for row in onlooker.keep_newest(std::mem::take(&mut waiting))? {
+                    let page = onlooker.keep_newest(std::mem::take(&mut waiting))?;
+                    let Some(rows) = self.of_same_history(page) else { return Ok(()) };
+                    for row in rows {
                         self.take_mark(row, now_ms);
                     }
                 }
@@ -324,6 +333,17 @@ impl Listing<'_> {
             Stage::Done => {}
         }
         Ok(())
+    }
+
+    /// The page's rows; `None` where they are of another history than those before, in which what is still to
+    /// be listed may stand among what was passed: then the listing begins anew.
+    fn of_same_history<T>(&mut self, page: Page<T>) -> Option<Vec<T>> {
+        if self.history.replace(page.history).is_none_or(|known| known == page.history) {
+            return Some(page.rows);
+        }
+        self.stage = Stage::Claims { after: Place::default() };
+        self.claims.clear();
+        None
     }
 
     fn take_mark(&mut self, row: StoredRow, now_ms: i64) {

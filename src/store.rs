@@ -509,11 +509,12 @@ impl SeenStore {
             }
             let now_ms = self.engine.clock.now_ms();
             if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
-                if let Some(row) = writer.journal.row(slot.seq)? {
+                if let Some(row) = self.engine.row_of(writer, id.key, slot.seq)? {
                     return Ok(Some(Some(self.engine.entry(slot.seq, row, now_ms))));
                 }
                 if !writer.journal.is_current()? {
-                    return Ok(None); // Refreshed or forgotten since the look: look again.
+                    // Refreshed or forgotten since the look, or the file was restored: look again.
+                    return Ok(None);
                 }
                 // Purged by a process whose clock is ahead: gone for everybody else.
                 self.engine.index.remove(id.key, slot.seq);

@@ -4,13 +4,16 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use common::{Place, clock_and_config, ms};
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
-use seen_store::{Claim, Config, ManualClock, SeenStore, Ttl, Verdict, Window};
-use std::sync::Arc;
+use seen_store::{
+    Claim, Clock, Config, Filter, ManualClock, Reader, SeenStore, Ttl, Verdict, Window,
+};
 
 /// A place, a clock, and a backup that can be put back.
 struct Setting {
@@ -37,11 +40,15 @@ impl Setting {
 
     /// As `.restore` of the sqlite3 shell does.
     fn restore(&self, backup: &Path) {
-        let source = Connection::open(backup).unwrap();
-        let mut target = self.place.sql();
-        let backup = Backup::new(&source, &mut target).unwrap();
-        backup.run_to_completion(100, Duration::ZERO, None).unwrap();
+        restore_to(&self.place, backup);
     }
+}
+
+fn restore_to(place: &Place, backup: &Path) {
+    let source = Connection::open(backup).unwrap();
+    let mut target = place.sql();
+    let backup = Backup::new(&source, &mut target).unwrap();
+    backup.run_to_completion(100, Duration::ZERO, None).unwrap();
 }
 
 fn rebuilds(store: &SeenStore) -> u64 {
@@ -265,4 +272,119 @@ fn a_compaction_by_a_store_or_by_another_program_changes_no_answer() {
     setting.restore(&backup);
     assert_eq!(other.check_and_mark_all(["5"]).unwrap(), [Verdict::New]);
     assert_eq!(store.check_and_mark_all(["4"]).unwrap(), [Verdict::New]);
+}
+
+/// A clock at one of whose readings the file is restored: amid a call, between two reads of the file.
+struct Restoring {
+    place: Arc<Place>,
+    backup: Mutex<PathBuf>,
+    /// How many readings are left until then.
+    left: AtomicI64,
+}
+
+impl Clock for Restoring {
+    fn now(&self) -> SystemTime {
+        if self.left.fetch_sub(1, SeqCst) == 0 {
+            restore_to(&self.place, &self.backup.lock().unwrap());
+        }
+        SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50)
+    }
+}
+
+/// Two histories that both hold the ids `common 0` to `common 2999`: in the first from row 1 on, in the
+/// second after 3,000 others.
+struct Histories {
+    clock: Arc<Restoring>,
+    config: Config,
+    files: [PathBuf; 2],
+}
+
+const COMMON: usize = 3_000;
+
+impl Histories {
+    fn new() -> Self {
+        let place = Arc::new(Place::in_ram());
+        let files = ["one.db", "two.db"].map(|name| place.folder().join(name));
+        let backup = Mutex::new(files[0].clone());
+        let clock = Arc::new(Restoring { place, backup, left: AtomicI64::new(-1) });
+        let config = Config::default().clock(clock.clone());
+        for (file, others) in files.iter().zip([0, COMMON]) {
+            let store = SeenStore::open_with(file, config.clone()).unwrap();
+            store.seed((0..others).map(|n| format!("other {n}"))).unwrap();
+            store.seed((0..COMMON).map(|n| format!("common {n}"))).unwrap();
+            store.close().unwrap();
+        }
+        Self { clock, config, files }
+    }
+
+    /// Restores the one now and the other at this reading of the clock.
+    fn begin_with(&self, first: usize, readings: i64) {
+        restore_to(&self.clock.place, &self.files[first]);
+        self.files[1 - first].clone_into(&mut self.clock.backup.lock().unwrap());
+        self.clock.left.store(readings, SeqCst);
+    }
+
+    fn missing(entries: impl Iterator<Item = seen_store::Result<seen_store::Entry>>) -> usize {
+        let mut ids: Vec<_> = entries.map(|entry| entry.unwrap().id).collect();
+        ids.retain(|id| id.starts_with(b"common "));
+        ids.sort_unstable();
+        ids.dedup();
+        COMMON - ids.len()
+    }
+}
+
+#[test]
+fn an_id_of_both_histories_is_found_as_itself_when_the_file_is_restored_amid_the_question() {
+    let histories = Histories::new();
+    let store = histories.clock.place.open(histories.config.clone());
+    for first in [0, 1] {
+        for readings in 0..6 {
+            histories.begin_with(first, readings);
+            let entry = store.get("common 1").unwrap().expect("both histories hold it");
+            assert_eq!(entry.id, b"common 1", "history {first} first, restored at {readings}");
+            histories.begin_with(first, readings);
+            assert!(store.try_is_seen("common 2").unwrap());
+            histories.begin_with(first, readings);
+            assert_eq!(store.check_and_mark("common 3").unwrap(), Verdict::Duplicate);
+        }
+    }
+}
+
+#[test]
+fn a_listing_beside_a_restore_has_each_id_of_both_histories_once() {
+    let histories = Histories::new();
+    let store = histories.clock.place.open(histories.config.clone());
+    for first in [0, 1] {
+        for readings in [0, 1, 2, 3, 4, 5, 6, 7, 20, 21, 22, 300, 301, 302] {
+            histories.begin_with(first, readings);
+            let mut ids: Vec<_> =
+                store.entries(Filter::default()).map(|entry| entry.unwrap().id).collect();
+            ids.retain(|id| id.starts_with(b"common "));
+            let count = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            let what = format!("history {first} first, restored at reading {readings}");
+            assert_eq!((count, ids.len()), (COMMON, COMMON), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_listing_from_outside_beside_a_restore_misses_no_id_of_both_histories() {
+    let histories = Histories::new();
+    for with_a_store in [false, true] {
+        let store = with_a_store.then(|| histories.clock.place.open(histories.config.clone()));
+        for first in [0, 1] {
+            for readings in 0..9 {
+                histories.begin_with(first, -1);
+                let reader =
+                    Reader::open_with(histories.clock.place.path(), &histories.config).unwrap();
+                histories.begin_with(first, readings);
+                let missing = Histories::missing(reader.entries(Filter::default()));
+                let what = format!("history {first} first, restored at reading {readings}");
+                assert_eq!(missing, 0, "{what}, with a store: {with_a_store}");
+            }
+        }
+        drop(store);
+    }
 }

@@ -12,7 +12,7 @@ use std::thread;
 use rusqlite::{Connection, Row, ToSql};
 
 use super::claims::{self, ClaimRow, Place};
-use super::look::Counters;
+use super::look::{Counters, read_schema_version};
 use super::rows::{ReadError, RowKeys, id_bytes, load_within};
 use super::transaction::StoredRow;
 use crate::answer::{Census, Counts, Entry, Inspection, Report, State};
@@ -144,6 +144,7 @@ impl Onlooker {
             for connection in connections {
                 moments.push(Moment::begin(connection)?);
             }
+            of_one_history(&moments)?;
             let claims = ids.iter().map(|id| claims::find(moments[0].0, *id));
             let claims: Vec<_> = claims.collect::<Result<_, _>>()?;
             Ok((claims, newest_marks(moments, ids)?))
@@ -157,9 +158,9 @@ impl Onlooker {
     }
 
     /// The next `limit` rows after `after`, with the tombstones.
-    pub(crate) fn rows_after(&mut self, after: i64, limit: i64) -> Result<Vec<(i64, StoredRow)>> {
-        self.read(1, |connections| {
-            let rows = connections[0]
+    pub(crate) fn rows_after(&mut self, after: i64, limit: i64) -> Result<Page<(i64, StoredRow)>> {
+        self.page(|connection| {
+            let rows = connection
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS} FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
@@ -174,18 +175,26 @@ impl Onlooker {
         &mut self,
         after: &Place,
         limit: i64,
-    ) -> Result<Vec<(Place, ClaimRow)>> {
-        self.read(1, |connections| Ok(claims::page(connections[0], after, limit)?))
+    ) -> Result<Page<(Place, ClaimRow)>> {
+        self.page(|connection| Ok(claims::page(connection, after, limit)?))
+    }
+
+    /// Some rows, and which history of the file they are of.
+    fn page<T>(&mut self, mut read: impl FnMut(&Connection) -> Read<Vec<T>>) -> Result<Page<T>> {
+        self.read(1, |connections| {
+            let moment = Moment::begin(connections[0])?;
+            Ok(Page { history: read_schema_version(moment.0)?, rows: read(moment.0)? })
+        })
     }
 
     /// Which of these rows are the newest of their id: one scan of what comes after the first of them.
-    pub(crate) fn keep_newest(&mut self, rows: Vec<(i64, StoredRow)>) -> Result<Vec<StoredRow>> {
-        let Some((first, _)) = rows.first() else { return Ok(Vec::new()) };
-        let newest: HashMap<(String, Vec<u8>), i64> = self.read(1, |connections| {
-            let mut newest: HashMap<_, _> =
-                rows.iter().map(|(seq, row)| ((row.scope.clone(), row.id.clone()), *seq)).collect();
+    pub(crate) fn keep_newest(&mut self, rows: Vec<(i64, StoredRow)>) -> Result<Page<StoredRow>> {
+        let first = rows.first().map_or(i64::MAX, |(seq, _)| *seq);
+        let mut newest: HashMap<_, _> =
+            rows.iter().map(|(seq, row)| ((row.scope.clone(), row.id.clone()), *seq)).collect();
+        let Page { history, .. } = self.page::<()>(|connection| {
             let mut statement =
-                connections[0].prepare("SELECT scope, id, seq FROM seen WHERE seq > ?1")?;
+                connection.prepare("SELECT scope, id, seq FROM seen WHERE seq > ?1")?;
             let mut later = statement.query([first])?;
             while let Some(row) = later.next()? {
                 let key = (row.get::<_, String>(0)?, id_bytes(row.get_ref(1)?)?.to_vec());
@@ -193,13 +202,14 @@ impl Onlooker {
                     *known = row.get::<_, i64>(2)?.max(*known);
                 }
             }
-            Ok(newest)
+            Ok(Vec::new())
         })?;
-        Ok(rows
+        let rows = rows
             .into_iter()
             .filter(|(seq, row)| newest.get(&(row.scope.clone(), row.id.clone())) == Some(seq))
             .map(|(_, row)| row)
-            .collect())
+            .collect();
+        Ok(Page { history, rows })
     }
 
     /// Counts everything in one pass. Marks are counted by when they were first seen, in buckets of
@@ -282,6 +292,27 @@ impl Drop for Moment<'_> {
             log::debug!("cannot end a read: {e}");
         }
     }
+}
+
+/// Each moment is of the same history of the file, or the read is made again: a restore in place that came
+/// between two of them would put an id where neither looks for it.
+fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
+    let mut known = None;
+    for moment in moments {
+        let history = read_schema_version(moment.0)?;
+        if *known.get_or_insert(history) != history {
+            return Err(ReadError::Changed);
+        }
+    }
+    Ok(())
+}
+
+/// Some rows of a walk.
+pub(crate) struct Page<T> {
+    /// SQLite's `schema_version`: another one where the file was restored in place, or compacted, since the
+    /// page before.
+    pub(crate) history: i64,
+    pub(crate) rows: Vec<T>,
 }
 
 fn numbered_row(row: &Row<'_>) -> rusqlite::Result<(i64, StoredRow)> {
@@ -686,6 +717,33 @@ mod tests {
         }
         assert!(waited.elapsed() < config.busy_timeout / 3);
         drop(store);
+    }
+
+    #[test]
+    fn a_restore_between_two_views_of_one_read_makes_it_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, backup] =
+            ["seen.db", "b.db"].map(|name| folder.path().canonicalize().unwrap().join(name));
+        let config = Config::default();
+        let store = connect::open(&path, &config, 1).unwrap();
+        store.connection.execute("VACUUM INTO ?1", [backup.to_str()]).unwrap();
+        store
+            .connection
+            .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
+            .unwrap();
+        let mut onlooker = Onlooker::open(path.clone(), &config).unwrap();
+        let mut reads = 0;
+        let read = onlooker.read(SCANNERS, |connections| {
+            reads += 1;
+            let [one, two] = connections else { panic!("two connections") };
+            let one = Moment::begin(one)?;
+            if reads == 1 {
+                let mut target = Connection::open(&path)?;
+                target.restore("main", &backup, None::<fn(_)>)?;
+            }
+            of_one_history(&[one, Moment::begin(two)?])
+        });
+        assert_eq!((read.is_ok(), reads), (true, 2));
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub(super) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
 pub(super) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
+    /// The file was restored in place amid the read: it is to be made again.
+    Changed,
 }
 
 impl From<rusqlite::Error> for ReadError {
@@ -147,6 +149,10 @@ impl ReadError {
     pub(super) fn at(self, name: &str) -> Error {
         match self {
             Self::Sqlite(e) => failure("read", name, e),
+            Self::Changed => Error::new(
+                ErrorKind::Busy,
+                format!("{name} was restored each time it was read; try again"),
+            ),
             Self::Content(what) => Error::new(
                 ErrorKind::Corrupt,
                 format!("{name} does not hold what a store holds: {what}; restore a backup of it"),

@@ -21,7 +21,7 @@ use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::id::{Key, KeyHasher};
-use crate::index::{Index, Slot};
+use crate::index::{Index, Slot, stored};
 use crate::journal::{Begun, Journal, Lookup, StoredRow, Transaction};
 use crate::machine::Mutex;
 use crate::maintenance::{Checkpoints, PurgeSchedule, PurgeThread};
@@ -628,6 +628,19 @@ impl Engine {
         })?;
         self.checkpoints.committed(&mut writer.journal);
         Ok(Some(answer))
+    }
+
+    /// The row with this number, if it is of this id. A file that was restored since the look may have
+    /// another id's row there.
+    pub(crate) fn row_of(
+        &self,
+        writer: &mut Writer,
+        key: Key,
+        seq: i64,
+    ) -> Result<Option<StoredRow>> {
+        let Some(row) = writer.journal.row(seq)? else { return Ok(None) };
+        let found = self.hasher.scoped(&row.scope).key(&row.id);
+        Ok((stored(found) == stored(key)).then_some(row))
     }
 
     /// A row of the table as callers see it.

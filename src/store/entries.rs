@@ -102,8 +102,9 @@ impl SeenStore {
     /// Lists what the store holds: marks and claims of all scopes, as far as the filter admits them.
     ///
     /// Reads 500 rows at a time and lets other callers go in between. An entry that exists throughout
-    /// is returned exactly once. Costs a few microseconds an entry of the store, and memory for a 256th
-    /// of its marks and for its claims.
+    /// is returned exactly once. When the file is restored in place meanwhile, that is true of ids that are
+    /// seen before and after; what is claimed or has expired in one of the two histories may be missed. Costs
+    /// a few microseconds an entry of the store, and memory for a 256th of its marks and for its claims.
     ///
     /// ```
     /// use seen_store::{Filter, SeenStore, State};
@@ -155,12 +156,11 @@ impl Entries {
             }
             let now_ms = store.engine.clock.now_ms();
             match &self.stage {
-                Stage::Claims { .. } => self.claims_page(writer, now_ms)?,
-                Stage::Marks { .. } => self.marks_page(writer, now_ms)?,
-                Stage::Expired { .. } => self.expired_page(writer, now_ms)?,
-                Stage::Done => {}
+                Stage::Claims { .. } => self.claims_page(writer, now_ms).map(Some),
+                Stage::Marks { .. } => self.marks_page(writer, now_ms),
+                Stage::Expired { .. } => self.expired_page(writer, now_ms).map(Some),
+                Stage::Done => Ok(Some(())),
             }
-            Ok(Some(()))
         })?;
         store.engine.let_others_go();
         Ok(())
@@ -193,8 +193,9 @@ impl Entries {
         Ok(())
     }
 
-    fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(()) };
+    /// `None` when another process is in the way: the same page again.
+    fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<Option<()>> {
+        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(Some(())) };
         let index = &self.store.engine.index;
         while waiting.is_empty() {
             if *shard == index.shard_count() {
@@ -203,7 +204,7 @@ impl Entries {
                 } else {
                     Stage::Done
                 };
-                return Ok(());
+                return Ok(Some(()));
             }
             // In the table's order, from the back, where a Vec gives its entries up.
             *waiting = index.live_slots(*shard, now_ms);
@@ -218,14 +219,16 @@ impl Entries {
             // By key: the row may have moved since the shard was listed, and may be moved by another
             // process at this very moment.
             while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
-                if let Some(row) = writer.journal.row(slot.seq)? {
+                if let Some(row) = engine.row_of(writer, key, slot.seq)? {
                     entries.push(engine.entry(slot.seq, row, now_ms));
                     break;
                 }
                 if writer.journal.is_current()? {
                     break; // Purged by a process whose clock is ahead.
                 }
-                let _ = engine.look(writer)?;
+                if engine.look(writer)? == Begun::Busy {
+                    return Ok(None);
+                }
             }
         }
         // Only now: a page that another process kept from being read is read again.
@@ -235,7 +238,7 @@ impl Entries {
         for entry in entries {
             self.take(entry, now_ms);
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     /// Marks that have expired are in the table only.
