@@ -6,11 +6,14 @@
 //! a few slots. Of two facts about one key the one with the higher `seq` wins, whichever comes first.
 //! Whether an entry is live is the reader's question: an expired slot may stay until it is swept.
 //!
+//! The index knows the latest time at which it was used. For an earlier one it is not true: it may lack what
+//! had expired since, and hold what others have purged since.
+//!
 //! Knows nothing of SQL, files or clocks. Lock order: a shard's lock is taken last and alone.
 
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
@@ -98,6 +101,8 @@ pub(crate) struct Index {
     shards: Box<[RwLock<Table>]>,
     /// Whether some slots may be of marks that another store has deleted.
     doubted: AtomicBool,
+    /// The latest time at which it was used, in unix milliseconds.
+    latest_ms: AtomicI64,
 }
 
 impl Index {
@@ -106,7 +111,18 @@ impl Index {
     }
 
     fn of(shards: Box<[RwLock<Table>]>) -> Self {
-        Self { shards, doubted: AtomicBool::new(false) }
+        Self { shards, doubted: AtomicBool::new(false), latest_ms: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Takes note of a time at which it is used. The caller has read the clock in the same hold of the mutex
+    /// under which all such times are noted, so that an earlier time is one of a clock that went back.
+    pub(crate) fn used_at(&self, now_ms: i64) {
+        self.latest_ms.fetch_max(now_ms, Relaxed);
+    }
+
+    /// Whether it was used at a later time: the clock has gone back, and the index must be filled anew.
+    pub(crate) fn is_ahead_of(&self, now_ms: i64) -> bool {
+        now_ms < self.latest_ms.load(Relaxed)
     }
 
     pub(crate) fn set_doubted(&self, doubted: bool) {
@@ -149,9 +165,11 @@ impl Index {
         self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
     }
 
-    /// Drops the expired slots of one shard, and gives its memory back where it has become mostly
-    /// empty. Returns how many slots it went through.
+    /// Drops the slots of one shard that had expired at a time that was noted as one of its use, and gives
+    /// its memory back where it has become mostly empty. Returns how many slots it went through.
     pub(crate) fn sweep_shard(&self, shard: usize, now_ms: i64) -> usize {
+        // The index may have been filled for an earlier time since this one was noted.
+        self.used_at(now_ms);
         let mut shard = self.shards[shard].write();
         let visited = shard.len();
         shard.retain(|packed| packed.slot().is_live(now_ms));
@@ -165,9 +183,10 @@ impl Index {
         }
     }
 
-    /// Takes over everything that `fresh` holds and nothing else. Readers see each shard either
-    /// before or after.
-    pub(crate) fn replace_with(&self, fresh: Self) {
+    /// Takes over everything that `fresh` holds, which was filled for this time, and nothing else. Readers see
+    /// each shard either before or after.
+    pub(crate) fn replace_with(&self, fresh: Self, now_ms: i64) {
+        self.latest_ms.store(now_ms, Relaxed);
         for (shard, fresh) in self.shards.iter().zip(fresh.shards.into_vec()) {
             *shard.write() = fresh.into_inner();
         }

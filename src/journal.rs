@@ -281,7 +281,8 @@ impl Journal {
                 }
                 Err(e) => return Err(self.failure("write to", e)),
             }
-            if self.is_private() && self.data_version.is_some() {
+            if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
+                index.used_at(now_ms);
                 return Ok(Begun::Ready);
             }
             let caught_up = self.catch_up(index, now_ms);

@@ -95,7 +95,7 @@ impl Engine {
         }
     }
 
-    /// Sweeps shards from this one on, a small step; where to go on.
+    /// Sweeps shards from this one on, a small step; where to go on. The mutex is held.
     fn sweep_shards(&self, from: usize, now_ms: i64) -> usize {
         let (mut next, mut swept) = (from, 0);
         while next < self.index.shard_count() && swept < SLOTS_A_COMMIT {
@@ -139,7 +139,7 @@ impl Engine {
                 self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
             place = step.next;
         }
-        self.index.sweep(self.clock.now_ms());
+        self.sweep()?;
         self.flush_suppressed(pause)?;
         self.with_journal(|writer| {
             writer.purges.purged(self.clock.now_ms());
@@ -182,8 +182,19 @@ impl Engine {
             after = step.next;
         }
         // Gives the memory of what went back.
-        self.index.sweep(self.clock.now_ms());
+        self.sweep()?;
         Ok(deleted)
+    }
+
+    /// Sweeps the whole index.
+    fn sweep(&self) -> Result<()> {
+        let now_ms = self.with_journal(|_| {
+            let now_ms = self.clock.now_ms();
+            self.index.used_at(now_ms);
+            Ok(Some(now_ms))
+        })?;
+        self.index.sweep(now_ms);
+        Ok(())
     }
 
     /// After a commit: one small step of what is due. Never fails the caller.

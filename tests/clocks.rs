@@ -375,3 +375,112 @@ fn a_reader_follows_the_stores_back() {
         assert!(reader.is_seen("", "short").unwrap(), "a step of {step} s");
     }
 }
+
+/// What a store has done before all clocks are set back, since marks of a minute have expired that will live
+/// again then.
+type Meanwhile = (&'static str, fn(&SeenStore, &SeenStore));
+
+const MEANWHILE: [Meanwhile; 5] = [
+    ("nothing", |_, _| {}),
+    ("another mark", |store, _| store.mark_seen("late").unwrap()),
+    // Sweeps the index of what has expired and stays in the file.
+    ("a cleanup of another scope", |store, _| {
+        store.scope("other").mark_seen("x").unwrap();
+        assert_eq!(store.scope("other").forget_scope().unwrap(), 1);
+    }),
+    ("a purge", |store, _| assert!(store.purge_expired().unwrap() >= 99)),
+    ("a purge by another store", |store, other| {
+        store.mark_seen("late").unwrap();
+        assert!(other.purge_expired().unwrap() >= 99);
+        assert!(store.is_seen("late"));
+    }),
+];
+
+#[test]
+fn stores_agree_on_what_lives_again_after_a_clock_was_set_back_far() {
+    for (what, meanwhile) in MEANWHILE {
+        for opened_late in [true, false] {
+            for asks_first in [true, false] {
+                let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+                let config = Config::default()
+                    .ttl(secs(60))
+                    .purge_on_open(false)
+                    .purge_interval(None)
+                    .clock(Arc::clone(&clock));
+                let early = place.open(config.clone());
+                early.seed((0..100).map(|n| format!("id {n}"))).unwrap();
+                let store = (!opened_late).then(|| place.open(config.clone()));
+                clock.advance(secs(7_200));
+                let store = store.unwrap_or_else(|| place.open(config.clone()));
+                assert!(!early.is_seen("id 1") && !store.is_seen("id 1"));
+                meanwhile(&store, &early);
+                back(&clock, secs(7_199));
+                let reader = Reader::open_with(place.path(), &config).unwrap();
+                let lives = reader.is_seen("", "id 1").unwrap();
+                let what = format!("{what}, opened late: {opened_late}, asks first: {asks_first}");
+                for store in [&store, &early] {
+                    if asks_first {
+                        assert_eq!(store.try_is_seen("id 1").unwrap(), lives, "{what}");
+                    }
+                    assert_eq!(store.get("id 1").unwrap().is_some(), lives, "{what}");
+                    let report = store.verify().unwrap();
+                    assert!(report.is_ok(), "{what}: {report:?}");
+                }
+                let verdict = if lives { Verdict::Duplicate } else { Verdict::New };
+                assert_eq!(store.check_and_mark("id 2").unwrap(), verdict, "{what}");
+                assert_eq!(early.check_and_mark("id 3").unwrap(), verdict, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_alone_knows_what_lives_again_after_its_clock_was_set_back_far() {
+    for in_memory in [true, false] {
+        for first in 0..4 {
+            let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+            let config = Config::default()
+                .ttl(secs(60))
+                .purge_on_open(false)
+                .purge_interval(None)
+                .clock(Arc::clone(&clock));
+            let exclusive = config.clone().exclusive(true);
+            let mut store = if in_memory {
+                SeenStore::in_memory_with(config).unwrap()
+            } else {
+                place.open(exclusive.clone())
+            };
+            store.seed(["a", "b", "c"]).unwrap();
+            clock.advance(secs(7_200));
+            if in_memory {
+                store.scope("other").mark_seen("x").unwrap();
+                assert_eq!(store.scope("other").forget_scope().unwrap(), 1);
+            } else {
+                drop(store);
+                store = place.open(exclusive);
+            }
+            assert!(!store.is_seen("a"));
+            back(&clock, secs(7_199));
+            match first {
+                0 => assert!(store.is_seen("a")),
+                1 => assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate),
+                2 => assert!(store.get("a").unwrap().is_some()),
+                _ => assert_eq!(store.check_and_mark_all(["a"]).unwrap(), [Verdict::Duplicate]),
+            }
+            assert!(store.verify().unwrap().is_ok());
+            assert_eq!(store.stats().unwrap().seen, 3);
+        }
+    }
+}
+
+#[test]
+fn counts_of_duplicates_outlive_a_clock_that_is_set_back_far() {
+    let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+    let (store, _other) = (store(&place, &clock), store(&place, &clock));
+    store.mark_seen("a").unwrap();
+    assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
+    back(&clock, secs(7_200));
+    assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
+    assert_eq!(store.get("a").unwrap().unwrap().suppressed, 2);
+    assert_eq!(store.stats().unwrap().rebuilds, 0, "the history is the same");
+}

@@ -616,6 +616,31 @@ fn a_full_disk_fails_marks_falsely_marks_nothing_and_is_left_behind_without_reop
     assert!(acknowledged.iter().all(|id| store.try_is_seen(id).unwrap()));
 }
 
+/// In exclusive mode there is nobody else who could have changed the file, whatever SQLite says after a failure.
+#[test]
+fn a_store_that_could_not_be_compacted_can_be_verified() {
+    for exclusive in [true, false] {
+        for action in [Action::DiskFull, Action::FailOnce] {
+            let (folder, path) = new_file();
+            let config =
+                Config::default().exclusive(exclusive).busy_timeout(Duration::from_millis(300));
+            let store = SeenStore::open_with(&path, config).unwrap();
+            store.seed((0..500).map(|n| format!("id {n}"))).unwrap();
+            let faults = Faults::on(folder.path(), Op::Write, "", action, 3);
+            let compacted = store.compact();
+            assert!(compacted.is_err() && faults.hits() > 0, "{compacted:?}");
+            drop(faults);
+            for round in 0..2 {
+                let report = store.verify().unwrap();
+                assert!(report.is_ok() && report.rows == 500 + round, "{report:?}");
+                store.mark_seen(format!("later {round}")).unwrap();
+            }
+            store.compact().unwrap();
+            assert!(store.verify().unwrap().is_ok());
+        }
+    }
+}
+
 /// The store remembers which claims there are; a transaction that came to nothing must take what it noted
 /// along.
 #[test]

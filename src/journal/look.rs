@@ -97,10 +97,12 @@ impl Journal {
     /// Brings the index up to date with what other connections have committed.
     pub(crate) fn look(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
         self.ensure_open()?;
-        if self.is_private() && self.data_version.is_some() {
+        if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
+            index.used_at(now_ms);
             return Ok(Begun::Ready);
         }
-        let looked = self.look_now(index, now_ms);
+        let looked =
+            self.look_now(index, now_ms).and_then(|()| self.go_back_with_clock(index, now_ms));
         match looked {
             Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
             Err(e) => Err(e),
@@ -143,9 +145,28 @@ impl Journal {
         Ok(())
     }
 
+    /// Fills the index anew where it was used at a later time: for this one it may lack marks that live again,
+    /// and hold marks that another store has purged. Stores that follow a step of the clock agree again then,
+    /// and with the file.
+    fn go_back_with_clock(&mut self, index: &Index, now_ms: i64) -> Result<()> {
+        if index.is_ahead_of(now_ms) {
+            let history = self.position.map(|position| position.schema_version);
+            self.rebuild(index, now_ms)?;
+            if history != self.position.map(|position| position.schema_version) {
+                self.rebuilds += 1; // The file was restored at this very moment.
+            }
+        }
+        index.used_at(now_ms);
+        Ok(())
+    }
+
     /// Brings the index up to date under the write lock. False when that would take long, and the lock
     /// can still be given back.
     pub(super) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
+        if index.is_ahead_of(now_ms) {
+            return Ok(false);
+        }
+        index.used_at(now_ms);
         let version = self.read_data_version()?;
         if self.data_version == Some(version) {
             return Ok(true);
@@ -296,7 +317,7 @@ impl Journal {
         let version = self.read_data_version()?;
         let loaded =
             load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
-        index.replace_with(loaded.index);
+        index.replace_with(loaded.index, now_ms);
         self.doubts.settle(index);
         self.move_to(Position {
             tip: loaded.tip,

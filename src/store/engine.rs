@@ -230,12 +230,12 @@ impl Engine {
     /// The id's newest mark if it is live now, whichever store made it.
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
         // Read before the index: a look that begins after this and finds nothing answers the call.
-        let begun = self.looks_begun.load(SeqCst);
-        let hit = self.recently_live(key, self.clock.now_ms())?;
+        let (begun, now_ms) = (self.looks_begun.load(SeqCst), self.clock.now_ms());
+        let hit = self.recently_live(key, now_ms)?;
         if hit.is_some() {
             return Ok(hit);
         }
-        if self.private {
+        if self.private && !self.index.is_ahead_of(now_ms) {
             // Nothing to look for; but in a forked child the index stands still.
             self.check_process()?;
             return Ok(None);
@@ -265,7 +265,7 @@ impl Engine {
         if hit.is_none() {
             return Ok(None);
         }
-        if self.index.is_doubted() {
+        if self.index.is_doubted() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.looks_begun.load(SeqCst));
         }
         if self.since_opened_ms() < self.looked_at_ms.load(Relaxed) + LOOK_EVERY_MS {
