@@ -251,12 +251,14 @@ impl SeenStore {
         Ok(self.answer(id.bytes, decision))
     }
 
-    /// [`claim`](Self::claim) for many ids in one commit, with an answer for each, in their order. Of
-    /// equal ids in the batch the first is granted and the others are in flight.
+    /// [`claim`](Self::claim) for many ids in one commit for each 10,000, with an answer for each id, in their
+    /// order. Of equal ids in the batch the first is granted and the others are in flight.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim); then none is granted.
+    /// As [`claim`](Self::claim). Up to 10,000 ids are claimed all or none. With more, an error in a later
+    /// commit leaves the earlier ones claimed until their leases end, and their tokens are lost; pass at most
+    /// 10,000 at a time where that matters.
     pub fn claim_all<I>(&self, ids: I, lease: Duration) -> Result<Vec<Claim>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
@@ -265,7 +267,8 @@ impl SeenStore {
         let ids: Vec<_> = ids.into_iter().collect();
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
-        let decisions = self.engine.write(|transaction| self.take_all(transaction, &ids, lease))?;
+        let decisions =
+            self.in_batches(&ids, |transaction, ids| self.take_all(transaction, ids, lease))?;
         Ok(ids
             .iter()
             .zip(decisions)
@@ -445,11 +448,12 @@ impl SeenStore {
         }
     }
 
-    /// Confirms many claims in one commit; which of them were still held.
+    /// Confirms many claims in one commit for each 10,000; which of them were still held.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen); then none is confirmed.
+    /// As [`mark_seen`](Self::mark_seen). Up to 10,000 are confirmed all or none; with more, an error in a
+    /// later commit leaves the earlier ones confirmed. Calling it again is safe.
     pub fn confirm_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
@@ -468,11 +472,12 @@ impl SeenStore {
         })
     }
 
-    /// Releases many claims in one commit; which of them were still held.
+    /// Releases many claims in one commit for each 10,000; which of them were still held.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen); then none is released.
+    /// As [`mark_seen`](Self::mark_seen). Up to 10,000 are released all or none; with more, an error in a
+    /// later commit leaves the earlier ones released.
     pub fn release_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
@@ -487,11 +492,12 @@ impl SeenStore {
         })
     }
 
-    /// Renews many claims in one commit; which of them were still held.
+    /// Renews many claims in one commit for each 10,000; which of them were still held.
     ///
     /// # Errors
     ///
-    /// As [`renew`](Self::renew), lost claims apart; then none is renewed.
+    /// As [`renew`](Self::renew), lost claims apart. Up to 10,000 are renewed all or none; with more, an
+    /// error in a later commit leaves the earlier ones renewed.
     pub fn renew_all<I, B>(&self, claims: I, lease: Duration) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
@@ -517,9 +523,9 @@ impl SeenStore {
             .iter()
             .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
             .collect::<Result<_>>()?;
-        self.engine.write(|transaction| {
+        self.in_batches(&claims, |transaction, claims| {
             transaction.learn_claims(claims.len())?;
-            step(transaction, &claims)
+            step(transaction, claims)
         })
     }
 

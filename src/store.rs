@@ -427,9 +427,7 @@ impl SeenStore {
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
         let ids: Vec<_> = ids.into_iter().collect();
-        let mut verdicts = Vec::with_capacity(ids.len());
-        self.decide_in_batches(&ids, Self::check, |batch| verdicts.extend_from_slice(batch))?;
-        Ok(verdicts)
+        self.decide_in_batches(&ids, Self::check)
     }
 
     /// Marks every id and alerts none: for the first run on a feed whose present items are not news.
@@ -444,11 +442,8 @@ impl SeenStore {
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
         let ids: Vec<_> = ids.into_iter().collect();
-        let mut new = 0;
-        self.decide_in_batches(&ids, Self::seed_one, |batch| {
-            new += batch.iter().filter(|is_new| **is_new).count() as u64;
-        })?;
-        Ok(new)
+        let seeded = self.decide_in_batches(&ids, Self::seed_one)?;
+        Ok(seeded.into_iter().filter(|is_new| *is_new).count() as u64)
     }
 
     /// Whether the id was not seen before.
@@ -464,18 +459,26 @@ impl SeenStore {
         &self,
         ids: &[impl AsRef<[u8]>],
         decide: impl Fn(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T>,
-        mut report: impl FnMut(&[T]),
-    ) -> Result<()> {
-        self.engine.check_open()?;
+    ) -> Result<Vec<T>> {
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
-        for batch in ids.chunks(IDS_A_COMMIT) {
-            let answers = self.engine.write(|transaction| {
-                batch.iter().map(|id| decide(self, transaction, *id)).collect::<Result<Vec<_>>>()
-            })?;
-            report(&answers);
+        self.in_batches(&ids, |transaction, batch| {
+            batch.iter().map(|id| decide(self, transaction, *id)).collect()
+        })
+    }
+
+    /// Decides on many things, in one commit for each [`IDS_A_COMMIT`] of them.
+    pub(crate) fn in_batches<T, A>(
+        &self,
+        all: &[T],
+        mut decide: impl FnMut(&mut Transaction<'_>, &[T]) -> Result<Vec<A>>,
+    ) -> Result<Vec<A>> {
+        self.engine.check_open()?;
+        let mut answers = Vec::with_capacity(all.len());
+        for batch in all.chunks(IDS_A_COMMIT) {
+            answers.extend(self.engine.write(|transaction| decide(transaction, batch))?);
         }
-        Ok(())
+        Ok(answers)
     }
 
     /// Makes the id unseen and drops any claim on it; whether there was anything to forget. Other

@@ -1293,3 +1293,51 @@ fn a_check_of_the_file_overlooks_expired_claims_that_stand_beside_a_mark_and_no_
         problems[0].contains("\"b\"") && problems[0].contains("is claimed although it is seen")
     );
 }
+
+/// A clock that is a millisecond later at each reading, so that each commit has a time of its own.
+struct Ticking(ManualClock);
+
+impl seen_store::Clock for Ticking {
+    fn now(&self) -> SystemTime {
+        self.0.advance(ms(1));
+        self.0.now()
+    }
+}
+
+#[test]
+fn batches_of_claims_are_committed_10_000_at_a_time() {
+    let place = Place::in_ram();
+    let clock = Arc::new(Ticking(ManualClock::default()));
+    let store = place.open(Config::default().clock(clock).purge_interval(None));
+    let sql = place.sql();
+    let times = |sql_text: &str| -> i64 {
+        sql.query_row(&format!("SELECT count(DISTINCT {sql_text}"), [], |row| row.get(0)).unwrap()
+    };
+    let ids: Vec<_> = (0..25_000).map(|n| format!("id {n}")).chain(["id 1".to_owned()]).collect();
+    let mut claims = store.claim_all(&ids, secs(600)).unwrap();
+    assert!(matches!(claims.pop(), Some(Claim::InFlight { .. })), "the second of two equal ids");
+    assert_eq!(times("claimed_at) FROM claims"), 3);
+    let claims: Vec<_> = ids
+        .iter()
+        .zip(claims)
+        .map(|(id, claim)| match claim {
+            Claim::Granted(lease) => (id, lease.into_token()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let held = |owned: Vec<Ownership>| {
+        owned.len() == 25_000 && owned.iter().all(|owned| *owned == Ownership::Held)
+    };
+    assert!(held(store.renew_all(claims.iter().copied(), secs(6_000)).unwrap()));
+    assert_eq!(times("lease_until) FROM claims"), 3);
+    assert!(held(store.confirm_all(claims.iter().copied()).unwrap()));
+    assert_eq!(times("last_seen) FROM seen"), 3);
+    let others = store.scope("other");
+    let claims = others.claim_all(&ids[..25_000], secs(600)).unwrap();
+    let tokens = claims.into_iter().map(|claim| match claim {
+        Claim::Granted(lease) => lease.into_token(),
+        other => panic!("{other:?}"),
+    });
+    assert!(held(others.release_all(ids.iter().zip(tokens)).unwrap()));
+    assert_eq!(times("lease_until) FROM claims"), 3);
+}
