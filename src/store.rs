@@ -41,6 +41,10 @@ const IDS_A_COMMIT: usize = 10_000;
 /// had any open, also one in memory, gets [`ErrorKind::Forked`](crate::ErrorKind::Forked) from every store
 /// and reader that it inherited, and from every attempt to open one.
 ///
+/// A [`Clock`](crate::Clock) and a logger must not call the store that reads or tells them: the store does both
+/// with its locks held, and such a call waits for itself for ever. A logger that writes to a store leaves
+/// out the messages whose targets begin with `seen_store`, or hands them to a thread of its own.
+///
 /// Closing happens when the last handle goes out of scope, or by [`close`](Self::close), which also
 /// tells whether it worked.
 ///
@@ -115,11 +119,17 @@ impl SeenStore {
                 log::warn!("{}: the purge at opening failed: {e}", store.engine.name);
             }
         }
-        if let (true, Some(interval)) = (config.purge_thread, config.purge_interval) {
-            let thread = PurgeThread::start(store.engine.engine(), interval)?;
-            *store.engine.purge_thread.lock() = Some(thread);
-        }
+        store.start_purge_thread()?;
         Ok(store)
+    }
+
+    fn start_purge_thread(&self) -> Result<()> {
+        let config = &self.engine.config;
+        if let (true, Some(interval)) = (config.purge_thread, config.purge_interval) {
+            let thread = PurgeThread::start(self.engine.engine(), interval)?;
+            *self.engine.purge_thread.lock() = Some(thread);
+        }
+        Ok(())
     }
 
     /// Opens the store that the environment describes.
@@ -159,7 +169,9 @@ impl SeenStore {
     ///
     /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings that make no sense.
     pub fn in_memory_with(config: Config) -> Result<Self> {
-        Ok(Self::on(Engine::in_memory(config)?))
+        let store = Self::on(Engine::in_memory(config)?);
+        store.start_purge_thread()?;
+        Ok(store)
     }
 
     fn on(engine: Engine) -> Self {

@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::SystemTime;
 
@@ -156,5 +156,55 @@ fn threads_that_mark_together_and_drop_their_handles_leave_the_store_closed() {
         });
         let store = assert_closed(&place, &format!("round {round}: a store"));
         assert_eq!(store.stats().unwrap().seen, 20);
+    }
+}
+
+#[test]
+fn closing_waits_for_no_other_writer_and_lets_the_counts_go() {
+    for by_drop in [false, true] {
+        let place = Place::in_ram();
+        let store = place.open(Config::default().busy_timeout(secs(60)));
+        store.mark_seen("a").unwrap();
+        assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
+        let other = place.sql();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (say, heard) = mpsc::channel();
+        thread::spawn(move || {
+            if !by_drop {
+                store.close().unwrap();
+            }
+            drop(store);
+            say.send(()).unwrap();
+        });
+        heard.recv_timeout(secs(20)).expect("closing waits for the other writer");
+        other.execute_batch("ROLLBACK").unwrap();
+        drop(other);
+        let store = place.open(Config::default());
+        assert!(store.is_seen("a"));
+    }
+}
+
+#[test]
+fn a_store_in_memory_is_purged_by_its_thread_until_its_last_handle_is_dropped() {
+    let (clock, config) = common::clock_and_config();
+    let watched = Arc::downgrade(&clock);
+    let config = config.ttl(secs(60)).purge_interval(ms(1)).purge_thread(true);
+    let store = SeenStore::in_memory_with(config).unwrap();
+    store.seed(["a", "b", "c"]).unwrap();
+    clock.advance(secs(60));
+    let (say, heard) = mpsc::channel();
+    let asking = store.clone();
+    thread::spawn(move || {
+        while asking.count_expired().unwrap() > 0 {
+            thread::yield_now();
+        }
+        drop(asking);
+        say.send(()).unwrap();
+    });
+    heard.recv_timeout(secs(20)).expect("the thread does not purge");
+    drop((store, clock));
+    // The thread has ended, or is about to: it has let go of the clock, or will.
+    while watched.strong_count() > 0 {
+        thread::yield_now();
     }
 }

@@ -52,6 +52,10 @@ const ALONE_AFTER: Duration = Duration::from_secs(1);
 /// How many counts of duplicates are written down in one transaction: each is a page of its own.
 const FLUSHED_AT_ONCE: usize = 100;
 
+/// For how long a store that closes waits for another connection, to write down the counts of duplicates: as
+/// long as one that keeps the log short may hold the write lock, which includes the store's own.
+const LONGEST_FLUSH: Duration = Duration::from_millis(250);
+
 /// The part of the store that is behind the mutex.
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
@@ -366,10 +370,18 @@ impl Engine {
     /// that another process is in the way: the mutex is released and the call sleeps a little.
     pub(crate) fn with_journal<T>(
         &self,
+        step: impl FnMut(&mut Writer) -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.with_journal_within(self.config.busy_timeout, step)
+    }
+
+    fn with_journal_within<T>(
+        &self,
+        timeout: Duration,
         mut step: impl FnMut(&mut Writer) -> Result<Option<T>>,
     ) -> Result<T> {
         self.check_process()?;
-        let mut patience = Patience::new(self.config.busy_timeout);
+        let mut patience = Patience::new(timeout);
         loop {
             let mut guard = self.writer.lock();
             let writer = guard.as_mut().ok_or_else(|| self.closed_error())?;
@@ -653,10 +665,16 @@ impl Engine {
     /// Writes the counts of suppressed duplicates down, those of the beginning at least, with `pause`
     /// between two steps.
     pub(crate) fn flush_suppressed(&self, pause: &mut dyn FnMut()) -> Result<()> {
+        self.flush_suppressed_within(self.config.busy_timeout, pause)
+    }
+
+    /// The same, waiting for other processes for so long at each step.
+    fn flush_suppressed_within(&self, timeout: Duration, pause: &mut dyn FnMut()) -> Result<()> {
         let mut left = suppressed::ROOM;
         while left > 0 {
             let some = left.min(FLUSHED_AT_ONCE);
-            let written = self.with_journal(|writer| self.write_suppressed(writer, some))?;
+            let written =
+                self.with_journal_within(timeout, |writer| self.write_suppressed(writer, some))?;
             self.let_others_go();
             if written == 0 {
                 return Ok(());
@@ -692,13 +710,24 @@ impl Engine {
         Ok(Some(counts.len()))
     }
 
+    /// The counts are not worth a wait: while another process writes, they are let go.
+    fn flush_before_closing(&self) -> Result<()> {
+        let timeout = LONGEST_FLUSH.min(self.config.busy_timeout);
+        match self.flush_suppressed_within(timeout, &mut || {}) {
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                log::debug!("{}: some counts of duplicates are not written down: {e}", self.name);
+                Ok(())
+            }
+            flushed => flushed,
+        }
+    }
+
     /// Closes the journal for every handle. A background thread that still has the engine finds it closed
     /// at its next step.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
         self.check_process()?;
-        let flushed =
-            if self.config.read_only { Ok(()) } else { self.flush_suppressed(&mut || {}) };
+        let flushed = if self.config.read_only { Ok(()) } else { self.flush_before_closing() };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
         self.checkpoints.stop();

@@ -273,7 +273,8 @@ impl SeenStore {
     /// # Errors
     ///
     /// [`Closed`](crate::ErrorKind::Closed) when it was closed before; what writing the last counts of
-    /// suppressed duplicates met; [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved
+    /// suppressed duplicates met, but for another process that writes at the moment: then they are let go;
+    /// [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved
     /// or a side file taken away. The store is closed even then, and what was marked is in the file unless
     /// another store has begun a log in the place of this one's.
     pub fn close(&self) -> Result<()> {
