@@ -282,7 +282,8 @@ pub(crate) fn cut_log(path: &Path) -> Error {
     Error::new(
         ErrorKind::FileReplaced,
         format!(
-            "{} was cut while the store was open, and what was in it is lost; open the store anew",
+            "{} was cut or written over while the store was open, and what was in it is lost; open the \
+             store anew",
             shown(&beside(path, "-wal"))
         ),
     )

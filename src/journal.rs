@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use self::checkpoint::{ALL, SOME, keep_log, log_is_spoilt};
 pub(crate) use self::checkpoint::{Log, LogCopier, OnLog, Pass, Source};
-use self::checkpoint::{log_is_cut, truncate_log};
 pub(crate) use self::doubt::Lookup;
 use self::look::Position;
 pub(crate) use self::purge::Found;
@@ -207,7 +207,7 @@ impl Journal {
     pub(crate) fn ensure_open(&mut self) -> Result<()> {
         let Home::File { checked, .. } = &self.home else { return Ok(()) };
         if checked.elapsed().as_millis() >= FILE_CHECK_MS {
-            self.check_files()?;
+            self.check_files(SOME)?;
         }
         if self.connection.is_none() {
             self.reopen()?;
@@ -215,11 +215,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the files are still ours, at this moment.
-    fn check_files(&mut self) -> Result<()> {
+    /// Whether the files are still ours, at this moment, and so many more frames of the log whole.
+    fn check_files(&mut self, frames: u32) -> Result<()> {
         let Home::File { path, files, checked } = &mut self.home else { return Ok(()) };
         files.check()?;
-        if self.connection.as_ref().is_some_and(|connection| log_is_cut(connection, files)) {
+        if self.connection.as_ref().is_some_and(|open| log_is_spoilt(open, files, frames)) {
             return Err(file::cut_log(path));
         }
         files.tell_of_second_name();
@@ -228,11 +228,12 @@ impl Journal {
     }
 
     /// Whether closing the connection may copy its log into the file.
-    fn may_copy_log(&self) -> bool {
-        let (Home::File { files, .. }, Some(connection)) = (&self.home, &self.connection) else {
+    fn may_copy_log(&mut self) -> bool {
+        let (Home::File { files, .. }, Some(connection)) = (&mut self.home, &self.connection)
+        else {
             return true;
         };
-        files.may_copy_log() && !log_is_cut(connection, files)
+        files.may_copy_log() && !log_is_spoilt(connection, files, ALL)
     }
 
     fn reopen(&mut self) -> Result<()> {
@@ -252,9 +253,15 @@ impl Journal {
     /// Closes a connection that has failed. The next call opens the file again, unless its files were
     /// taken away.
     fn give_up(&mut self) {
-        let (checked, may_copy_log) = (self.check_files(), self.may_copy_log());
+        let (checked, may_copy_log) = (self.check_files(ALL), self.may_copy_log());
+        let name = self.name();
         let Some(connection) = self.connection.take() else { return };
         let Home::File { files, .. } = &mut self.home else { return };
+        if files.check_side_files().is_err()
+            && let Err(e) = keep_log(&connection, &name, may_copy_log)
+        {
+            log::error!("{e}");
+        }
         if !may_copy_log && let Err(e) = connect::spare_log(&connection) {
             log::warn!("a log may be copied that is not the file's own: {e}");
         }
@@ -326,24 +333,40 @@ impl Journal {
     }
 
     /// Lets go of the file; the last connection to do so empties the log and removes it.
+    ///
+    /// The log of a connection that is not SQLite's last would be left to the others. Where the log or its
+    /// index no longer stands at its name, no later connection finds it, and a reader copies nothing. So
+    /// each store copies it as it closes, and what cannot be copied then is lost.
     pub(crate) fn close(mut self) -> Result<()> {
         let name = self.name();
-        let (checked, may_copy_log) = (self.check_files(), self.may_copy_log());
+        let (checked, may_copy_log) = (self.check_files(ALL), self.may_copy_log());
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let fail = |e| failure("close", &name, e);
         let Home::File { files, .. } = self.home else {
             return connect::close(connection).map_err(fail);
         };
-        // Only where the log at the name is the one that this connection has open.
-        let has_log = may_copy_log && !self.config.read_only && files.check_side_files().is_ok();
-        let closed = file::close_alone(|| {
-            // With others on the file this may be impossible at the moment; they will do it.
-            if has_log && let Err(e) = truncate_log(&connection) {
-                log::debug!("{name}: the log stays as it is: {e}");
+        let (kept, closed) = file::close_alone(|| {
+            let mut kept = if self.config.read_only {
+                Ok(())
+            } else {
+                keep_log(&connection, &name, may_copy_log)
+            };
+            if let Err(e) = &kept
+                && may_copy_log
+                && files.check_side_files().is_ok()
+            {
+                log::debug!("{e}; it stays for others");
+                kept = Ok(());
             }
-            connect::close_store(connection, files, may_copy_log)
+            (kept, connect::close_store(connection, files, may_copy_log))
         });
-        checked.and(closed.map_err(fail))
+        if let Err(e) = &kept {
+            log::error!("{e}");
+        }
+        match (checked, kept) {
+            (Err(e), Err(lost)) => Err(Error::with_source(e.kind(), format!("{e}; {lost}"), lost)),
+            (checked, kept) => checked.and(kept).and(closed.map_err(fail)),
+        }
     }
 
     fn refuse_read_only(&self) -> Result<()> {
@@ -360,7 +383,7 @@ impl Journal {
     /// are rebuilt.
     pub(crate) fn compact(&mut self) -> Result<Begun> {
         self.refuse_read_only()?;
-        self.check_files()?;
+        self.check_files(ALL)?;
         match vacuum(self.connection()?) {
             Ok(()) => {
                 // By one, whatever came before: should it have been a restore, this is not its version.

@@ -310,6 +310,166 @@ fn a_log_that_is_cut_is_told_and_closing_spoils_nothing() {
     }
 }
 
+/// Takes frames from the log: it is cut, or zeros are written over its end.
+#[derive(Clone, Copy, Debug)]
+enum Spoilt {
+    CutTo(u64),
+    CutBy(u64),
+    ZeroedFrom(u64),
+}
+
+fn spoil(place: &Place, how: Spoilt) {
+    let log = fs::OpenOptions::new().write(true).open(place.beside("-wal")).unwrap();
+    let bytes = log.metadata().unwrap().len();
+    let left = match how {
+        Spoilt::CutTo(left) | Spoilt::ZeroedFrom(left) => left,
+        Spoilt::CutBy(taken) => bytes - taken,
+    };
+    log.set_len(left).unwrap();
+    if let Spoilt::ZeroedFrom(_) = how {
+        log.set_len(bytes).unwrap();
+    }
+}
+
+const SPOILT: [Spoilt; 5] = [
+    Spoilt::CutTo(0),
+    Spoilt::CutTo(32),
+    Spoilt::CutTo(5_000),
+    Spoilt::CutBy(100),
+    Spoilt::ZeroedFrom(5_000),
+];
+
+/// A store with marks in the database, which it returns, and others in the log, which is then spoilt.
+fn with_spoilt_log(place: &Place, config: Config, how: Spoilt) -> (SeenStore, Vec<String>) {
+    let store = place.open(config);
+    let marked: Vec<_> = ids("early", 2_000).collect();
+    store.seed(&marked).unwrap();
+    store.checkpoint().unwrap();
+    let _ = mark_all(&store, ids("in the log", 50));
+    spoil(place, how);
+    (store, marked)
+}
+
+/// What is written next goes where it belongs: the log is as long as it was, with a hole of zeros.
+#[test]
+fn a_spoilt_log_is_told_within_100_ms_though_the_store_went_on_writing() {
+    for exclusive in [false, true] {
+        for how in SPOILT {
+            let place = Place::in_ram();
+            let (store, marked) =
+                with_spoilt_log(&place, Config::default().exclusive(exclusive), how);
+            marked_until_told(&store, &place, "-wal");
+            assert_each_verb_tells(&store, &place, "-wal");
+            assert_told(&store.close().unwrap_err(), &place, "-wal");
+            assert_all_seen(&place, &marked);
+        }
+    }
+}
+
+#[test]
+fn no_verb_copies_a_spoilt_log_that_was_written_to_a_moment_ago() {
+    for exclusive in [false, true] {
+        for how in SPOILT {
+            for verb in ["checkpoint", "compact", "backup", "verify", "close", "drop"] {
+                let place = Place::in_ram();
+                let (store, marked) =
+                    with_spoilt_log(&place, Config::default().exclusive(exclusive), how);
+                let at_once = store.mark_seen("at once");
+                let copy = place.folder().join("copy.db");
+                let told = match verb {
+                    "checkpoint" => store.checkpoint(),
+                    "compact" => store.compact(),
+                    "backup" => store.backup(&copy),
+                    "verify" => store.verify().map(drop),
+                    "close" => store.close(),
+                    _ => Ok(()),
+                };
+                println!("{how:?}, exclusive {exclusive}, {verb}: {at_once:?}, {told:?}");
+                drop(store);
+                if verb != "drop" {
+                    assert_told(&told.unwrap_err(), &place, "-wal");
+                }
+                assert!(!copy.exists());
+                assert_all_seen(&place, &marked);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_commit_and_no_thread_copies_a_spoilt_log() {
+    for config in [
+        Config::default().wal_autocheckpoint(100),
+        Config::default().wal_autocheckpoint(1_500),
+        Config::default().wal_autocheckpoint(100).exclusive(true),
+    ] {
+        for how in SPOILT {
+            let place = Place::in_ram();
+            let shared = !format!("{config:?}").contains("exclusive: true");
+            let other = shared.then(|| place.open(config.clone()));
+            let (store, marked) = with_spoilt_log(&place, config.clone(), how);
+            let writers = [other.as_ref().unwrap_or(&store), &store];
+            for (n, id) in ids("late", 2_000).enumerate() {
+                let _ = writers[n % 2].mark_seen(&id);
+            }
+            drop((store, other));
+            assert_all_seen(&place, &marked);
+        }
+    }
+}
+
+fn reading_connection(place: &Place) -> Connection {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    Connection::open_with_flags(place.path(), flags).unwrap()
+}
+
+fn count(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap()
+}
+
+/// SQLite copies the log only for its last connection, and a reader copies nothing.
+#[test]
+fn closing_without_the_side_files_loses_nothing_though_a_reader_lives() {
+    for (suffixes, _) in DELETIONS {
+        for close in [true, false] {
+            let place = Place::in_ram();
+            let store = place.open(Config::default());
+            let marked = mark_all(&store, ids("early", 50));
+            let reader = Reader::open(place.path()).unwrap();
+            assert!(reader.is_seen("", "early 1").unwrap());
+            let read_only = place.open(Config::default().read_only(true));
+            let foreign = reading_connection(&place);
+            assert_eq!(count(&foreign), 50);
+            delete(&place, suffixes);
+            if close {
+                assert_eq!(store.close().unwrap_err().kind(), ErrorKind::FileReplaced);
+            }
+            drop(store);
+            drop((reader, read_only, foreign));
+            assert_all_seen(&place, &marked);
+        }
+    }
+}
+
+#[test]
+fn closing_tells_of_what_a_readers_snapshot_keeps_from_being_copied() {
+    let place = Place::in_ram();
+    let store = place.open(Config::default());
+    let mut marked = mark_all(&store, ids("early", 50));
+    let foreign = reading_connection(&place);
+    let snapshot = foreign.unchecked_transaction().unwrap();
+    assert_eq!(count(&snapshot), 50);
+    marked.extend(mark_all(&store, ids("after the snapshot", 50)));
+    delete(&place, &["-wal"]);
+    let error = store.close().unwrap_err();
+    assert_told(&error, &place, "-wal");
+    assert!(error.to_string().contains("lost"), "{error}");
+    drop(snapshot);
+    drop(foreign);
+    let again = place.open(Config::default());
+    assert!(marked.iter().any(|id| !again.is_seen(id)), "nothing was lost");
+}
+
 #[test]
 fn a_store_that_was_moved_with_its_side_files_keeps_its_marks_at_the_new_place() {
     let place = Place::new();

@@ -3,15 +3,16 @@
 //! What always holds: a connection that is open keeps a lock on the database, and SQLite then deletes
 //! neither its log (`-wal`) nor the log's index (`-shm`). So a side file that is gone or another one
 //! was taken away by other means. A commit goes into a file that nobody else will read, and a
-//! checkpoint copies pages over those that others have written since. Only asks for metadata; knows
-//! nothing of SQL.
+//! checkpoint copies pages over those that others have written since. Only asks for metadata, but for the
+//! log (see `wal`); knows nothing of SQL.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::names::has_other_names;
+use super::wal::Header;
 use super::{Identity, beside, check_still_there, shown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Mutex;
@@ -37,6 +38,8 @@ pub(crate) struct OpenedFiles {
     /// answer out of another history.
     lost: Option<Error>,
     told_of_link: bool,
+    /// Up to which frame the log with this header was found whole.
+    pub(crate) found_whole: Option<(Header, u32)>,
 }
 
 /// What stands at the name of a side file.
@@ -69,7 +72,15 @@ impl OpenedFiles {
         } else {
             None
         };
-        Ok(Self { path: path.to_owned(), database, log, index, lost: None, told_of_link: false })
+        Ok(Self {
+            path: path.to_owned(),
+            database,
+            log,
+            index,
+            lost: None,
+            told_of_link: false,
+            found_whole: None,
+        })
     }
 
     pub(crate) fn database(&self) -> Identity {
@@ -112,10 +123,10 @@ impl OpenedFiles {
             && !matches!(index, Some(Found::OtherEmpty | Found::Other))
     }
 
-    /// How long the log is that was opened; `None` where it does not stand at its name.
-    pub(crate) fn log_bytes(&self) -> Option<u64> {
-        let metadata = fs::symlink_metadata(beside(&self.path, "-wal")).ok()?;
-        (self.log == Some(Identity::of(&metadata))).then_some(metadata.len())
+    /// The log that was opened; `None` where it does not stand at its name.
+    pub(crate) fn open_log(&self) -> Option<File> {
+        let log = File::open(beside(&self.path, "-wal")).ok()?;
+        (self.log == Some(Identity::of(&log.metadata().ok()?))).then_some(log)
     }
 
     fn found(&self, suffix: &str, identity: Identity) -> Found {

@@ -1,5 +1,5 @@
-//! The write-ahead log, used by other means than SQLite: which pages it holds, and a lock on it that
-//! tells others who reads.
+//! The write-ahead log, used by other means than SQLite: which pages it holds, whether its frames are
+//! those that SQLite wrote, and a lock on it that tells others who reads.
 //!
 //! This is safe with the log, unlike with the database and the `-shm`: SQLite keeps its POSIX locks on
 //! those two and none on the log, so closing a descriptor of the log cancels no lock. What always holds:
@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -19,9 +19,42 @@ const FRAME_HEADER_BYTES: usize = 24;
 /// The number that a log begins with; the lowest bit tells the byte order of its checksums.
 const MAGIC: u32 = 0x377F_0682;
 
-/// How long a log with this many frames is.
-pub(crate) fn bytes_of_frames(frames: u32, page_bytes: u32) -> u64 {
-    HEADER_BYTES as u64 + u64::from(frames) * (FRAME_HEADER_BYTES as u64 + u64::from(page_bytes))
+/// What a log begins with. SQLite gives it another salt each time that it begins the log anew.
+pub(crate) type Header = [u8; HEADER_BYTES];
+
+/// `None` where the log is too short to have one.
+pub(crate) fn header(mut log: &File) -> io::Result<Option<Header>> {
+    let mut header = [0; HEADER_BYTES];
+    log.seek(SeekFrom::Start(0))?;
+    Ok(fill(&mut log, &mut header)?.then_some(header))
+}
+
+/// Whether these frames of the log, counted from 1, are as SQLite wrote them. Each has the log's salt and a
+/// checksum over all frames before it. Zeros have not: a log that was cut and then written to has a hole,
+/// because SQLite writes each frame at its place.
+pub(crate) fn has_frames(
+    log: &File,
+    header: &Header,
+    page_bytes: u32,
+    frames: RangeInclusive<u32>,
+) -> io::Result<bool> {
+    let Some(mut checksum) = Checksum::of_log(header, page_bytes) else { return Ok(false) };
+    let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
+    let before = u64::from(frames.start().saturating_sub(1));
+    let mut log = BufReader::with_capacity(1 << 16, log);
+    log.seek(SeekFrom::Start(HEADER_BYTES as u64 + before.saturating_sub(1) * frame.len() as u64))?;
+    if before > 0 {
+        if !fill(&mut log, &mut frame)? {
+            return Ok(false);
+        }
+        checksum.go_on_after(&frame);
+    }
+    for _ in frames {
+        if !fill(&mut log, &mut frame)? || !checksum.takes(header, &frame) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the committed transactions of a log come to.
@@ -50,25 +83,16 @@ impl Committed {
         if !fill(&mut log, &mut header)? {
             return Ok(committed);
         }
-        let magic = number(&header, 0);
-        let mut checksum = Checksum { big_endian: magic & 1 == 1, sums: (0, 0) };
-        checksum.add(&header[..24]);
-        let is_valid = magic & !1 == MAGIC
-            && number(&header, 8) == page_bytes
-            && checksum.matches(&header, 24);
-        if !is_valid {
+        let Some(mut checksum) = Checksum::of_log(&header, page_bytes) else {
             return Ok(committed);
-        }
+        };
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
         let mut uncommitted = Vec::new();
         while fill(&mut log, &mut frame)? {
-            let (page, size) = (number(&frame, 0), number(&frame, 4));
-            checksum.add(&frame[..8]);
-            checksum.add(&frame[24..]);
-            // The salt: a log is begun anew over the frames of the one before, which has another.
-            if frame[8..16] != header[16..24] || page == 0 || !checksum.matches(&frame, 16) {
+            if !checksum.takes(&header, &frame) {
                 break;
             }
+            let (page, size) = (number(&frame, 0), number(&frame, 4));
             uncommitted.push(page);
             if size > 0 {
                 committed.pages.extend(uncommitted.drain(..));
@@ -92,6 +116,29 @@ struct Checksum {
 }
 
 impl Checksum {
+    /// The sums over the header of a log; `None` where that is none.
+    fn of_log(header: &Header, page_bytes: u32) -> Option<Self> {
+        let magic = number(header, 0);
+        let mut checksum = Self { big_endian: magic & 1 == 1, sums: (0, 0) };
+        checksum.add(&header[..24]);
+        let is_valid =
+            magic & !1 == MAGIC && number(header, 8) == page_bytes && checksum.matches(header, 24);
+        is_valid.then_some(checksum)
+    }
+
+    /// Goes on as after this frame, by what that tells of itself.
+    fn go_on_after(&mut self, frame: &[u8]) {
+        self.sums = (number(frame, 16), number(frame, 20));
+    }
+
+    /// Whether the frame is the next of the log with this header. A frame of the log before has another
+    /// salt: a log is begun anew over it.
+    fn takes(&mut self, header: &Header, frame: &[u8]) -> bool {
+        self.add(&frame[..8]);
+        self.add(&frame[24..]);
+        frame[8..16] == header[16..24] && number(frame, 0) > 0 && self.matches(frame, 16)
+    }
+
     fn add(&mut self, bytes: &[u8]) {
         let word = |at: &[u8]| {
             let word = at.try_into().expect("four bytes");

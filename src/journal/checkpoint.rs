@@ -3,7 +3,8 @@
 //! Owns the three ways, on the store's own connection or on one beside it. What always holds:
 //!
 //! - Before each, the files are found to be those that were opened: an old log must not be copied over what
-//!   others have written since.
+//!   others have written since. And all frames that it may copy are found to be as SQLite wrote them, as
+//!   SQLite itself finds out only in a recovery: see [`log_is_spoilt`].
 //! - A *copy* (passive) waits for nobody and makes nobody wait. It cannot end while others append, and what
 //!   a reader's snapshot may need is not copied over.
 //! - A *restart* first waits a little for the write lock, then copies the rest while nobody can append, and
@@ -23,8 +24,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{Begun, Home, Journal};
 use crate::config::Config;
-use crate::error::Result;
-use crate::file::wal::bytes_of_frames;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::wal;
 use crate::file::{self, Identity, OpenedFiles, shown};
 use crate::patience;
 use crate::process::Own;
@@ -86,40 +87,78 @@ impl LogCopier {
     }
 
     pub(crate) fn on_log(&mut self) -> OnLog<'_> {
-        OnLog { connection: &mut self.connection, files: &self.files, path: &self.path }
+        OnLog { connection: &mut self.connection, files: &mut self.files, path: &self.path }
     }
 
     pub(crate) fn close(self) -> Result<()> {
-        let Self { connection, files, path } = self;
-        let may_copy_log = files.may_copy_log() && !log_is_cut(&connection, &files);
+        let Self { connection, mut files, path } = self;
+        let may_copy_log = files.may_copy_log() && !log_is_spoilt(&connection, &mut files, ALL);
         file::close_alone(|| connect::close_store(connection, files, may_copy_log))
             .map_err(|e| failure("close", &shown(&path), e))
     }
 }
 
-/// Whether the log file is shorter than the log that SQLite has in it: it was cut by other means. SQLite
-/// itself first says in the index that the log is empty, and then cuts the file. False where the log is
-/// gone, and where SQLite cannot tell, as within a transaction.
-pub(super) fn log_is_cut(connection: &Connection, files: &OpenedFiles) -> bool {
+/// How many frames a look at the files reads in their order: some 0.5 ms. The rest is left to the next.
+pub(super) const SOME: u32 = 1_000;
+
+/// Before a copy.
+pub(super) const ALL: u32 = u32::MAX;
+
+/// Whether frames that SQLite has committed are no longer in the log as they were written: it was cut, or
+/// written over, by other means. False where the log is gone, and where SQLite cannot tell how long it is, as
+/// within a transaction.
+///
+/// SQLite reads and copies the frames that it has in its index without looking at their checksums. It writes
+/// each at its place: after a cut, the next commit makes the log as long as it was, with a hole of zeros
+/// that ends with the frame that was the last at the cut. So the length tells nothing, and each frame is
+/// read, once in their order: a hole of later ends in a later frame, or in the one that was read last, which
+/// is read again. At most `most` frames are read on, and the last one always.
+///
+/// A log that is cut between this and the copy, and written to, goes unnoticed.
+pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, most: u32) -> bool {
     if rusqlite::version_number() < connect::KNOWS_NOOP || !connection.is_autocommit() {
         return false;
     }
     let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0));
     let Ok(page_bytes) = page_bytes else { return false };
-    // Twice, and each time the file is measured before and after: another process may begin the log
-    // anew, and cut it, at any moment.
-    (0..2).all(|_| {
-        let Some(bytes) = files.log_bytes() else { return false };
-        let Ok(Log { pages, .. }) = look(connection) else { return false };
-        let too_short = pages > 0 && bytes < bytes_of_frames(pages, page_bytes);
-        too_short && files.log_bytes() == Some(bytes)
-    })
+    // Twice, and each time the header is read before and after: another process may begin the log anew, and
+    // cut it, at any moment.
+    for _ in 0..2 {
+        let Some(file) = files.open_log() else { return false };
+        let Ok(header) = wal::header(&file) else { return false };
+        let Ok(log) = look(connection) else { return false };
+        if log.pages == 0 {
+            return false;
+        }
+        // No transaction reads what has been copied.
+        let first = match (files.found_whole, header) {
+            (Some((known, frames)), Some(header)) if known == header => frames.min(log.pages),
+            _ => log.copied.clamp(1, log.pages),
+        };
+        let last = log.pages.min(first.saturating_add(most));
+        let is_whole = header.is_some_and(|header| {
+            [first..=last, log.pages..=log.pages].into_iter().all(|frames| {
+                wal::has_frames(&file, &header, page_bytes, frames).unwrap_or_else(|e| {
+                    log::debug!("cannot read a log: {e}");
+                    true
+                })
+            })
+        });
+        if is_whole {
+            files.found_whole = header.map(|header| (header, last));
+            return false;
+        }
+        if wal::header(&file).ok() != Some(header) {
+            return false;
+        }
+    }
+    true
 }
 
 /// What can be done to the log: see the module's header.
 pub(crate) struct OnLog<'c> {
     connection: &'c mut Connection,
-    files: &'c OpenedFiles,
+    files: &'c mut OpenedFiles,
     path: &'c Path,
 }
 
@@ -128,7 +167,7 @@ impl OnLog<'_> {
         self.told(look(self.connection))
     }
 
-    pub(crate) fn copy(&self) -> Result<Pass> {
+    pub(crate) fn copy(&mut self) -> Result<Pass> {
         self.check_files()?;
         self.told(pass(self.connection, COPY))
     }
@@ -139,9 +178,9 @@ impl OnLog<'_> {
         self.told(done)
     }
 
-    fn check_files(&self) -> Result<()> {
+    fn check_files(&mut self) -> Result<()> {
         self.files.check()?;
-        if log_is_cut(self.connection, self.files) {
+        if log_is_spoilt(self.connection, self.files, ALL) {
             return Err(file::cut_log(self.path));
         }
         Ok(())
@@ -196,11 +235,31 @@ pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
         .map(|done| done.unwrap_or(true))
 }
 
+/// Copies the log, where it may be copied, before its connection closes. An error where not all of it came
+/// into the file.
+pub(super) fn keep_log(connection: &Connection, name: &str, may_copy: bool) -> Result<()> {
+    let copied = if may_copy { truncate_log(connection).map(drop) } else { Ok(()) };
+    let lost = "what only its log holds may be lost";
+    match copied.and_then(|()| look(connection)) {
+        Ok(log) if log.is_copied() => Ok(()),
+        Ok(_) if may_copy => Err(Error::new(
+            ErrorKind::FileReplaced,
+            format!("{name}: {lost}, because a reader keeps it from being copied"),
+        )),
+        Ok(_) => Err(Error::new(
+            ErrorKind::FileReplaced,
+            format!("{name}: {lost}, because it cannot be copied any more"),
+        )),
+        Err(e) => Err(failure("copy the log of", &format!("{name} ({lost})"), e)),
+    }
+}
+
 impl Journal {
-    /// Where a second connection can copy the log; `None` where this crate does not keep it short.
+    /// Where a second connection can copy the log; `None` where none can, or where this crate does not keep
+    /// it short.
     pub(crate) fn log_source(&self) -> Option<Source> {
         let Home::File { path, files, .. } = &self.home else { return None };
-        if !connect::keeps_log_short(&self.config) {
+        if self.config.exclusive || !connect::keeps_log_short(&self.config) {
             return None;
         }
         Some(Source { path: path.clone(), identity: files.database(), config: self.config.clone() })
@@ -234,7 +293,7 @@ impl Journal {
     /// The log, by way of the store's own connection; `None` where there is no file.
     pub(crate) fn on_log(&mut self) -> Result<Option<OnLog<'_>>> {
         self.ensure_open()?;
-        Ok(match (&self.home, &mut self.connection) {
+        Ok(match (&mut self.home, &mut self.connection) {
             (Home::File { path, files, .. }, Some(connection)) => {
                 Some(OnLog { connection, files, path })
             }
@@ -245,7 +304,7 @@ impl Journal {
     /// Copies the log into the file and cuts it to nothing.
     pub(crate) fn checkpoint(&mut self) -> Result<Begun> {
         self.refuse_read_only()?;
-        self.check_files()?;
+        self.check_files(ALL)?;
         match truncate_log(self.connection()?) {
             Ok(true) => Ok(Begun::Ready),
             Ok(false) => Ok(Begun::Busy),
@@ -260,7 +319,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn a_log_that_was_taken_away_is_not_copied() {

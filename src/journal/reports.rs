@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::checkpoint::ALL;
 use super::doubt::is_there;
 use super::look::read_data_version;
 use super::rows::{ReadError, RowKeys};
@@ -49,7 +50,7 @@ impl Journal {
     /// Where a second connection can read what this one has committed; `None` where none can. The files
     /// must be ours: another connection would make the log that is missing.
     pub(crate) fn readable_path(&mut self) -> Result<Option<PathBuf>> {
-        self.check_files()?;
+        self.check_files(ALL)?;
         Ok(self.path().filter(|_| !self.config.exclusive))
     }
 

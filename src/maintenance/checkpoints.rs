@@ -17,6 +17,8 @@
 //!   connection closes, so that this one closes last and removes the log. Where `w` is small there is none:
 //!   commits do what is left to do.
 //!
+//! In exclusive mode no second connection is possible: the commit that finds the log at `w` copies it.
+//!
 //! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
 
 use std::sync::Arc;
@@ -58,7 +60,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// See the module's header.
 pub(crate) struct Checkpoints {
-    /// `None` where SQLite does it by itself, or nobody.
+    /// `None` where no second connection is possible, and where SQLite does it by itself, or nobody.
     source: Option<Source>,
     writer: SharedWriter,
     /// How long the log was when the thread was told last; 0 once it was short again.
@@ -113,7 +115,7 @@ impl Shared {
     }
 
     /// Whether a held log is still held: then a copy comes no further. Costs nothing where it is.
-    fn is_still_held(&self, on_log: &OnLog<'_>) -> Result<bool> {
+    fn is_still_held(&self, on_log: &mut OnLog<'_>) -> Result<bool> {
         let Some(copied) = self.held.lock().as_ref().map(|held| held.log.copied) else {
             return Ok(false);
         };
@@ -203,8 +205,16 @@ impl Checkpoints {
 
     /// Takes note of a commit. The mutex is held.
     pub(crate) fn committed(&self, journal: &mut Journal) {
-        let (Some(source), shared) = (&self.source, &self.shared) else { return };
-        let pages = journal.take_log_pages();
+        let (pages, shared) = (journal.take_log_pages(), &self.shared);
+        let Some(source) = &self.source else {
+            if pages > 0
+                && pages >= shared.limits.most
+                && let Err(e) = copy_alone(journal)
+            {
+                log::warn!("a checkpoint is put off: {e}");
+            }
+            return;
+        };
         if pages < shared.limits.due {
             if pages > 0 && self.told_at.swap(0, Relaxed) > 0 {
                 shared.pages.store(0, Relaxed);
@@ -232,12 +242,14 @@ impl Checkpoints {
         }
         // A log that was held is long: if it can be copied now, then by the thread first.
         let is_the_threads = self.has_thread() && shared.is_held();
-        match journal.on_log()? {
-            Some(mut on_log) if !is_the_threads && !shared.is_still_held(&on_log)? => {
-                shared.restart(&mut on_log, most)
-            }
-            _ => Ok(()),
+        if is_the_threads {
+            return Ok(());
         }
+        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
+        if shared.is_still_held(&mut on_log)? {
+            return Ok(());
+        }
+        shared.restart(&mut on_log, most)
     }
 
     /// For work that is in no hurry: waits a little while the log is long and being copied. No lock is
@@ -297,6 +309,14 @@ impl Checkpoints {
     }
 }
 
+/// Nobody else has the file, in exclusive mode: the copy is whole, and the next commit begins the log anew.
+fn copy_alone(journal: &mut Journal) -> Result<()> {
+    match journal.on_log()? {
+        Some(mut on_log) => on_log.copy().map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What the thread has.
 struct Work {
     source: Source,
@@ -343,7 +363,7 @@ impl Work {
         if again && log.pages < limits.pressing {
             return Ok(());
         }
-        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&on_log)? {
+        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&mut on_log)? {
             return Ok(());
         }
         // SQLite syncs the file only at the end of a pass during which nobody appended. With such a one

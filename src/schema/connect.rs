@@ -35,14 +35,12 @@ pub(crate) const KNOWS_NOOP: i32 = 3_051_000;
 /// Whether this crate keeps the log short (`maintenance::checkpoints`). Otherwise SQLite does so by itself,
 /// or nobody.
 pub(crate) fn keeps_log_short(config: &Config) -> bool {
-    !config.exclusive
-        && !config.read_only
-        && config.wal_autocheckpoint > 0
-        && rusqlite::version_number() >= KNOWS_NOOP
+    !config.read_only && config.wal_autocheckpoint > 0 && rusqlite::version_number() >= KNOWS_NOOP
 }
 
 /// The length of log at which SQLite copies it by itself. That never ends beside another connection that
-/// writes, and a log that somebody's snapshot keeps long would make each commit try.
+/// writes, a log that somebody's snapshot keeps long would make each commit try, and SQLite does not look
+/// whether the log is whole.
 fn own_checkpoint(config: &Config) -> u32 {
     if keeps_log_short(config) { 0 } else { config.wal_autocheckpoint }
 }

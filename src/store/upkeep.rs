@@ -276,7 +276,8 @@ impl SeenStore {
     /// suppressed duplicates met, but for another process that writes at the moment: then they are let go;
     /// [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved
     /// or a side file taken away. The store is closed even then, and what was marked is in the file unless
-    /// another store has begun a log in the place of this one's.
+    /// another store has begun a log in the place of this one's, the log was cut, or a reader holds a snapshot
+    /// from before: then the error says that marks may be lost.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }
