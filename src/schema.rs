@@ -11,7 +11,7 @@ pub(crate) mod onlooker;
 pub(crate) mod seed;
 mod upgrade;
 
-use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::answer::{Inspection, Pragmas};
@@ -68,6 +68,27 @@ impl ToSql for IdValue<'_> {
             Ok(_) => ValueRef::Text(self.0),
             Err(_) => ValueRef::Blob(self.0),
         }))
+    }
+}
+
+/// The same bytes in the other storage class, which no store writes. To SQLite they are another value.
+pub(crate) struct TwinValue<'a>(pub(crate) &'a [u8]);
+
+impl ToSql for TwinValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match str::from_utf8(self.0) {
+            Ok(_) => ValueRef::Blob(self.0),
+            Err(_) => ValueRef::Text(self.0),
+        }))
+    }
+}
+
+/// Reads what an [`IdValue`] wrote, and nothing else: a lookup by the id would not find its twin.
+pub(crate) fn id_bytes(value: ValueRef<'_>) -> FromSqlResult<&[u8]> {
+    match value {
+        ValueRef::Text(bytes) if str::from_utf8(bytes).is_ok() => Ok(bytes),
+        ValueRef::Blob(bytes) if str::from_utf8(bytes).is_err() => Ok(bytes),
+        _ => Err(FromSqlError::InvalidType),
     }
 }
 

@@ -12,6 +12,9 @@
 //! A store that is alone with the table, as most are, remembers it as [`Known`], and is spared the search
 //! for each claim. What is remembered holds until another connection commits or a transaction is rolled
 //! back; then the table is asked again.
+//!
+//! An id in a storage class that no store gives it is told of wherever it is met: the table would take it for
+//! another id.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -24,7 +27,7 @@ use crate::answer::{Entry, State};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
 use crate::error::Result;
 use crate::id::{Id, Key};
-use crate::schema::IdValue;
+use crate::schema::{self, IdValue, TwinValue};
 use crate::token::Token;
 
 /// What is known of a claim.
@@ -144,13 +147,16 @@ fn bound(scope: &str) -> Option<&str> {
 }
 
 const FIND: &str = "\
-SELECT token, claimed_at, lease_until, attempts, last_error, expires_at FROM claims \
-WHERE scope = ifnull(?1, '') AND id = ?2";
+SELECT token, claimed_at, lease_until, attempts, last_error, expires_at, id FROM claims \
+WHERE scope = ifnull(?1, '') AND id IN (?2, ?3)";
 
 pub(super) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
     connection
         .prepare_cached(FIND)?
-        .query_row((bound(id.scope), IdValue(id.bytes)), ClaimRow::read)
+        .query_row((bound(id.scope), IdValue(id.bytes), TwinValue(id.bytes)), |row| {
+            schema::id_bytes(row.get_ref(6)?)?;
+            ClaimRow::read(row)
+        })
         .optional()
 }
 
@@ -391,7 +397,8 @@ pub(super) fn page(
              FROM claims WHERE (scope, id) > (?1, ?2) ORDER BY scope, id LIMIT ?3",
         )?
         .query_map((&after.scope, IdValue(&after.id), limit), |row| {
-            let place = Place { scope: row.get(6)?, id: row.get_ref(7)?.as_bytes()?.to_vec() };
+            let id = schema::id_bytes(row.get_ref(7)?)?.to_vec();
+            let place = Place { scope: row.get(6)?, id };
             Ok((place, ClaimRow::read(row)?))
         })?
         .collect()

@@ -44,6 +44,9 @@ SELECT (SELECT value FROM meta WHERE key = 'generation'), \
        (SELECT value FROM meta WHERE key = 'floor'), \
        (SELECT value FROM meta WHERE key = 'clock')";
 
+/// No store counts as far as this.
+const MAX_COUNTER: i64 = i64::MAX / 2;
+
 /// What the index has taken in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
@@ -67,7 +70,11 @@ impl Counters {
     fn read(row: &rusqlite::Row<'_>, first: usize) -> Result<Self, ReadError> {
         let counter = |column| -> Result<i64, ReadError> {
             let value: Option<i64> = row.get(column)?;
-            value.ok_or(ReadError::Content("its table meta lacks a counter"))
+            let value = value.ok_or(ReadError::Content("its table meta lacks a counter"))?;
+            if !(0..=MAX_COUNTER).contains(&value) {
+                return Err(ReadError::Content("a counter in its table meta is out of range"));
+            }
+            Ok(value)
         };
         Ok(Self {
             generation: counter(first)?,

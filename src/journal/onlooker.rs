@@ -13,7 +13,7 @@ use rusqlite::{Connection, Row, ToSql};
 
 use super::claims::{self, ClaimRow, Place};
 use super::look::{Counters, read_schema_version};
-use super::rows::{ReadError, RowKeys, id_bytes, load_within};
+use super::rows::{ReadError, RowKeys, checked_seq, id_bytes, load_within};
 use super::transaction::StoredRow;
 use crate::answer::{Census, Counts, Entry, Inspection, Report, State};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
@@ -24,13 +24,13 @@ use crate::id::{Id, KeyHasher, Scope};
 use crate::index::{Index, estimated_bytes};
 use crate::patience::retried;
 use crate::schema::onlooker::{Look, Reading, open};
-use crate::schema::{self, IdValue, connect};
+use crate::schema::{self, IdValue, TwinValue, connect};
 
 /// How many threads scan the table for an id. More than two would wait for the disk, or for each other.
 const SCANNERS: usize = 2;
 
-/// Up to how many ids SQLite compares each row with. Beyond, a hash table is faster.
-const COMPARED_BY_SQL: usize = 6;
+/// Up to how many ids SQLite compares each row with, in both storage classes. Beyond, a hash table is faster.
+const COMPARED_BY_SQL: usize = 3;
 
 /// How many claims are read at a time.
 const CLAIMS_PAGE: i64 = 500;
@@ -345,7 +345,7 @@ fn newest_marks(moments: Vec<Moment<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<Sto
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(ids.iter().map(|_| None).collect());
     };
-    let ranges = ranges(first, last, moments.len());
+    let ranges = ranges(checked_seq(first)?, checked_seq(last)?, moments.len());
     let found: Vec<Read<Found>> = thread::scope(|threads| {
         let scans: Vec<_> = moments
             .into_iter()
@@ -390,14 +390,16 @@ fn scan(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Foun
 
 fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Found> {
     // The plus keeps SQLite from gathering the comparisons into a search tree, which is slower.
-    let comparisons: Vec<String> = (0..ids.len()).map(|n| format!("+id = ?{}", n + 3)).collect();
+    let comparisons: Vec<String> =
+        (0..2 * ids.len()).map(|n| format!("+id = ?{}", n + 3)).collect();
     let sql = format!(
         "SELECT {COLUMNS} FROM seen WHERE seq >= ?1 AND seq < ?2 AND ({}) ORDER BY seq",
         comparisons.join(" OR ")
     );
-    let values: Vec<IdValue<'_>> = ids.iter().map(|id| IdValue(id.bytes)).collect();
+    let values: Vec<_> = ids.iter().map(|id| (IdValue(id.bytes), TwinValue(id.bytes))).collect();
     let mut parameters: Vec<&dyn ToSql> = vec![&range.start, &range.end];
-    parameters.extend(values.iter().map(|value| value as &dyn ToSql));
+    // A twin is not to be passed over in silence.
+    parameters.extend(values.iter().flat_map(|(value, twin)| [value as &dyn ToSql, twin]));
     let mut found = Found::new();
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(&*parameters)?;
@@ -471,7 +473,7 @@ impl Tally {
             }
             _ => counts.seen += 1,
         }
-        let left_ms = expires_at.map_or(i64::MAX, |at| at - self.now_ms);
+        let left_ms = expires_at.map_or(i64::MAX, |at| at.saturating_sub(self.now_ms));
         let census = &mut self.census;
         census.expiring_within_hour += u64::from(left_ms <= HOUR_MS);
         census.expiring_within_day += u64::from(left_ms <= 24 * HOUR_MS);

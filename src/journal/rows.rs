@@ -11,6 +11,7 @@ use super::look::{Counters, read_schema_version};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
+use crate::schema;
 use crate::schema::failure::failure;
 
 /// The bytes of the shortest row, with two times and an id of one byte.
@@ -98,10 +99,7 @@ impl<'a> RowKeys<'a> {
     }
 
     pub(super) fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
-        let seq = row.get(0)?;
-        if !(1..=MAX_SEQ).contains(&seq) {
-            return Err(ReadError::Content("a seq is out of range"));
-        }
+        let seq = checked_seq(row.get(0)?)?;
         let ValueRef::Text(scope) = row.get_ref(1)? else {
             return Err(ReadError::Content("a scope is not text"));
         };
@@ -125,9 +123,15 @@ impl<'a> RowKeys<'a> {
 }
 
 pub(super) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
-        _ => Err(ReadError::Content("an id is neither text nor bytes")),
+    schema::id_bytes(value)
+        .map_err(|_| ReadError::Content("an id is neither text nor bytes that are no text"))
+}
+
+pub(super) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
+    if (1..=MAX_SEQ).contains(&seq) {
+        Ok(seq)
+    } else {
+        Err(ReadError::Content("a seq is out of range"))
     }
 }
 

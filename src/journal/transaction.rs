@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
 use crate::patience::retried;
-use crate::schema::IdValue;
+use crate::schema::{self, IdValue};
 use crate::token::Token;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
@@ -596,7 +596,7 @@ impl StoredRow {
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             scope: row.get(0)?,
-            id: row.get_ref(1)?.as_bytes()?.to_vec(),
+            id: schema::id_bytes(row.get_ref(1)?)?.to_vec(),
             first_seen: row.get(2)?,
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
