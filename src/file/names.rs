@@ -1,15 +1,15 @@
 //! Which names a store's file may be opened by.
 //!
-//! What always holds: a file that passes has one name, as far as the operating system can tell, and
-//! what stands at the names of its side files are plain files. SQLite names the log after the name
+//! What always holds: a file that passes has one name, as far as the operating system can tell, that name
+//! is not one of another database's side file, and what stands at the names of its side files are plain files. SQLite names the log after the name
 //! that a file was opened by, so a file with two names gets two logs, and each store writes over what
 //! the other has committed. Only asks for metadata; knows nothing of what is in the files.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{beside, shown};
+use super::{beside, exists, shown};
 use crate::error::{Error, ErrorKind, Result};
 
 const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
@@ -17,6 +17,7 @@ const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
 /// Refuses a file by its names, before it is opened and before anything is made beside it. A file that
 /// is not there passes.
 pub(crate) fn refuse_unsafe_names(path: &Path) -> Result<()> {
+    refuse_side_name(path)?;
     for suffix in SIDE_FILES {
         refuse_wrong_side_file(&beside(path, suffix))?;
     }
@@ -37,6 +38,52 @@ pub(crate) fn refuse_unsafe_names(path: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Refuses the name of a copy that is to be made. SQLite would take what stands at the names of its side
+/// files for the copy's own, and write it into the copy or delete it.
+pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
+    refuse_side_name(path)?;
+    match SIDE_FILES.map(|suffix| beside(path, suffix)).iter().find(|side| exists(side)) {
+        None => Ok(()),
+        Some(side) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} stands where SQLite would keep a side file of the copy; move it away or choose \
+                 another name",
+                shown(side)
+            ),
+        )),
+    }
+}
+
+/// Opening a database deletes what stands at the names of its side files, whatever it is.
+fn refuse_side_name(path: &Path) -> Result<()> {
+    let bases = SIDE_FILES.iter().filter_map(|suffix| without_suffix(path, suffix));
+    match bases.into_iter().find(|base| exists(base)) {
+        None => Ok(()),
+        Some(base) => refuse(
+            path,
+            &format!(
+                "is where SQLite keeps a side file of {}, and would be deleted; choose another name",
+                shown(&base)
+            ),
+        ),
+    }
+}
+
+/// `None` where the name does not end with it, or is nothing else.
+#[cfg(unix)]
+fn without_suffix(path: &Path, suffix: &str) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = path.file_name()?.as_bytes().strip_suffix(suffix.as_bytes())?;
+    (!name.is_empty()).then(|| path.with_file_name(std::ffi::OsStr::from_bytes(name)))
+}
+
+#[cfg(not(unix))]
+fn without_suffix(path: &Path, suffix: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    (!name.is_empty()).then(|| path.with_file_name(name))
 }
 
 /// SQLite would follow a link at the name of its journal.

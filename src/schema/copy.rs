@@ -12,14 +12,15 @@ use rusqlite::backup::{Backup, StepResult};
 use super::connect;
 use super::failure::failure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{create_new, shown};
+use crate::file::{create_new, refuse_for_copy, shown};
 use crate::process::{Own, Registration};
 
 /// How many pages are copied between two looks at the result.
 const PAGES: i32 = 1_000;
 
-/// Copies what `connection` sees to `target`, which must not exist.
+/// Copies what `connection` sees to `target`, which must not exist, nor a side file of it.
 pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
+    refuse_for_copy(target)?;
     create_new(target)?;
     let copied = fill(connection, target);
     if copied.is_err() {

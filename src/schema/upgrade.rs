@@ -82,8 +82,11 @@ fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
     static COPIES: AtomicU32 = AtomicU32::new(0);
     let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
     let unfinished = beside(path, &format!(".v0.bak.{process}.{number}.tmp"));
-    if exists(&unfinished) {
-        remove(&unfinished)?; // Of a process that crashed and had this number.
+    // Of a process that crashed and had this number.
+    for left in [beside(&unfinished, "-journal"), unfinished.clone()] {
+        if exists(&left) {
+            remove(&left)?;
+        }
     }
     super::copy::copy(connection, &unfinished)?;
     Ok(unfinished)

@@ -239,8 +239,10 @@ impl SeenStore {
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) where something stands at `path`, and what
-    /// reading and writing files can meet. No half copy stays behind.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) where something stands at `path`, or at the name
+    /// of a side file of it (such as `-wal`); [`InvalidPath`](crate::ErrorKind::InvalidPath) where `path` is
+    /// the name of a side file of a database, which SQLite would delete; and what reading and writing files
+    /// can meet. No half copy stays behind.
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         self.engine.check_open()?;
         let target = file::resolve(path.as_ref(), false)?;
