@@ -45,7 +45,7 @@ pub enum ErrorKind {
     Io,
     /// The operating system denies access to the file or its folder.
     PermissionDenied,
-    /// The store was opened read-only and cannot write.
+    /// The store was opened read-only and cannot write, or its file system is read-only.
     ReadOnly,
     /// The file at the path is no longer the one that was opened, or its `-wal` or `-shm` was deleted,
     /// replaced or cut while it was open.
@@ -103,6 +103,7 @@ impl Error {
         let remedy = match kind {
             ErrorKind::PermissionDenied => ": check the permissions of it and of its folder",
             ErrorKind::StorageFull => ": the disk is full; make room",
+            ErrorKind::ReadOnly => ": the file system is read-only",
             _ => "",
         };
         Self::with_source(kind, format!("{doing}{remedy}"), source)

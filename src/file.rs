@@ -289,6 +289,18 @@ pub(crate) fn cut_log(path: &Path) -> Error {
     )
 }
 
+/// Whether nothing can be written where the file lies, whatever its permissions say.
+#[cfg(unix)]
+pub(crate) fn is_on_read_only_file_system(path: &Path) -> bool {
+    rustix::fs::statvfs(path)
+        .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_on_read_only_file_system(_: &Path) -> bool {
+    false
+}
+
 /// The size of the file, 0 when it is missing.
 pub(crate) fn bytes(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())

@@ -55,6 +55,26 @@ pub(crate) struct Connected {
 
 /// Opens the store at the resolved `path`, creating or upgrading it unless the config is read-only.
 pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
+    open_anywhere(path, config, now_ms).map_err(|e| explain_read_only(path, e))
+}
+
+/// SQLite cannot tell a file system that is read-only from permissions.
+fn explain_read_only(path: &Path, error: Error) -> Error {
+    if error.kind() != ErrorKind::PermissionDenied || !file::is_on_read_only_file_system(path) {
+        return error;
+    }
+    Error::with_source(
+        ErrorKind::ReadOnly,
+        format!(
+            "{}: the file system is read-only; a store keeps a log beside its file, also to read it; \
+             look into it with `seen check` or a Reader",
+            shown(path)
+        ),
+        error,
+    )
+}
+
+fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
     refuse_old_sqlite()?;
     file::refuse_unsafe_names(path)?;
     let identity = file::prepare(path, !config.read_only)?;

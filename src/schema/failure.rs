@@ -49,6 +49,11 @@ pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error 
             ErrorKind::PermissionDenied,
             ": check the permissions of the file, of its side files and of its folder",
         ),
+        // SQLite enlarges the index of the log by writing to it, and asks for no reason where that fails.
+        Some(ErrorCode::SystemIoFailure) if extended == ffi::SQLITE_IOERR_SHMSIZE => (
+            ErrorKind::StorageFull,
+            ": there is no room for the index of its log (-shm); the disk is full",
+        ),
         Some(ErrorCode::SystemIoFailure) => {
             (ErrorKind::Io, ": the operating system reported a failure")
         }
