@@ -44,7 +44,8 @@ const EXPIRED_AT_ONCE: usize = 20_000;
 /// that closes while a reader lives which has read its log. A file system that keeps times to the second, as FAT does, can hide a change. Other systems than Unix have only
 /// the second way.
 ///
-/// As with a store, close it before forking, or fork and exec.
+/// As with a store, close it before forking, or fork and exec. A child that is forked while a log without a
+/// `-shm` is read inherits the lock; if its parent is killed during the read, others wait until the child ends.
 ///
 /// ```
 /// use seen_store::{Reader, SeenStore};

@@ -11,7 +11,9 @@ use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::beside;
+use super::{beside, shown};
+use crate::error::Result;
+use crate::process::{Own, Registration};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -171,21 +173,26 @@ fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
 
 /// Held by a reader that must keep others out for as long as it reads: see `schema::onlooker`. Others
 /// tell by it that waiting helps, unlike with a store in exclusive mode.
+///
+/// A child that is forked meanwhile inherits the lock: it lasts until it is given up, or until both processes
+/// have ended. So it is given up in so many words, which the closing of a file is not while a child has it
+/// too; and a child does not give up its parent's.
 pub(crate) struct ReadingAlone {
-    _locked: Option<File>,
+    locked: Option<Own<File>>,
 }
 
 impl ReadingAlone {
     /// `None` while another reader has it. Where the log cannot be opened or locked there is nothing to
     /// hold, and nothing is told to others.
-    pub(crate) fn begin(path: &Path) -> Option<Self> {
-        let Some(log) = open_to_lock(path) else { return Some(Self { _locked: None }) };
+    pub(crate) fn begin(path: &Path) -> Result<Option<Self>> {
+        let registration = Registration::new(&shown(path))?;
+        let Some(log) = open_to_lock(path) else { return Ok(Some(Self { locked: None })) };
         match log.try_lock() {
-            Ok(()) => Some(Self { _locked: Some(log) }),
-            Err(TryLockError::WouldBlock) => None,
+            Ok(()) => Ok(Some(Self { locked: Some(Own::new(registration, log)) })),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => {
                 log::debug!("cannot lock a log: {e}");
-                Some(Self { _locked: None })
+                Ok(Some(Self { locked: None }))
             }
         }
     }
@@ -193,12 +200,52 @@ impl ReadingAlone {
     /// Whether some reader holds it. Asked with a shared lock, so that those who ask at the same time
     /// do not take each other for a reader.
     pub(crate) fn is_held(path: &Path) -> bool {
-        open_to_lock(path)
-            .is_some_and(|log| matches!(log.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        open_to_lock(path).is_some_and(|log| match log.try_lock_shared() {
+            Ok(()) => {
+                unlock(&log);
+                false
+            }
+            Err(e) => matches!(e, TryLockError::WouldBlock),
+        })
+    }
+}
+
+impl Drop for ReadingAlone {
+    fn drop(&mut self) {
+        if let Some(locked) = self.locked.take() {
+            locked.close(|log| unlock(&log));
+        }
+    }
+}
+
+fn unlock(log: &File) {
+    if let Err(e) = log.unlock() {
+        log::debug!("cannot unlock a log: {e}");
     }
 }
 
 /// `None` on other systems than Unix, where such a lock would keep SQLite from reading the log.
 fn open_to_lock(path: &Path) -> Option<File> {
     if cfg!(unix) { File::open(beside(path, "-wal")).ok() } else { None }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A forked child has the same open file, as a second descriptor in this process has.
+    #[test]
+    fn a_lock_that_a_child_inherited_ends_with_the_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seen.db");
+        std::fs::write(beside(&path, "-wal"), "frames").unwrap();
+        let reading = ReadingAlone::begin(&path).unwrap().unwrap();
+        let inherited = reading.locked.as_ref().unwrap().try_clone().unwrap();
+        assert!(ReadingAlone::is_held(&path));
+        assert!(ReadingAlone::begin(&path).unwrap().is_none());
+        drop(reading);
+        assert!(!ReadingAlone::is_held(&path));
+        assert!(ReadingAlone::begin(&path).unwrap().is_some());
+        drop(inherited);
+    }
 }

@@ -102,7 +102,7 @@ pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Option<Re
     refuse_old_sqlite()?;
     let fail = |e| failure("open", &shown(path), e);
     let alone = match look {
-        Look::Alone(_) => match ReadingAlone::begin(path) {
+        Look::Alone(_) => match ReadingAlone::begin(path)? {
             None => return Ok(None),
             alone => alone,
         },
