@@ -702,7 +702,7 @@ fn an_id_in_the_storage_class_that_is_not_its_own_is_told_by_all_that_meet_it() 
                 store.mark_seen(id).unwrap();
             } else {
                 let Claim::Granted(lease) = store.claim(id, secs(60)).unwrap() else { panic!() };
-                drop(lease.into_token());
+                let _ = lease.into_token();
             }
             store.mark_seen("newer").unwrap();
             let changed = format!("UPDATE {table} SET id = CAST(id AS {class}) WHERE id = ?1");
@@ -770,7 +770,7 @@ fn no_number_in_the_file_makes_a_verb_panic() {
         if id == "failed" {
             lease.fail("why").unwrap();
         } else {
-            drop(lease.into_token());
+            let _ = lease.into_token();
         }
     }
     store.close().unwrap();
