@@ -10,7 +10,7 @@ mod names;
 mod opened;
 pub(crate) mod wal;
 
-pub(crate) use names::{refuse_for_copy, refuse_unsafe_names};
+pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
 pub(crate) use opened::OpenedFiles;
 
 use std::ffi::OsString;

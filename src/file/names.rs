@@ -1,9 +1,10 @@
-//! Which names a store's file may be opened by.
+//! Which names a store's file may be opened by, and a copy be made at.
 //!
-//! What always holds: a file that passes has one name, as far as the operating system can tell, that name
-//! is not one of another database's side file, and what stands at the names of its side files are plain files. SQLite names the log after the name
-//! that a file was opened by, so a file with two names gets two logs, and each store writes over what
-//! the other has committed. Only asks for metadata; knows nothing of what is in the files.
+//! What always holds: a file that passes has one name, as far as the operating system can tell, that name is
+//! not one of another database's side file, and what stands at the names of its side files are plain files.
+//! SQLite names the log after the name that a file was opened by, so a file with two names gets two logs, and
+//! each store writes over what the other has committed. Only asks for metadata, and removes a copy that
+//! failed; knows nothing of what is in the files.
 
 use std::fs;
 use std::io;
@@ -54,6 +55,15 @@ pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
                 shown(side)
             ),
         )),
+    }
+}
+
+/// Removes a copy that failed, with the side files that a failure may have left: none was there before it.
+pub(crate) fn remove_copy(path: &Path) {
+    // What failed is told already.
+    let _ = fs::remove_file(path);
+    for suffix in SIDE_FILES {
+        let _ = fs::remove_file(beside(path, suffix));
     }
 }
 

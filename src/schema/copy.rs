@@ -3,7 +3,6 @@
 //! Owns the new file until it is complete: whatever goes wrong, no half copy stays behind. The copy is
 //! one file of mode 0600 without a log beside it.
 
-use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -12,7 +11,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::connect;
 use super::failure::failure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{create_new, refuse_for_copy, shown};
+use crate::file::{create_new, refuse_for_copy, remove_copy, shown};
 use crate::process::{Own, Registration};
 
 /// How many pages are copied between two looks at the result.
@@ -24,7 +23,7 @@ pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
     create_new(target)?;
     let copied = fill(connection, target);
     if copied.is_err() {
-        let _ = fs::remove_file(target); // The first error is the one to tell.
+        remove_copy(target);
     }
     copied
 }
