@@ -297,7 +297,9 @@ fn a_job_is_gone_before_its_waiter_is_told_what_became_of_it() {
                 if panics.once_more() {
                     resume_unwind(Box::new("the leader panics"));
                 }
-                taken.into_iter().for_each(|taken| taken.answer(()));
+                for taken in taken {
+                    taken.answer(());
+                }
                 Led::Done
             };
             let _ = catch_unwind(AssertUnwindSafe(|| group.submit(job, lead, || true)));
