@@ -484,3 +484,34 @@ fn counts_of_duplicates_outlive_a_clock_that_is_set_back_far() {
     assert_eq!(store.get("a").unwrap().unwrap().suppressed, 2);
     assert_eq!(store.stats().unwrap().rebuilds, 0, "the history is the same");
 }
+
+#[test]
+fn a_store_that_goes_back_with_another_one_knows_in_the_same_call_what_it_had_swept() {
+    let verbs: [(&str, fn(&SeenStore) -> bool); 5] = [
+        ("try_is_seen", |store| store.try_is_seen("a").unwrap()),
+        ("get", |store| store.get("a").unwrap().is_some()),
+        ("check_and_mark", |store| store.check_and_mark("a").unwrap() == Verdict::Duplicate),
+        ("claim", |store| matches!(store.claim("a", secs(9)).unwrap(), Claim::Seen)),
+        ("check_and_mark_all", |store| {
+            store.check_and_mark_all(["a"]).unwrap() == [Verdict::Duplicate]
+        }),
+    ];
+    for (name, verb) in verbs {
+        let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
+        let config = Config::default().ttl(secs(60)).purge_interval(secs(1));
+        let open = || place.open(config.clone().clock(Arc::clone(&clock)));
+        let (asks, marks) = (open(), open());
+        // Not the newest row, which is read at each look.
+        marks.seed(["a", "later"]).unwrap();
+        clock.advance(secs(61));
+        for n in 0..1_000 {
+            // Looks sweep the index now and then, and write nothing.
+            assert!(!asks.try_is_seen(format!("anything {n}")).unwrap());
+        }
+        assert_eq!(asks.stats().unwrap().expired, 0, "the index was not swept");
+        back(&clock, secs(51));
+        marks.mark_seen("b").unwrap();
+        assert!(verb(&asks), "{name}");
+        assert!(verb(&marks), "{name}");
+    }
+}

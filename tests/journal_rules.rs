@@ -352,7 +352,7 @@ fn while_another_process_holds_the_write_lock_only_writers_wait_and_in_vain_they
     println!("{calls} rounds of reads, the worst took {worst:?}");
     // A round takes microseconds. Were the mutex held during the writers' pauses, each would wait for
     // some of those and there would be a few hundred.
-    assert!(calls > 20_000, "only {calls} rounds of reads in 2 s");
+    assert!(calls > 2_000, "only {calls} rounds of reads in 2 s");
     assert!(worst < Duration::from_millis(500), "a read waited {worst:?}");
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(error.is_retryable());

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use super::rows::{ReadError, RowKeys, load, take_in};
 use super::{Begun, Journal, Tip, claims};
-use crate::clock::{ABSORBED_STEP_MS, MIN_MS, Reached, Stopwatch};
+use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::Index;
@@ -140,9 +140,7 @@ impl Journal {
                     }
                 }
                 Tail::Lost => {
-                    // What is read may make this store's time go back, by as much as it has absorbed
-                    // itself and was carried along. What it comes back to must be there then.
-                    self.rebuild(index, (now_ms - 2 * ABSORBED_STEP_MS).max(MIN_MS))?;
+                    self.rebuild(index, now_ms)?;
                     self.rebuilds += 1;
                     break;
                 }

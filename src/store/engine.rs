@@ -41,6 +41,10 @@ const GROUP: usize = 256;
 /// the commit is mostly done by then.
 const YIELDS: u32 = 64;
 
+/// A look that takes this store's time back is made once more at the earlier time. A clock that falls at each
+/// reading cannot make it go on for ever.
+const LOOKS_AT_MOST: u32 = 2;
+
 /// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
 const DOUBTS_A_LOOKUP: usize = 64;
 /// The same for a step of a work of its own: about a millisecond.
@@ -342,14 +346,24 @@ impl Engine {
     }
 
     pub(crate) fn look(&self, writer: &mut Writer) -> Result<Begun> {
-        let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
-        let looked = writer.journal.look(&self.index, self.clock.now_ms())?;
-        if looked == Begun::Ready {
+        for _ in 0..LOOKS_AT_MOST {
+            let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
+            if writer.journal.look(&self.index, self.clock.now_ms())? == Begun::Busy {
+                return Ok(Begun::Busy);
+            }
             let seen = LookedAt::by(&mut writer.journal, number);
             self.looked(&seen, &mut writer.rebuilds);
-            self.sweep_when_due(writer);
+            if !self.is_behind_index() {
+                break;
+            }
         }
-        Ok(looked)
+        self.sweep_when_due(writer);
+        Ok(Begun::Ready)
+    }
+
+    /// Whether what a look has heard took this store's time back: the index is true for a later time only.
+    fn is_behind_index(&self) -> bool {
+        self.index.is_ahead_of(self.clock.now_ms())
     }
 
     /// Takes in what a look brings besides rows.
@@ -616,15 +630,22 @@ impl Engine {
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
-        if writer.journal.begin(&self.index, self.clock.now_ms())? == Begun::Busy {
-            return Ok(None);
-        }
-        let seen = LookedAt::by(&mut writer.journal, number);
-        let newest = writer.journal.newest_seq();
-        // From here on a panic, of the caller's clock too, rolls back.
-        let mut transaction = writer.journal.transaction(&self.index);
-        self.looked(&seen, &mut writer.rebuilds);
+        let mut looks = 0;
+        let (newest, mut transaction) = loop {
+            looks += 1;
+            let number = self.looks_begun.fetch_add(1, SeqCst) + 1;
+            if writer.journal.begin(&self.index, self.clock.now_ms())? == Begun::Busy {
+                return Ok(None);
+            }
+            let seen = LookedAt::by(&mut writer.journal, number);
+            let newest = writer.journal.newest_seq();
+            // From here on a panic, of the caller's clock too, rolls back.
+            let transaction = writer.journal.transaction(&self.index);
+            self.looked(&seen, &mut writer.rebuilds);
+            if looks == LOOKS_AT_MOST || !self.is_behind_index() {
+                break (newest, transaction);
+            }
+        };
         transaction.now_ms = self.clock.now_ms();
         let done = match decide(&mut transaction) {
             Ok(answer) => transaction.commit().map(|()| answer),
