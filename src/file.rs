@@ -249,11 +249,15 @@ pub(crate) fn create_new(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => create_private(path),
         Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
-        Ok(_) => Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("{} exists already; choose another path or move it away", shown(path)),
-        )),
+        Ok(_) => Err(exists_already(path)),
     }
+}
+
+fn exists_already(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{} exists already; choose another path", shown(path)),
+    )
 }
 
 pub(crate) fn identity(path: &Path) -> Result<Identity> {
@@ -273,7 +277,7 @@ pub(crate) fn check_still_there(path: &Path, opened: Identity) -> Result<()> {
     };
     Err(Error::new(
         ErrorKind::FileReplaced,
-        format!("{} {happened} while the store was open; open it anew", shown(path)),
+        format!("{} {happened} while the store was open; close it and open it anew", shown(path)),
     ))
 }
 
@@ -282,8 +286,8 @@ pub(crate) fn cut_log(path: &Path) -> Error {
     Error::new(
         ErrorKind::FileReplaced,
         format!(
-            "{} was cut or written over while the store was open, and what was in it is lost; open the \
-             store anew",
+            "{} was cut or written over while the store was open, and what was in it is lost; close \
+             the store and open it anew",
             shown(&beside(path, "-wal"))
         ),
     )

@@ -858,3 +858,19 @@ fn a_backup_is_not_made_beside_what_a_deleted_database_left() {
         assert!(!place.folder().join("copy.db").exists());
     }
 }
+
+#[test]
+fn a_backup_onto_a_store_advises_nothing_that_loses_marks() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    store.mark_seen("a").unwrap();
+    let other = place.folder().join("other.db");
+    let open = SeenStore::open(&other).unwrap();
+    open.mark_seen("b").unwrap();
+    for path in [place.path().to_owned(), other] {
+        let error = store.backup(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        let text = error.to_string();
+        assert!(text.contains("exists already") && !text.contains("move it away"), "{text}");
+    }
+}

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{beside, exists, shown};
+use super::{beside, exists, exists_already, shown};
 use crate::error::{Error, ErrorKind, Result};
 
 const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
@@ -41,17 +41,20 @@ pub(crate) fn refuse_unsafe_names(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the name of a copy that is to be made. SQLite would take what stands at the names of its side
-/// files for the copy's own, and write it into the copy or delete it.
+/// Refuses the name of a copy that is to be made where something stands. SQLite would take what stands at the
+/// names of its side files for the copy's own, and write it into the copy or delete it. That may be the log
+/// of a store: the error does not advise to move it away.
 pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
     refuse_side_name(path)?;
+    if exists(path) {
+        return Err(exists_already(path));
+    }
     match SIDE_FILES.map(|suffix| beside(path, suffix)).iter().find(|side| exists(side)) {
         None => Ok(()),
         Some(side) => Err(Error::new(
             ErrorKind::AlreadyExists,
             format!(
-                "{} stands where SQLite would keep a side file of the copy; move it away or choose \
-                 another name",
+                "{} stands where SQLite would keep a side file of the copy; choose another name",
                 shown(side)
             ),
         )),

@@ -39,9 +39,10 @@ pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error 
             ErrorKind::Corrupt,
             ": the database is damaged, and was left as it is; restore a backup of it",
         ),
-        Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_DBMOVED => {
-            (ErrorKind::FileReplaced, ": the file was moved or deleted; open it anew")
-        }
+        Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_DBMOVED => (
+            ErrorKind::FileReplaced,
+            ": the file was moved or deleted; close the store and open it anew",
+        ),
         Some(ErrorCode::ReadOnly) => {
             (ErrorKind::ReadOnly, ": it is read-only; make it and its folder writable")
         }

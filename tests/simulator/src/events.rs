@@ -17,6 +17,7 @@ pub const TABLE: &[(u32, Event)] = &[
     (4, step_all_clocks),
     (3, step_one_clock),
     (6, step_to_a_border),
+    (3, open_after_a_step_back),
     (4, let_time_pass),
     (2, kill),
     (3, kill_later),
@@ -78,6 +79,14 @@ fn step_one_clock(world: &mut World, number: u64, rng: &mut Rng) {
     let (store, by) =
         (a_store(world, rng), *choose(rng, &[1, 999, 5_000, 30_000, -1, -5_000, -45_000]));
     world.step_clocks(number, Some(store), by);
+}
+
+/// Of two stores on one clock, one was open before the step and stands still.
+fn open_after_a_step_back(world: &mut World, number: u64, rng: &mut Rng) {
+    let (store, by) = (a_store(world, rng), *choose(rng, &[-5_000, -45_000, -60_000]));
+    world.close(number, store, rng.bool());
+    world.step_clocks(number + 10, None, by);
+    world.open(number + 20, store);
 }
 
 /// Something ends now, or in a millisecond.

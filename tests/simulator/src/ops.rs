@@ -56,6 +56,7 @@ impl Setup {
                     Windowing::Fixed,
                     Windowing::Fixed,
                     Windowing::Sliding { max_age_ms: None },
+                    Windowing::Sliding { max_age_ms: Some(20_000) },
                     Windowing::Sliding { max_age_ms: Some(900_000) },
                 ],
             ),
