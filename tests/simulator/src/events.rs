@@ -119,17 +119,22 @@ fn kill_later(world: &mut World, _: u64, rng: &mut Rng) {
 }
 
 fn fail_once(world: &mut World, _: u64, rng: &mut Rng) {
-    let (store, calls) = (a_store(world, rng), rng.u32(..60));
-    world.hurt(store, calls, a_code(rng), false);
+    let (store, code) = (a_store(world, rng), a_code(rng));
+    world.hurt(store, a_number_of_calls(code, rng), code, false);
 }
 
 fn fail_for_a_while(world: &mut World, _: u64, rng: &mut Rng) {
-    let (store, calls) = (a_store(world, rng), rng.u32(..60));
-    world.hurt(store, calls, a_code(rng), true);
+    let (store, code) = (a_store(world, rng), a_code(rng));
+    world.hurt(store, a_number_of_calls(code, rng), code, true);
 }
 
 fn a_code(rng: &mut Rng) -> i32 {
-    *choose(rng, &[ffi::SQLITE_IOERR, ffi::SQLITE_IOERR, ffi::SQLITE_FULL])
+    *choose(rng, &[ffi::SQLITE_IOERR, ffi::SQLITE_IOERR, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_FSYNC])
+}
+
+/// How many that could meet it pass before one does. Syncs are few.
+fn a_number_of_calls(code: i32, rng: &mut Rng) -> u32 {
+    rng.u32(..if code == ffi::SQLITE_IOERR_FSYNC { 3 } else { 60 })
 }
 
 fn spare(world: &mut World, _: u64, _: &mut Rng) {

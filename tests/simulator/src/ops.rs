@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
 use seen_store::{
-    Claim, Config, Entry, ErrorKind, Filter, Ownership, Reader, Result, SeenStore, Token, Verdict,
-    Window,
+    Claim, Config, Entry, ErrorKind, Filter, Ownership, Reader, Result, SeenStore, Synchronous,
+    Token, Verdict, Window,
 };
 
 use crate::model::{Act, Name, Told};
@@ -42,6 +42,7 @@ pub struct Setup {
     pub purge_interval: Option<Duration>,
     pub purge_thread: bool,
     pub purge_on_open: bool,
+    pub synchronous: Synchronous,
 }
 
 impl Setup {
@@ -70,6 +71,7 @@ impl Setup {
             ),
             purge_thread: rng.bool(),
             purge_on_open: rng.bool(),
+            synchronous: *choose(&mut rng, &[Synchronous::Normal, Synchronous::Full]),
         }
     }
 
@@ -83,6 +85,7 @@ impl Setup {
             .purge_interval(self.purge_interval)
             .purge_thread(self.purge_thread && self.purge_interval.is_some())
             .purge_on_open(self.purge_on_open)
+            .synchronous(self.synchronous)
     }
 }
 

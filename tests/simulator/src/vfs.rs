@@ -106,9 +106,13 @@ impl Call {
         }
     }
 
-    /// A full disk stops what makes a file longer, and nothing else.
+    /// A full disk stops what makes a file longer, a disk that loses writes what syncs, and nothing else.
     fn meets(self, code: c_int) -> bool {
-        code != ffi::SQLITE_FULL || self == Call::Write
+        match code {
+            ffi::SQLITE_FULL => self == Call::Write,
+            ffi::SQLITE_IOERR_FSYNC => self == Call::Sync,
+            _ => true,
+        }
     }
 }
 
