@@ -782,6 +782,9 @@ impl Believer {
     fn live(&mut self, path: &Path, config: Config) -> Result<()> {
         let store = SeenStore::open_with(path, config)?;
         (self.tell)("opened".into());
+        // Without one it would wait for readers, and make them wait.
+        let log = path.with_extension("db-wal");
+        assert!(log.exists(), "the store is open and has no write-ahead log");
         self.check(&store, "old");
         self.check(&store, "new");
         self.ask(&store, "new");

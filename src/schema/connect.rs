@@ -305,9 +305,7 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
         let mode = patiently(path, config, "open", || pragma_text(connection, "journal_mode"))?;
         if mode != "wal" {
             let mode = patiently(path, config, "switch on the write-ahead log of", || {
-                connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
-                    row.get::<_, String>(0)
-                })
+                switch_to_log(connection)
             })?;
             if mode != "wal" {
                 return Err(Error::new(
@@ -327,6 +325,16 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, config.read_only)
         .map_err(|e| failure("configure", &shown(path), e))?;
     Ok(())
+}
+
+/// The mode that SQLite says it is in. The switch is committed by the step that finds no second row; one that
+/// fails there leaves the file as it was, and SQLite in the belief that it was switched.
+fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
+    let mut switch = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = switch.query([])?;
+    let mode = rows.next()?.map_or(Ok(String::new()), |row| row.get(0))?;
+    rows.next()?;
+    Ok(mode)
 }
 
 pub(crate) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
