@@ -430,6 +430,26 @@ fn after_a_commit_met_an_io_error_the_answer_is_what_the_file_says() {
     }
 }
 
+#[test]
+fn a_crash_does_not_bring_back_a_commit_that_failed() {
+    let (folder, path) = new_file();
+    let config = || Config::default().synchronous(Synchronous::Full);
+    let store = SeenStore::open_with(&path, config()).unwrap();
+    // The other store keeps the log as it is while this one reopens: the failed frames stay in it.
+    let _other = SeenStore::open_with(&path, config()).unwrap();
+    store.mark_seen("before").unwrap();
+    let faults = Faults::on(folder.path(), Op::Sync, "-wal", Action::FailOnce, 1);
+    let error = store.check_and_mark("a").unwrap_err();
+    assert_eq!((error.kind(), faults.hits()), (ErrorKind::Io, 1), "{error:?}");
+    drop(faults);
+    // What a crash leaves: the file and its log, without the index in shared memory.
+    let (_crashed, image) = new_file();
+    copy(&path, &image);
+    let store = SeenStore::open_with(&image, config()).unwrap();
+    assert!(store.try_is_seen("before").unwrap());
+    assert!(!store.try_is_seen("a").unwrap(), "a mark that was told as failed is back");
+}
+
 /// The log that the failed connection had open is the only place where its commits are.
 #[test]
 fn a_commit_that_meets_an_io_error_with_its_log_deleted_does_not_go_on_in_another_log() {
