@@ -485,9 +485,12 @@ fn counts_of_duplicates_outlive_a_clock_that_is_set_back_far() {
     assert_eq!(store.stats().unwrap().rebuilds, 0, "the history is the same");
 }
 
+/// A verb by its name, and whether it takes the id "a" for seen.
+type Verb = (&'static str, fn(&SeenStore) -> bool);
+
 #[test]
 fn a_store_that_goes_back_with_another_one_knows_in_the_same_call_what_it_had_swept() {
-    let verbs: [(&str, fn(&SeenStore) -> bool); 5] = [
+    let verbs: [Verb; 5] = [
         ("try_is_seen", |store| store.try_is_seen("a").unwrap()),
         ("get", |store| store.get("a").unwrap().is_some()),
         ("check_and_mark", |store| store.check_and_mark("a").unwrap() == Verdict::Duplicate),
