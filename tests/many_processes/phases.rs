@@ -33,7 +33,7 @@ use crate::table::Table;
 const FAIR: u64 = 16;
 
 /// How often the batches are written at most. A store that lets others starve does so each time.
-const FAIR_TRIES: usize = 3;
+const FAIR_TRIES: usize = 6;
 
 /// How many ids a file holds at the beginning: so many that an index takes time to build, and a few.
 const MANY: u64 = 20_000;
