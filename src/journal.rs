@@ -92,7 +92,7 @@ pub(crate) struct Journal {
     claims: claims::Known,
     /// Where transactions gather their changes; empty between them.
     pending: transaction::Pending,
-    /// How long the log was after a commit that nobody has asked about yet.
+    /// The length of the log in pages after the last commit; 0 once it was read.
     log_pages: Arc<AtomicU32>,
     /// When the write lock was given back because there was much to read, if no transaction has begun since.
     gave_back: Option<Stopwatch>,

@@ -121,7 +121,7 @@ impl Journal {
         let connection = self.open_connection();
         let read = || {
             let _one_snapshot = connection.unchecked_transaction()?;
-            // Where nobody else can write, SQLite's counter tells nothing: a failed VACUUM moves it.
+            // A failed VACUUM moves SQLite's counter. Where no other connection can write, it is not asked.
             let unchanged = is_private || known == Some(read_data_version(connection)?);
             if unchanged { read(connection).map(Some) } else { Ok(None) }
         };

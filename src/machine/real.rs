@@ -71,7 +71,7 @@ pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// Bytes that nobody can guess.
+/// Fills `bytes` from the operating system's secure source of randomness.
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system provides random bytes");
 }

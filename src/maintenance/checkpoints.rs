@@ -60,7 +60,8 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// See the module's header.
 pub(crate) struct Checkpoints {
-    /// `None` where no second connection is possible, and where SQLite does it by itself, or nobody.
+    /// `None` where no second connection is possible, where SQLite copies the log itself, and where it is never
+    /// copied.
     source: Option<Source>,
     writer: SharedWriter,
     /// How long the log was when the thread was told last; 0 once it was short again.
@@ -309,7 +310,7 @@ impl Checkpoints {
     }
 }
 
-/// Nobody else has the file, in exclusive mode: the copy is whole, and the next commit begins the log anew.
+/// In exclusive mode no other connection has the file: the copy is whole, and the next commit begins the log anew.
 fn copy_alone(journal: &mut Journal) -> Result<()> {
     match journal.on_log()? {
         Some(mut on_log) => on_log.copy().map(drop),

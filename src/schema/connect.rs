@@ -39,7 +39,7 @@ pub(crate) fn keeps_log_short(config: &Config) -> bool {
 }
 
 /// The length of log at which SQLite copies it by itself. That never ends beside another connection that
-/// writes, a log that somebody's snapshot keeps long would make each commit try, and SQLite does not look
+/// writes, a log that a snapshot keeps long would make each commit try, and SQLite does not look
 /// whether the log is whole.
 fn own_checkpoint(config: &Config) -> u32 {
     if keeps_log_short(config) { 0 } else { config.wal_autocheckpoint }

@@ -110,7 +110,7 @@ fn what_a_leader_wrote_before_it_answered_is_seen_by_the_waiter_without_the_mute
 
 #[test]
 fn holders_of_the_mutex_that_are_no_leaders_leave_no_job_behind() {
-    // Beside the waiter, as many kinds of holders as there are threads left.
+    // One kind of holder for each thread besides the waiter.
     for first in 0..3 {
         check(move |yields| {
             together(MOST_THREADS, &group(yields), move |group, thread| match thread {

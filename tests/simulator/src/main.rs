@@ -1,4 +1,5 @@
-//! A machine that finds what nobody thought of: many stores on one file, in one process, under one seed.
+//! Looks for broken promises that no test was written for: many stores on one file, in one process, under
+//! one seed.
 //!
 //! `simulate` runs seeds, each in a process of its own; see `simulate --help`. A seed that fails is printed,
 //! and made small: which of its operations are needed.

@@ -360,7 +360,7 @@ impl Model {
         let known = self.known(name);
         let tokens = known.iter().filter_map(Known::token);
         let sorted: BTreeMap<_, _> = tokens.map(|token| (token.to_string(), token)).collect();
-        // That of a claim that has not returned is known to nobody.
+        // The token of a claim that has not returned cannot be given.
         let sorted = sorted.into_iter().filter(|(text, _)| !text.starts_with(NOBODY_S));
         sorted.map(|(_, token)| token).collect()
     }

@@ -267,7 +267,7 @@ impl Inner {
         }
     }
 
-    /// Nobody can run: time goes on to the first deadline.
+    /// No actor can run: moves the time on to the first deadline.
     fn wait_for_the_first(&mut self) {
         let first = self.actors.iter().filter(|actor| self.may_run(actor)).filter_map(|actor| {
             let State::Waiting { until: Some(until), .. } = actor.state else { return None };

@@ -467,7 +467,7 @@ impl World {
             self.scheduler.wait(&|| busy.iter().all(|busy| !busy.load(SeqCst)), None);
         }
         let handle = self.stores[store].open.take();
-        // What it had finished, but told nobody, counts as told: that was before it died or it is unknown.
+        // What it had finished and not told counts as unknown.
         let mut dropped = Vec::new();
         self.finished.lock().retain_mut(|finished| {
             let is_its = self.under_way.get(&finished.number).is_some_and(|way| way.store == store);
