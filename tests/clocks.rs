@@ -122,6 +122,20 @@ fn a_store_that_lags_learns_the_time_at_its_next_look() {
 }
 
 #[test]
+fn a_store_that_lags_counts_by_the_time_that_a_purge_would_go_by() {
+    let place = Place::in_ram();
+    let late = Arc::new(ManualClock::default());
+    let clock = Arc::new(ManualClock::new(late.now() + secs(30)));
+    let config = Config::default().purge_interval(None).purge_on_open(false);
+    let lagging = place.open(config.clone().clock(late));
+    lagging.ttl(secs(20)).mark_seen("a").unwrap();
+    place.open(config.clock(clock)).mark_seen("b").unwrap();
+    assert_eq!(lagging.count_expired().unwrap(), 1);
+    assert_eq!(lagging.count_old_entries(secs(25)).unwrap(), 1);
+    assert_eq!(lagging.purge_expired().unwrap(), 1);
+}
+
+#[test]
 fn one_wrong_clock_carries_no_other_store_along() {
     for wrong in [secs(61), secs(3_600), 10_000 * DAY] {
         let place = Place::in_ram();

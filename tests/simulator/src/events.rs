@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rusqlite::ffi;
 
-use crate::ops::choose;
+use crate::setup::choose;
 use crate::world::World;
 
 type Event = fn(&mut World, u64, &mut Rng);

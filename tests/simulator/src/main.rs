@@ -11,6 +11,7 @@ mod model;
 mod ops;
 mod run;
 mod scheduler;
+mod setup;
 #[path = "../../model/state.rs"]
 #[allow(dead_code, reason = "shared with the model test")]
 mod state;

@@ -141,8 +141,18 @@ pub struct Asked {
 struct Pending {
     asked: Asked,
     acts: Vec<Act>,
-    /// How many times it may take effect: a removal goes through marks and claims, one after the other.
-    takes_effect: usize,
+    takes_effect: Times,
+}
+
+/// How often an operation takes effect on an id.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Times {
+    /// All its acts at one moment.
+    Once,
+    /// A removal goes through marks and claims, one after the other.
+    OnceOrTwice,
+    /// Each of its acts at a moment of its own.
+    OnceAnAct,
 }
 
 /// One explanation of all answers so far.
@@ -183,7 +193,7 @@ pub struct Model {
 const NOBODY_S: &str = "0000000000000000";
 
 /// The token of a claim that has not returned.
-fn placeholder(number: Number) -> Token {
+pub fn placeholder(number: Number) -> Token {
     Token::from_str(&format!("{:032x}", u128::from(number) + 1)).expect("32 digits")
 }
 
@@ -196,13 +206,18 @@ impl Model {
         self.ids.keys().copied().collect()
     }
 
-    /// An operation was asked for.
-    pub fn called(&mut self, number: Number, asked: &Asked, effect: &[(Name, Vec<Act>)]) {
-        for (name, acts) in effect {
-            let pending =
-                Pending { asked: asked.clone(), acts: acts.clone(), takes_effect: acts.len() };
-            self.id(*name).pending.insert(number, pending);
-        }
+    /// An operation on an id was asked for.
+    pub fn called(&mut self, number: Number, asked: &Asked, name: Name, acts: &[Act]) {
+        let pending =
+            Pending { asked: asked.clone(), acts: acts.to_vec(), takes_effect: Times::Once };
+        self.id(name).pending.insert(number, pending);
+    }
+
+    /// One was asked for that does something to an id, and then something else.
+    pub fn called_in_steps(&mut self, number: Number, asked: &Asked, name: Name, acts: &[Act]) {
+        self.called(number, asked, name, acts);
+        let pending = self.id(name).pending.get_mut(&number).expect("just called");
+        pending.takes_effect = Times::OnceAnAct;
     }
 
     /// One on every id was asked for, of one scope or of all.
@@ -215,14 +230,20 @@ impl Model {
     ) {
         for (name, id) in &mut self.ids {
             if scope.is_none_or(|scope| scope == name.0) {
-                let pending =
-                    Pending { asked: asked.clone(), acts: vec![act(*name)], takes_effect: 2 };
+                let pending = Pending {
+                    asked: asked.clone(),
+                    acts: vec![act(*name)],
+                    takes_effect: Times::OnceOrTwice,
+                };
                 id.pending.insert(number, pending);
             }
         }
         // Of an id that comes up only now.
-        let pending =
-            Pending { asked: asked.clone(), acts: vec![act((0, usize::MAX))], takes_effect: 2 };
+        let pending = Pending {
+            asked: asked.clone(),
+            acts: vec![act((0, usize::MAX))],
+            takes_effect: Times::OnceOrTwice,
+        };
         self.on_all.insert(number, (scope, pending));
     }
 
@@ -274,7 +295,11 @@ impl Model {
         let mut visited: HashSet<World> = id.worlds.clone();
         let optional = matches!(ended, Ended::Unknown);
         while let Some(world) = frontier.pop() {
-            if let Some(said) = world.done.get(&number) {
+            let pending = &id.pending[&number];
+            let said = world.done.get(&number);
+            // One that was told has taken effect with all its acts.
+            let said = said.filter(|said| optional || said.len() >= pending.acts.len());
+            if let Some(said) = said {
                 let agrees = match ended {
                     Ended::Unknown => true,
                     Ended::Told(told) => {
@@ -287,15 +312,16 @@ impl Model {
             } else if optional {
                 kept.insert(world.clone());
             }
-            let has_ended = world.done.contains_key(&number);
+            let has_ended = said.is_some();
             for (other, pending) in &id.pending {
-                let times = world.done.get(other).map_or(0, Vec::len);
+                let done = world.done.get(other).map_or(0, Vec::len);
                 // Nothing else is to take effect only because this one has.
                 let is_asked = !has_ended || *other == number;
-                if !is_asked || times >= pending.takes_effect {
+                let acts = pending.acts_after(done);
+                if !is_asked || acts.is_empty() {
                     continue;
                 }
-                for next in pending.successors(*other, &world, latest) {
+                for next in pending.successors(*other, acts, &world, latest) {
                     if visited.insert(next.clone()) {
                         frontier.push(next);
                     }
@@ -324,6 +350,11 @@ impl Model {
         }
         id.worlds = kept;
         Ok(())
+    }
+
+    /// The stores have lost everything, while nothing was under way.
+    pub fn forget_all(&mut self) {
+        self.ids.values_mut().for_each(|id| *id = Id::default());
     }
 
     /// What an id may be, when nothing is under way on it.
@@ -383,12 +414,22 @@ impl World {
 }
 
 impl Pending {
+    /// What it does when it takes effect next, once it has said so much.
+    fn acts_after(&self, said: usize) -> &[Act] {
+        match self.takes_effect {
+            Times::Once if said == 0 => &self.acts,
+            Times::OnceOrTwice if said < 2 * self.acts.len() => &self.acts,
+            Times::OnceAnAct if said < self.acts.len() => &self.acts[said..=said],
+            _ => &[],
+        }
+    }
+
     /// The worlds in which the operation takes effect next.
-    fn successors(&self, number: Number, world: &World, latest: i64) -> Vec<World> {
+    fn successors(&self, number: Number, acts: &[Act], world: &World, latest: i64) -> Vec<World> {
         let mut all = Vec::new();
         for now in &self.asked.nows {
             let mut ways = vec![(world.known.clone(), Vec::new())];
-            for (place, act) in self.acts.iter().enumerate() {
+            for (place, act) in acts.iter().enumerate() {
                 // What expires at once may still be known to the rest of its batch.
                 if place > 0 {
                     let mut buried = ways.clone();

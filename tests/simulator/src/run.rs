@@ -8,8 +8,9 @@ use fastrand::Rng;
 use seen_store::run_on;
 
 use crate::events;
-use crate::ops::{self, Setup};
+use crate::ops;
 use crate::scheduler::{Scheduler, fail};
+use crate::setup::{self, Setup};
 use crate::vfs;
 use crate::world::World;
 
@@ -78,7 +79,7 @@ const NUMBERS: u64 = 100;
 fn operate(world: &mut World, seed: u64, operation: u64) {
     let mut rng = of_operation(seed, operation);
     let number = (operation + 1) * NUMBERS;
-    let pause = *ops::choose(&mut rng, &[0, 0, 30, 100, 300, 300, 1_000, 5_000]);
+    let pause = *setup::choose(&mut rng, &[0, 0, 30, 100, 300, 300, 1_000, 5_000]);
     world.wait(Duration::from_micros(pause));
     if rng.u32(..100) < EVENTS_IN_100 {
         return events::happen(world, number, &mut rng);

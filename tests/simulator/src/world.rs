@@ -25,8 +25,9 @@ use self::observer::Observer;
 use self::store::{MINUTE_MS, Store};
 use crate::known::Known;
 use crate::model::{Asked, Ended, Model, Name, Number};
-use crate::ops::{Call, Draw, Effect, Says, Setup};
+use crate::ops::{Call, Draw, Effect, Says};
 use crate::scheduler::{Scheduler, fail};
+use crate::setup::{Kept, Setup};
 use crate::state::Span;
 use crate::vfs;
 
@@ -38,6 +39,10 @@ const LATE: Duration = Duration::from_millis(100);
 
 /// The same of one whose threads keep each other from looking.
 const LATE_WHEN_BUSY: Duration = Duration::from_secs(2);
+
+/// Of so many times that a store took it to be, one is the last that it has written down: there are steps of a
+/// millisecond, and it writes each second.
+const LAST_OF_ITS_OWN: usize = 8;
 
 /// What came of an operation.
 struct Finished {
@@ -59,6 +64,8 @@ struct UnderWay {
     store: usize,
     on: Vec<Name>,
     on_all: bool,
+    /// Whether it takes effect in steps, of which the last ones tell nothing.
+    in_steps: bool,
     removes: bool,
     /// Whether what it finds wrong counts only if nothing else was under way, and whether that was so.
     judged_alone: bool,
@@ -233,9 +240,20 @@ impl World {
             life: call.life,
             retry_delay: Span::Ms(self.setup.retry_delay_ms),
             max_attempts: self.setup.max_attempts,
-            nows: self.stores[store].nows(),
+            nows: if call.by_reader {
+                self.stores[store].reader_nows()
+            } else {
+                self.stores[store].nows()
+            },
             is_late: false,
         }
+    }
+
+    /// Of one id, which the store may remember although another one has removed it.
+    fn asked_of(&self, store: usize, call: &Call, name: Name) -> Asked {
+        let late = self.late.get(&(store, name)).copied().unwrap_or_default();
+        let is_late = self.scheduler.elapsed() <= late || self.others_remove(store, name);
+        Asked { is_late, ..self.asked(store, call) }
     }
 
     /// Asks a store through one of its threads, and does not wait for the answer.
@@ -251,19 +269,21 @@ impl World {
         self.observe(None);
         self.under_way.values_mut().for_each(|other| other.alone = false);
         *self.counts.entry(call.name).or_default() += 1;
-        let asked = self.asked(store, &call);
-        let now = self.scheduler.elapsed();
         let (on, on_all) = match &call.effect {
             Effect::On(effect) => {
                 for (name, acts) in effect {
-                    let late = self.late.get(&(store, *name)).copied().unwrap_or_default();
-                    let is_late = now <= late || self.others_remove(store, *name);
-                    let asked = Asked { is_late, ..asked.clone() };
-                    self.model.called(number, &asked, &[(*name, acts.clone())]);
+                    let asked = self.asked_of(store, &call, *name);
+                    self.model.called(number, &asked, *name, acts);
                 }
                 (effect.iter().map(|(name, _)| *name).collect(), false)
             }
+            Effect::InSteps(name, acts) => {
+                let asked = self.asked_of(store, &call, *name);
+                self.model.called_in_steps(number, &asked, *name, acts);
+                (vec![*name], false)
+            }
             Effect::OnAll { scope, act } => {
+                let asked = self.asked(store, &call);
                 self.model.called_on_all(number, &asked, *scope, |_| act.clone());
                 (Vec::new(), true)
             }
@@ -275,6 +295,7 @@ impl World {
                 store,
                 on,
                 on_all,
+                in_steps: matches!(call.effect, Effect::InSteps(..)),
                 removes: call.removes,
                 judged_alone: call.judged_alone,
                 alone: self.under_way.is_empty(),
@@ -288,6 +309,7 @@ impl World {
         let (name, effect) = (call.name, &call.effect);
         let shown = match effect {
             Effect::On(effect) => format!("{effect:?}"),
+            Effect::InSteps(name, acts) => format!("{name:?}: {acts:?}"),
             Effect::OnAll { scope, act } => format!("{act:?} of {scope:?}"),
         };
         self.say(|| format!("{number} store {store} {name} {shown}"));
@@ -329,6 +351,11 @@ impl World {
             }
             // Whatever a store writes down, it is what it takes the time to be.
             None => {
+                if self.setup.kept == Kept::InAFileOfItsOwn {
+                    let nows = self.stores[0].nows();
+                    self.reached.retain(|reached| !nows.contains(reached));
+                    self.reached.extend(nows);
+                }
                 self.met(&self.stores[..self.setup.stores].iter().flat_map(Store::nows).collect())
             }
         }
@@ -385,7 +412,9 @@ impl World {
                 if judged && !self.model.is_haunted(earliest.unwrap_or(0)) {
                     self.violation(&format!("{name} of store {store}: {:?}", says.problems));
                 }
-                self.tell(number, on_all, &under_way.on, Some(&says));
+                // A lease that could not be given back when it was dropped says so in the log only.
+                let says = (!under_way.in_steps || unhurt).then_some(&says);
+                self.tell(number, on_all, &under_way.on, says);
                 self.has_looked(name, store, reached_before);
             }
             Came::Opened(handle) => {
@@ -405,7 +434,9 @@ impl World {
 
     fn watch_again(&self) {
         let stores = &self.stores;
-        if stores.iter().any(|store| store.open.is_some())
+        // A store that has the file for itself is not to find another there when it opens it again.
+        if self.setup.kept == Kept::InOneFile
+            && stores.iter().any(|store| store.open.is_some())
             && !stores.iter().any(|store| store.changing)
         {
             self.observer.come_back();
@@ -511,6 +542,7 @@ impl World {
                 store,
                 on: Vec::new(),
                 on_all: false,
+                in_steps: false,
                 removes: false,
                 judged_alone: false,
                 alone: false,
@@ -526,14 +558,26 @@ impl World {
             return;
         }
         self.under_way(number, "open", store);
-        let (path, at) = (self.path.clone(), &mut self.stores[store]);
+        if self.setup.kept == Kept::InMemory {
+            self.model.forget_all();
+        }
+        let (path, kept) = (self.path.clone(), self.setup.kept);
+        let at = &mut self.stores[store];
         at.changing = true;
         self.observer.leave();
-        (at.own, at.carried) =
-            ([at.clock_ms].into(), self.reached.last().copied().into_iter().chain([0]).collect());
+        // Where only the store itself could look, it has written down one of the last.
+        let looked = if kept == Kept::InOneFile { 1 } else { LAST_OF_ITS_OWN };
+        let reached = self.reached.iter().rev().take(looked).copied();
+        (at.own, at.carried) = ([at.clock_ms].into(), reached.chain([0]).collect());
         let config = at.config.clone();
         let caller = at.callers[0].clone();
-        self.give(&caller, number, move || SeenStore::open_with(&path, config).map(Came::Opened));
+        self.give(&caller, number, move || {
+            let opened = match kept {
+                Kept::InMemory => SeenStore::in_memory_with(config),
+                _ => SeenStore::open_with(&path, config),
+            };
+            opened.map(Came::Opened)
+        });
         self.follow_the_time();
     }
 

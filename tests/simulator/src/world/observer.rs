@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -22,7 +23,10 @@ impl Observer {
         let mut connection = self.connection.lock();
         if connection.is_none() {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            *connection = Connection::open_with_flags_and_vfs(path, flags, "unix").ok();
+            let opened = Connection::open_with_flags_and_vfs(path, flags, "unix").ok()?;
+            // One store has the file for itself: this waits in real time.
+            opened.busy_timeout(Duration::ZERO).ok()?;
+            *connection = Some(opened);
         }
         let connection = connection.as_ref()?;
         let select = "SELECT value FROM meta WHERE key = 'clock'";

@@ -15,6 +15,7 @@ use crate::known::Known;
 use crate::model::{Act, Asked, Number};
 use crate::ops::Says;
 use crate::scheduler::Scheduler;
+use crate::setup::Kept;
 use crate::state::{Life, Span};
 use crate::{fork, vfs};
 
@@ -48,7 +49,7 @@ impl World {
     pub fn back_up(&mut self, number: Number, store: usize) {
         self.wait_for_all();
         self.settle();
-        if !self.is_open(store) {
+        if !self.is_open(store) || self.setup.kept != Kept::InOneFile {
             return;
         }
         let to = self.folder.join("backup.db");
@@ -107,7 +108,9 @@ impl World {
         let outsider = self.outsider();
         self.wait_for(outsider);
         self.settle();
-        if self.stores[..outsider].iter().all(|store| store.open.is_none()) {
+        if self.setup.kept != Kept::InOneFile
+            || self.stores[..outsider].iter().all(|store| store.open.is_none())
+        {
             return;
         }
         self.under_way(number, if writes { "hold lock" } else { "hold snapshot" }, outsider);

@@ -37,12 +37,20 @@ pub struct Store {
 impl Store {
     /// What it may take the time to be.
     pub fn nows(&self) -> BTreeSet<i64> {
-        let now = |own: i64, carried: i64| {
-            let ahead = carried > own && carried - own <= MINUTE_MS;
-            if ahead { carried } else { own }
-        };
-        let all = self.own.iter().flat_map(|own| self.carried.iter().map(move |c| now(*own, *c)));
-        all.collect()
+        self.own.iter().flat_map(|own| self.nows_of(*own)).collect()
+    }
+
+    /// What a Reader with its clock may take the time to be: it remembers no reading of its own. Which times
+    /// of the file the store itself may meet, it may meet as well.
+    pub fn reader_nows(&self) -> BTreeSet<i64> {
+        self.nows_of(self.clock_ms).chain(self.nows()).collect()
+    }
+
+    fn nows_of(&self, own: i64) -> impl Iterator<Item = i64> {
+        self.carried.iter().map(move |carried| {
+            let is_ahead = *carried > own && carried - own <= MINUTE_MS;
+            if is_ahead { *carried } else { own }
+        })
     }
 
     /// It may have met these times in the file. One that stands still goes back to its clock's reading when

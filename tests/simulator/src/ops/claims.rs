@@ -1,0 +1,165 @@
+//! Claims and what their holders do with them.
+
+use seen_store::{Claim, Config, ErrorKind, Lease, Ownership, Result, SeenStore, Token};
+
+use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, Says, id_of, ms_of};
+use crate::model::{Act, Told, placeholder};
+use crate::setup::choose;
+use crate::state::Answer;
+
+fn granted(lease: &Lease) -> Told {
+    let (attempt, until) = (lease.attempt(), ms_of(lease.expires_at()));
+    Told::Granted { attempt, until, token: lease.token() }
+}
+
+fn claimed(claim: Claim) -> Told {
+    match claim {
+        Claim::Granted(lease) => {
+            let told = granted(&lease);
+            lease.into_token();
+            told
+        }
+        Claim::InFlight { until } => Told::Answer(Answer::InFlight { until: ms_of(until) }),
+        Claim::Seen => Told::Answer(Answer::Seen),
+        Claim::GivenUp { attempts } => Told::Answer(Answer::GivenUp { attempts }),
+        other => panic!("{other:?} is new to the simulator"),
+    }
+}
+
+fn held(outcome: Result<()>) -> Result<Told> {
+    match outcome {
+        Ok(()) => Ok(Told::Answer(Answer::Held)),
+        Err(e) if e.kind() == ErrorKind::LeaseLost => Ok(Told::Answer(Answer::Lost)),
+        Err(e) => Err(e),
+    }
+}
+
+fn ownerships(all: Vec<Ownership>) -> Vec<Told> {
+    let told = |ownership| match ownership {
+        Ownership::Held => Told::Answer(Answer::Held),
+        Ownership::Lost => Told::Answer(Answer::Lost),
+        other => panic!("{other:?} is new to the simulator"),
+    };
+    all.into_iter().map(told).collect()
+}
+
+pub fn claim(draw: &mut Draw<'_>) -> Call {
+    let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    draw.on_one("claim", through, name, Act::Claim { lease }, move |store, id| {
+        store.claim(id, lease.duration()).map(claimed)
+    })
+}
+
+pub fn claim_all(draw: &mut Draw<'_>) -> Call {
+    let (names, through, lease) = (draw.batch(FIRST_IMPORTED), draw.through(), draw.lease());
+    let mut names = names;
+    // A claim that meets one of its own batch has a token that is not known yet.
+    names.sort_unstable();
+    names.dedup();
+    let acts = vec![Act::Claim { lease }; names.len()];
+    draw.on_batch("claim_all", through, names, acts, move |store, ids| {
+        Ok(store.claim_all(ids, lease.duration())?.into_iter().map(claimed).collect())
+    })
+}
+
+pub fn confirm(draw: &mut Draw<'_>) -> Call {
+    let (name, through, receipt) = (draw.claimed(), draw.through(), draw.receipt());
+    let token = draw.token(name);
+    let act = Act::Confirm { token, receipt: receipt.clone() };
+    draw.on_one("confirm", through, name, act, move |store, id| {
+        held(match receipt {
+            Some(receipt) => store.confirm_with(id, &token, receipt),
+            None => store.confirm(id, &token),
+        })
+    })
+}
+
+/// One verb on claims of several ids, each by a token.
+fn on_claims(
+    draw: &mut Draw<'_>,
+    called: &'static str,
+    act: impl Fn(Token) -> Act,
+    run: impl FnOnce(&SeenStore, Vec<(&str, Token)>) -> Result<Vec<Ownership>> + Send + 'static,
+) -> Call {
+    let (mut names, through) = (draw.batch(FIRST_IMPORTED), draw.through());
+    names.retain(|name| name.1 < FRESH);
+    let tokens: Vec<_> = names.iter().map(|name| draw.token(*name)).collect();
+    let acts = tokens.iter().map(|token| act(*token)).collect();
+    draw.on_batch(called, through, names, acts, move |store, ids| {
+        run(store, ids.iter().map(String::as_str).zip(tokens).collect()).map(ownerships)
+    })
+}
+
+pub fn confirm_all(draw: &mut Draw<'_>) -> Call {
+    let act = |token| Act::Confirm { token, receipt: None };
+    on_claims(draw, "confirm_all", act, |store, claims| store.confirm_all(claims))
+}
+
+pub fn release_all(draw: &mut Draw<'_>) -> Call {
+    let act = |token| Act::Release { token };
+    on_claims(draw, "release_all", act, |store, claims| store.release_all(claims))
+}
+
+pub fn renew_all(draw: &mut Draw<'_>) -> Call {
+    let lease = draw.lease();
+    let act = |token| Act::Renew { token, lease };
+    on_claims(draw, "renew_all", act, move |store, claims| {
+        store.renew_all(claims, lease.duration())
+    })
+}
+
+/// What a holder does with the lease that it was granted, before it is dropped.
+type Use = fn(&mut Lease) -> Result<()>;
+
+/// A claim whose lease is used and dropped at once.
+pub fn lease(draw: &mut Draw<'_>) -> Call {
+    let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    let token = placeholder(draw.number);
+    let uses: [(Act, Option<Use>); 4] = [
+        (Act::Release { token }, None),
+        (Act::Release { token }, Some(Lease::release)),
+        (Act::Confirm { token, receipt: None }, Some(Lease::confirm)),
+        (Act::Fail { token, reason: "503".to_owned() }, Some(|lease| lease.fail("503"))),
+    ];
+    let (act, then) = choose(&mut draw.rng, &uses).clone();
+    let run = move |store: &SeenStore, _: &Config| {
+        let told = match through.handle(store, name.0).claim(id_of(name), lease.duration())? {
+            Claim::Granted(mut lease) => {
+                let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
+                vec![granted(&lease), used]
+            }
+            refused => vec![claimed(refused), Told::Nothing],
+        };
+        Ok(Says { told: vec![told], ..Says::default() })
+    };
+    draw.call(
+        "lease",
+        through,
+        Effect::InSteps(name, vec![Act::Claim { lease }, act]),
+        Box::new(run),
+    )
+}
+
+pub fn release(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.claimed(), draw.through());
+    let token = draw.token(name);
+    draw.on_one("release", through, name, Act::Release { token }, move |store, id| {
+        held(store.release(id, &token))
+    })
+}
+
+pub fn fail(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.claimed(), draw.through());
+    let token = draw.token(name);
+    let reason = (*choose(&mut draw.rng, &["", "503"])).to_owned();
+    let act = Act::Fail { token, reason: reason.clone() };
+    draw.on_one("fail", through, name, act, move |store, id| held(store.fail(id, &token, &reason)))
+}
+
+pub fn renew(draw: &mut Draw<'_>) -> Call {
+    let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    let token = draw.token(name);
+    draw.on_one("renew", through, name, Act::Renew { token, lease }, move |store, id| {
+        held(store.renew(id, &token, lease.duration()))
+    })
+}

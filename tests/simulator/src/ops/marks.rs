@@ -1,0 +1,92 @@
+//! Marks: made, looked up by the way, taken away, taken over from another store.
+
+use seen_store::{Entry, Verdict};
+
+use super::{Call, Draw, FIRST_IMPORTED, IDS, PLAIN, SCOPES, time};
+use crate::model::{Act, Told};
+use crate::setup::choose;
+use crate::state::Answer;
+
+fn verdict(verdict: Verdict) -> Told {
+    Told::Answer(match verdict {
+        Verdict::New => Answer::New,
+        Verdict::Duplicate => Answer::Duplicate,
+        Verdict::InFlight => Answer::Flying,
+        other => panic!("{other:?} is new to the simulator"),
+    })
+}
+
+pub fn mark_seen(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.name(), draw.through());
+    draw.on_one("mark_seen", through, name, Act::Mark, |store, id| {
+        store.mark_seen(id).map(|()| Told::Answer(Answer::Done))
+    })
+}
+
+pub fn mark_seen_at(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.name(), draw.through());
+    let away = *choose(&mut draw.rng, &[0, -1, -30_000, -3_600_000, 1, 30_000, 3_600_000]);
+    let at = (draw.now_ms + away).max(1);
+    draw.on_one("mark_seen_at", through, name, Act::MarkAt(at), move |store, id| {
+        store.mark_seen_at(id, time(at)).map(|()| Told::Answer(Answer::Done))
+    })
+}
+
+pub fn check_and_mark(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.name(), draw.through());
+    draw.on_one("check_and_mark", through, name, Act::Check, |store, id| {
+        store.check_and_mark(id).map(verdict)
+    })
+}
+
+pub fn check_and_mark_all(draw: &mut Draw<'_>) -> Call {
+    let (names, through) = (draw.batch(IDS), draw.through());
+    let acts = vec![Act::Check; names.len()];
+    draw.on_batch("check_and_mark_all", through, names, acts, |store, ids| {
+        Ok(store.check_and_mark_all(ids)?.into_iter().map(verdict).collect())
+    })
+}
+
+pub fn seed(draw: &mut Draw<'_>) -> Call {
+    let (names, through) = (draw.batch(IDS), draw.through());
+    let acts = vec![Act::Seed; names.len()];
+    draw.on_batch("seed", through, names, acts, |store, ids| {
+        store.seed(ids).map(|_| vec![Told::Nothing; ids.len()])
+    })
+}
+
+pub fn forget(draw: &mut Draw<'_>) -> Call {
+    let name = draw.name();
+    let call = draw.on_one("forget", PLAIN, name, Act::Forget, |store, id| {
+        store.forget(id).map(|was_known| Told::Answer(Answer::Forgot(was_known)))
+    });
+    Call { removes: true, ..call }
+}
+
+pub fn forget_scope(draw: &mut Draw<'_>) -> Call {
+    let scope = draw.scope();
+    let call = draw.on_all("forget_scope", Some(scope), Act::ForgetAll, move |store| {
+        store.scope(SCOPES[scope]).forget_scope().map(drop)
+    });
+    Call { removes: true, ..call }
+}
+
+pub fn restore(draw: &mut Draw<'_>) -> Call {
+    let scope = draw.scope();
+    let name = (scope, draw.rng.usize(FIRST_IMPORTED..IDS));
+    let away = *choose(&mut draw.rng, &[0, -1_000, -3_600_000, 1_000]);
+    let first = (draw.now_ms + away).max(1);
+    let last = first + *choose(&mut draw.rng, &[0, 1, 60_000]);
+    let expires = last + *choose(&mut draw.rng, &[1, 600_000, 7_200_000]);
+    let suppressed = *choose(&mut draw.rng, &[0, 1, 1 << 40, u64::MAX]);
+    let act = Act::Import { first, last, expires };
+    draw.on_one("restore", PLAIN, name, act, move |store, id| {
+        let mut entry = Entry::new(SCOPES[scope], id, time(first));
+        entry.last_seen = time(last);
+        entry.expires_at = Some(time(expires));
+        entry.suppressed = suppressed;
+        let restored = store.restore([entry])?;
+        assert!(restored.refused.is_empty(), "{restored:?}");
+        Ok(Told::Nothing)
+    })
+}

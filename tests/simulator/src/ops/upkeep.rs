@@ -1,0 +1,73 @@
+//! What keeps the file small.
+
+use std::time::Duration;
+
+use seen_store::{Config, ErrorKind, SeenStore, Synchronous};
+
+use super::{Call, Draw, Effect, PLAIN, SCOPES, Says};
+use crate::model::Act;
+use crate::setup::{Kept, choose};
+
+pub fn purge_expired(draw: &mut Draw<'_>) -> Call {
+    let run = |store: &SeenStore, _: &Config| {
+        let expired = store.count_expired()?;
+        let removed = store.purge_expired()?;
+        let left = store.count_expired()?;
+        Ok(counted("expired marks", expired, removed, left))
+    };
+    let effect = Effect::OnAll { scope: None, act: Act::Purge };
+    Call { judged_alone: true, ..draw.call("purge_expired", PLAIN, effect, Box::new(run)) }
+}
+
+pub fn cleanup_old_entries(draw: &mut Draw<'_>) -> Call {
+    let scope = draw.scope();
+    let older_ms = *choose(&mut draw.rng, &[0, 1, 1_000, 60_000, 600_000]);
+    let run = move |store: &SeenStore, _: &Config| {
+        let store = store.scope(SCOPES[scope]);
+        let older = Duration::from_millis(older_ms.try_into().unwrap());
+        let old = store.count_old_entries(older)?;
+        let removed = store.cleanup_old_entries(older)?;
+        let left = store.count_old_entries(older)?;
+        Ok(counted("old entries", old, removed, left))
+    };
+    let effect = Effect::OnAll { scope: Some(scope), act: Act::Cleanup { older_ms } };
+    let call = draw.call("cleanup_old_entries", PLAIN, effect, Box::new(run));
+    Call { removes: true, judged_alone: true, ..call }
+}
+
+/// A purge in the background may have taken some of what was counted.
+fn counted(what: &str, before: u64, removed: u64, left: u64) -> Says {
+    let is_right = removed <= before && left == 0;
+    let problem =
+        (!is_right).then(|| format!("of {before} {what}, {removed} were removed, {left} are left"));
+    Says { problems: problem.into_iter().collect(), ..Says::default() }
+}
+
+pub fn checkpoint(draw: &mut Draw<'_>) -> Call {
+    draw.on_none("checkpoint", |store, _| match store.checkpoint() {
+        // Others read, or write all the time.
+        Err(e) if e.kind() == ErrorKind::Busy => Ok(Vec::new()),
+        done => done.map(|()| Vec::new()),
+    })
+}
+
+pub fn compact(draw: &mut Draw<'_>) -> Call {
+    draw.on_none("compact", |store, _| store.compact().map(|()| Vec::new()))
+}
+
+pub fn pragmas(draw: &mut Draw<'_>) -> Call {
+    let setup = *draw.setup;
+    draw.on_none("pragmas", move |store, _| {
+        let pragmas = store.pragmas()?;
+        let (journal, locking) = match setup.kept {
+            Kept::InOneFile => ("wal", "normal"),
+            Kept::InAFileOfItsOwn => ("wal", "exclusive"),
+            Kept::InMemory => ("memory", "normal"),
+        };
+        let synchronous = if setup.synchronous == Synchronous::Full { 2 } else { 1 };
+        let is_right = pragmas.journal_mode == journal
+            && pragmas.locking_mode == locking
+            && (pragmas.synchronous == synchronous || setup.kept == Kept::InMemory);
+        Ok((!is_right).then(|| format!("{pragmas:?}")).into_iter().collect())
+    })
+}
