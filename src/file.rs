@@ -19,10 +19,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::backoff::Backoff;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ProcessLock;
-use crate::patience::Patience;
 
 /// Held while a file is looked up and, where it is missing, made: the descriptor that makes it must
 /// be closed before another thread of this process lets SQLite lock the same file. Held too while a
@@ -84,7 +84,7 @@ impl Stamp {
     /// The stamp of a file whose last change is old enough for the next to be told from it. Waits for
     /// that, a few milliseconds after the last change; [`Busy`](ErrorKind::Busy) where changes do not end.
     pub(crate) fn settled(path: &Path) -> Result<Self> {
-        let mut patience = Patience::new(SECOND_LOOK);
+        let mut backoff = Backoff::new(SECOND_LOOK);
         loop {
             let stamp = Self::of(path)?;
             let age = stamp.modified.and_then(|at| SystemClock.now().duration_since(at).ok());
@@ -92,7 +92,7 @@ impl Stamp {
             if age.is_none_or(|age| age > TICK) {
                 return Ok(stamp);
             }
-            if !patience.pause() {
+            if !backoff.pause() {
                 return Err(Error::new(
                     ErrorKind::Busy,
                     format!("{} is written to all the time; try again", shown(path)),
@@ -151,7 +151,7 @@ fn make_folders(folder: &Path) -> io::Result<()> {
 
 /// Makes sure that there is a file for SQLite to open, creating it (mode 0600) where `create` allows.
 pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
-    let mut patience = Patience::new(SECOND_LOOK);
+    let mut backoff = Backoff::new(SECOND_LOOK);
     loop {
         let opening = OPENING.lock();
         let found = match fs::symlink_metadata(path) {
@@ -185,7 +185,7 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
             return identity(path);
         }
         drop(opening);
-        if !patience.pause() {
+        if !backoff.pause() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(

@@ -15,14 +15,13 @@
 //!
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
+pub(crate) mod catch_up;
 mod checkpoint;
 pub(crate) mod claims;
 mod doubt;
-mod look;
-pub(crate) mod onlooker;
 mod purge;
 mod reports;
-mod rows;
+pub(crate) mod row;
 mod transaction;
 
 use std::path::PathBuf;
@@ -32,25 +31,26 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use self::catch_up::Position;
 use self::checkpoint::{ALL, SOME, keep_log, log_is_spoilt};
 pub(crate) use self::checkpoint::{Log, LogCopier, OnLog, Pass, Source};
 pub(crate) use self::doubt::Lookup;
-use self::look::Position;
 pub(crate) use self::purge::Found;
-pub(crate) use self::reports::{check_file, copy_file};
+pub use self::reports::Report;
+pub(crate) use self::reports::{MOST_PROBLEMS, check_file, copy_file};
 pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
-use crate::answer::Upgrade;
+use crate::backoff::retry_while_busy;
 use crate::clock::{MIN_MS, Reached, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, OpenedFiles, shown};
+use crate::format;
+use crate::format::open;
+use crate::format::sqlite_errors::{failure, is_busy};
+use crate::format::upgrade::Upgrade;
 use crate::id::{Key, KeyHasher};
 use crate::index::Index;
-use crate::patience::retried;
 use crate::process::{Own, Registration};
-use crate::schema;
-use crate::schema::connect;
-use crate::schema::failure::{failure, is_busy};
 
 /// How old the answer to "is this still our file?" may be.
 const FILE_CHECK_MS: u128 = 100;
@@ -61,8 +61,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// The newest row that the index has taken in.
 #[derive(Clone, Copy, Debug)]
-struct Tip {
-    seq: i64,
+pub(crate) struct Tip {
+    pub(crate) seq: i64,
     key: Key,
     expires_at: Option<i64>,
 }
@@ -119,21 +119,21 @@ impl Journal {
         index: &Index,
         now_ms: i64,
     ) -> Result<(Self, u64)> {
-        let connected = connect::open(&path, config, now_ms)?;
+        let connected = open::open(&path, config, now_ms)?;
         let home = Home::File { path, files: connected.files, checked: Stopwatch::start() };
         let mut journal = Self::new(home, config, hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
         journal.watch_log()?;
         // Another process may be recovering the log at this moment. Nobody shares this journal yet, so
         // it may wait.
-        let expired = retried(config.busy_timeout, || journal.rebuild(index, now_ms))?;
+        let expired = retry_while_busy(config.busy_timeout, || journal.rebuild(index, now_ms))?;
         Ok((journal, expired))
     }
 
     pub(crate) fn in_memory(config: &Config, hasher: &KeyHasher, index: &Index) -> Result<Self> {
         let mut journal = Self::new(Home::Memory, config, hasher);
         let registration = Registration::new(&journal.name())?;
-        let connection = schema::create_in_memory(config);
+        let connection = format::create::create_in_memory(config);
         let connection = connection.map_err(|e| journal.failure("create", e))?;
         journal.connection = Some(Own::new(registration, connection));
         journal.rebuild(index, MIN_MS)?;
@@ -241,7 +241,7 @@ impl Journal {
         files.check()?;
         // Without a wait: the caller that is told "busy" lets go of the mutex first.
         let impatient = self.config.clone().busy_timeout(Duration::ZERO);
-        let (connection, reopened) = connect::reopen(path, &impatient, files.database())?;
+        let (connection, reopened) = open::reopen(path, &impatient, files.database())?;
         *files = reopened.follows(files);
         self.data_version = None;
         self.connection = Some(connection);
@@ -262,7 +262,7 @@ impl Journal {
         {
             log::error!("{e}");
         }
-        if !may_copy_log && let Err(e) = connect::spare_log(&connection) {
+        if !may_copy_log && let Err(e) = open::spare_log(&connection) {
             log::warn!("a log may be copied that is not the file's own: {e}");
         }
         files.let_go(checked);
@@ -283,7 +283,7 @@ impl Journal {
             match run(self.open_connection(), "BEGIN IMMEDIATE") {
                 Ok(()) => {}
                 Err(e) if is_busy(&e) => {
-                    self.look(index, now_ms)?;
+                    self.catch_up(index, now_ms)?;
                     return Ok(Begun::Busy);
                 }
                 Err(e) => return Err(self.failure("write to", e)),
@@ -292,7 +292,7 @@ impl Journal {
                 index.used_at(now_ms);
                 return Ok(Begun::Ready);
             }
-            let caught_up = self.catch_up(index, now_ms);
+            let caught_up = self.catch_up_locked(index, now_ms);
             match caught_up {
                 Ok(true) => {
                     self.gave_back = None;
@@ -301,7 +301,7 @@ impl Journal {
                 Ok(false) => {
                     self.rollback();
                     self.gave_back = Some(Stopwatch::start());
-                    if self.look(index, now_ms)? == Begun::Busy {
+                    if self.catch_up(index, now_ms)? == Begun::Busy {
                         return Ok(Begun::Busy);
                     }
                 }
@@ -343,7 +343,7 @@ impl Journal {
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let fail = |e| failure("close", &name, e);
         let Home::File { files, .. } = self.home else {
-            return connect::close(connection).map_err(fail);
+            return open::close(connection).map_err(fail);
         };
         let (kept, closed) = file::close_alone(|| {
             let mut kept = if self.config.read_only {
@@ -358,7 +358,7 @@ impl Journal {
                 log::debug!("{e}; it stays for others");
                 kept = Ok(());
             }
-            (kept, connect::close_store(connection, files, may_copy_log))
+            (kept, open::close_store(connection, files, may_copy_log))
         });
         if let Err(e) = &kept {
             log::error!("{e}");

@@ -2,38 +2,36 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod answer;
+mod backoff;
 mod clock;
-mod combine;
 mod config;
+mod engine;
+mod entry;
 mod error;
 mod file;
 mod fingerprint;
+mod format;
 mod id;
 mod index;
 mod journal;
-mod lease;
 mod machine;
-mod maintenance;
-mod patience;
 mod process;
 mod reader;
-mod schema;
 mod store;
-mod suppressed;
 mod token;
 
-pub use answer::{
-    Census, Counts, Entry, Inspection, Pragmas, Refused, Report, Restored, State, Stats, Upgrade,
-    Verdict,
-};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Config, Synchronous, Ttl, Window};
+pub use entry::{Entry, Filter, State};
 pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::fingerprint;
-pub use lease::{Claim, Lease, Ownership};
+pub use format::pragmas::{Inspection, Pragmas};
+pub use format::upgrade::Upgrade;
+pub use journal::Report;
 #[cfg(simulated)]
 pub use machine::{Machine, run_on};
-pub use reader::{Listing, Reader};
-pub use store::{Entries, Filter, SeedFile, SeenStore};
+pub use reader::{Census, Counts, Listing, Reader};
+pub use store::{
+    Claim, Entries, Lease, Ownership, Refused, Restored, SeedFile, SeenStore, Stats, Verdict,
+};
 pub use token::Token;

@@ -1,4 +1,4 @@
-//! The proof that a claim is one's own.
+//! The evidence that a claim is one's own.
 //!
 //! Owns the 128-bit tokens: unique over processes and machines, and not to be guessed by somebody who
 //! has seen others. They are a pseudo-random function (SipHash under a random key of this store) of a

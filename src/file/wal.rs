@@ -171,7 +171,7 @@ fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Held by a reader that must keep others out for as long as it reads: see `schema::onlooker`. Others
+/// Held by a reader that must keep others out for as long as it reads: see `format::onlooker`. Others
 /// tell by it that waiting helps, unlike with a store in exclusive mode.
 ///
 /// A child that is forked meanwhile inherits the lock: it lasts until it is given up, or until both processes

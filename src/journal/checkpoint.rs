@@ -23,14 +23,14 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Begun, Home, Journal};
+use crate::backoff;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal;
 use crate::file::{self, Identity, OpenedFiles, shown};
-use crate::patience;
+use crate::format::open;
+use crate::format::sqlite_errors::{failure, is_busy};
 use crate::process::Own;
-use crate::schema::connect;
-use crate::schema::failure::{failure, is_busy};
 
 /// How often a restart waits for the write lock and for readers: some 5 ms in all.
 const WAITS: i32 = 40;
@@ -43,7 +43,7 @@ pub(crate) struct Source {
     config: Config,
 }
 
-const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
+const LOG_STATE: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
@@ -82,7 +82,7 @@ pub(crate) struct LogCopier {
 
 impl LogCopier {
     pub(crate) fn open(source: &Source) -> Result<Self> {
-        let (connection, files) = connect::reopen(&source.path, &source.config, source.identity)?;
+        let (connection, files) = open::reopen(&source.path, &source.config, source.identity)?;
         Ok(Self { connection, files, path: source.path.clone() })
     }
 
@@ -93,7 +93,7 @@ impl LogCopier {
     pub(crate) fn close(self) -> Result<()> {
         let Self { connection, mut files, path } = self;
         let may_copy_log = files.may_copy_log() && !log_is_spoilt(&connection, &mut files, ALL);
-        file::close_alone(|| connect::close_store(connection, files, may_copy_log))
+        file::close_alone(|| open::close_store(connection, files, may_copy_log))
             .map_err(|e| failure("close", &shown(&path), e))
     }
 }
@@ -116,7 +116,7 @@ pub(super) const ALL: u32 = u32::MAX;
 ///
 /// A log that is cut between this and the copy, and written to, goes unnoticed.
 pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, most: u32) -> bool {
-    if rusqlite::version_number() < connect::KNOWS_NOOP || !connection.is_autocommit() {
+    if rusqlite::version_number() < open::KNOWS_NOOP || !connection.is_autocommit() {
         return false;
     }
     let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0));
@@ -126,7 +126,7 @@ pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, mo
     for _ in 0..2 {
         let Some(file) = files.open_log() else { return false };
         let Ok(header) = wal::header(&file) else { return false };
-        let Ok(log) = look(connection) else { return false };
+        let Ok(log) = log_state(connection) else { return false };
         if log.pages == 0 {
             return false;
         }
@@ -163,8 +163,8 @@ pub(crate) struct OnLog<'c> {
 }
 
 impl OnLog<'_> {
-    pub(crate) fn look(&self) -> Result<Log> {
-        self.told(look(self.connection))
+    pub(crate) fn state(&self) -> Result<Log> {
+        self.told(log_state(self.connection))
     }
 
     pub(crate) fn copy(&mut self) -> Result<Pass> {
@@ -191,8 +191,8 @@ impl OnLog<'_> {
     }
 }
 
-fn look(connection: &Connection) -> rusqlite::Result<Log> {
-    Ok(match pass(connection, LOOK)? {
+fn log_state(connection: &Connection) -> rusqlite::Result<Log> {
+    Ok(match pass(connection, LOG_STATE)? {
         Pass::Done(log) | Pass::Partial(log) => log,
         Pass::Taken => Log::default(), // There is no log.
     })
@@ -222,7 +222,7 @@ fn restart(connection: &mut Connection) -> rusqlite::Result<Pass> {
 
 fn wait_a_little(waits: i32) -> bool {
     if waits < WAITS {
-        patience::nap();
+        backoff::nap();
     }
     waits < WAITS
 }
@@ -240,7 +240,7 @@ pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
 pub(super) fn keep_log(connection: &Connection, name: &str, may_copy: bool) -> Result<()> {
     let copied = if may_copy { truncate_log(connection).map(drop) } else { Ok(()) };
     let lost = "what only its log holds may be lost";
-    match copied.and_then(|()| look(connection)) {
+    match copied.and_then(|()| log_state(connection)) {
         Ok(log) if log.is_copied() => Ok(()),
         Ok(_) if may_copy => Err(Error::new(
             ErrorKind::FileReplaced,
@@ -259,7 +259,7 @@ impl Journal {
     /// it short.
     pub(crate) fn log_source(&self) -> Option<Source> {
         let Home::File { path, files, .. } = &self.home else { return None };
-        if self.config.exclusive || !connect::keeps_log_short(&self.config) {
+        if self.config.exclusive || !open::keeps_log_short(&self.config) {
             return None;
         }
         Some(Source { path: path.clone(), identity: files.database(), config: self.config.clone() })
@@ -272,7 +272,7 @@ impl Journal {
 
     /// Has SQLite tell after each commit how long the log is. Comes when a connection was opened.
     pub(super) fn watch_log(&mut self) -> Result<()> {
-        if !connect::keeps_log_short(&self.config) {
+        if !open::keeps_log_short(&self.config) {
             return Ok(()); // SQLite would no longer copy the log by itself.
         }
         let pages = Arc::clone(&self.log_pages);
@@ -338,7 +338,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().canonicalize().unwrap().join("seen.db");
             let config = Config::default();
-            let store = connect::open(&path, &config, 1).unwrap();
+            let store = open::open(&path, &config, 1).unwrap();
             let identity = store.files.database();
             let source = Source { path: path.clone(), identity, config };
             let mut copier = LogCopier::open(&source).unwrap();

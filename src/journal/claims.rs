@@ -23,11 +23,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
-use crate::answer::{Entry, State};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
+use crate::entry::{Entry, State};
 use crate::error::Result;
+use crate::format::{self, IdValue, TwinValue};
 use crate::id::{Id, Key};
-use crate::schema::{self, IdValue, TwinValue};
 use crate::token::Token;
 
 /// What is known of a claim.
@@ -136,7 +136,7 @@ pub(crate) struct Confirmed<'a> {
 }
 
 /// A count as the file holds it, where any number may stand: a count fails nothing.
-pub(super) fn attempts(stored: i64) -> u32 {
+pub(crate) fn attempts(stored: i64) -> u32 {
     u32::try_from(stored.max(0)).unwrap_or(u32::MAX)
 }
 
@@ -150,11 +150,11 @@ const FIND: &str = "\
 SELECT token, claimed_at, lease_until, attempts, last_error, expires_at, id FROM claims \
 WHERE scope = ifnull(?1, '') AND id IN (?2, ?3)";
 
-pub(super) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
+pub(crate) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
     connection
         .prepare_cached(FIND)?
         .query_row((bound(id.scope), IdValue(id.bytes), TwinValue(id.bytes)), |row| {
-            schema::id_bytes(row.get_ref(6)?)?;
+            format::id_bytes(row.get_ref(6)?)?;
             ClaimRow::read(row)
         })
         .optional()
@@ -221,7 +221,7 @@ impl Transaction<'_> {
         };
         match row {
             Some(row) if row.is_expired(self.now_ms) => {
-                if self.is_proved_by_claim(id) {
+                if self.is_evident_by_claim_alone(id) {
                     // Written by this very transaction, with a TTL of zero.
                     self.append_tombstone(id)?;
                 }
@@ -276,7 +276,7 @@ impl Transaction<'_> {
             self.journal.claims.put(*id, claim);
         }
         if let Some((id, claim)) = claims.pop() {
-            self.proof_is_claim(id, claim);
+            self.evidence_is_claim(id, claim);
         }
         Ok(())
     }
@@ -385,7 +385,7 @@ pub(crate) struct Place {
     pub(crate) id: Vec<u8>,
 }
 
-pub(super) fn page(
+pub(crate) fn page(
     connection: &Connection,
     after: &Place,
     limit: i64,
@@ -397,7 +397,7 @@ pub(super) fn page(
              FROM claims WHERE (scope, id) > (?1, ?2) ORDER BY scope, id LIMIT ?3",
         )?
         .query_map((&after.scope, IdValue(&after.id), limit), |row| {
-            let id = schema::id_bytes(row.get_ref(7)?)?.to_vec();
+            let id = format::id_bytes(row.get_ref(7)?)?.to_vec();
             let place = Place { scope: row.get(6)?, id };
             Ok((place, ClaimRow::read(row)?))
         })?
@@ -418,7 +418,7 @@ impl Journal {
     }
 
     /// The same, expired or not.
-    pub(super) fn stored_claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
+    pub(crate) fn stored_claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
         self.ensure_open()?;
         self.with("read", |connection| find(connection, id))
     }

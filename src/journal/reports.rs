@@ -7,27 +7,44 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::catch_up::read_data_version;
 use super::checkpoint::ALL;
 use super::doubt::is_there;
-use super::look::read_data_version;
-use super::rows::{ReadError, RowKeys};
+use super::row::{ReadError, RowKeys};
 use super::{Home, Journal};
-use crate::answer::Pragmas;
 use crate::config::Config;
 use crate::error::Result;
 use crate::file::shown;
+use crate::format::pragmas::Pragmas;
+use crate::format::sqlite_errors::failure;
+use crate::format::{self, copy, open};
 use crate::index::Index;
-use crate::schema::failure::failure;
-use crate::schema::{self, connect, copy};
+
+/// What [`verify`](crate::SeenStore::verify) found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// How many rows were compared with the index.
+    pub rows: u64,
+    /// One sentence for each thing that is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
 
 /// How many problems of one kind a report lists.
-const MOST_PROBLEMS: usize = 20;
+pub(crate) const MOST_PROBLEMS: usize = 20;
 
 impl Journal {
     pub(crate) fn pragmas(&mut self) -> Result<Pragmas> {
         let config = self.config.clone();
         let connection = self.connection()?;
-        schema::pragmas(connection, &config).map_err(|e| self.failure("read", e))
+        format::pragmas::pragmas(connection, &config).map_err(|e| self.failure("read", e))
     }
 
     /// Copies everything to a new file, for a journal that no second connection can read.
@@ -36,7 +53,7 @@ impl Journal {
     }
 
     pub(crate) fn integrity_problems(&mut self) -> Result<Vec<String>> {
-        let problems = schema::integrity_problems(self.connection()?);
+        let problems = format::integrity_problems(self.connection()?);
         problems.map_err(|e| self.failure("verify", e))
     }
 
@@ -138,12 +155,12 @@ pub(crate) struct Compared {
 
 /// Copies the store at `path` to a new file while others write.
 pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<()> {
-    let connection = connect::reader(path, config)?;
+    let connection = open::reader(path, config)?;
     copy::copy(&connection, target)
 }
 
 /// SQLite's own integrity check of the store at `path`, while others write.
 pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
-    let connection = connect::reader(path, config)?;
-    schema::integrity_problems(&connection).map_err(|e| failure("verify", &shown(path), e))
+    let connection = open::reader(path, config)?;
+    format::integrity_problems(&connection).map_err(|e| failure("verify", &shown(path), e))
 }

@@ -11,18 +11,18 @@ use std::mem;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::catch_up::Counters;
 use super::claims::{ClaimRow, Confirmed, attempts};
 use super::doubt::Lookup;
-use super::look::Counters;
-use super::rows::id_bytes;
+use super::row::id_bytes;
 use super::{APPEND, Journal, Tip, run};
-use crate::answer::{Entry, State};
+use crate::backoff::retry_while_busy;
 use crate::clock::{MIN_MS, TOLD_EVERY_MS, from_ms};
+use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, IdValue};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
-use crate::patience::retried;
-use crate::schema::{self, IdValue};
 use crate::token::Token;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
@@ -76,13 +76,13 @@ pub(crate) struct Transaction<'j> {
     /// How many rows the connection had changed before this transaction.
     changes_before: u64,
     /// What is in the file if and only if this transaction was committed.
-    proof: Option<Proof>,
+    evidence: Option<Evidence>,
     open: bool,
 }
 
 /// The last thing that a transaction wrote and did not delete again. A commit is whole or absent, so it
 /// speaks for all.
-enum Proof {
+enum Evidence {
     Row(Tip),
     Claim { scope: String, id: Vec<u8>, claim: ClaimRow },
 }
@@ -102,7 +102,7 @@ impl<'j> Transaction<'j> {
             counters: (generation, floor),
             clock_ms,
             changes_before,
-            proof: None,
+            evidence: None,
             open: true,
         }
     }
@@ -328,7 +328,7 @@ impl<'j> Transaction<'j> {
 
     fn appended(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
         let tip = Tip { seq, key, expires_at };
-        (self.tip, self.proof) = (Some(tip), Some(Proof::Row(tip)));
+        (self.tip, self.evidence) = (Some(tip), Some(Evidence::Row(tip)));
         let change = match expires_at {
             Some(0) => Change::Remove { seq },
             _ => Change::Put(Slot { seq, expires_at }),
@@ -336,16 +336,16 @@ impl<'j> Transaction<'j> {
         self.pending.insert(key, change);
     }
 
-    pub(super) fn proof_is_claim(&mut self, id: Id<'_>, claim: ClaimRow) {
+    pub(super) fn evidence_is_claim(&mut self, id: Id<'_>, claim: ClaimRow) {
         let (scope, id) = (id.scope.to_owned(), id.bytes.to_vec());
-        self.proof = Some(Proof::Claim { scope, id, claim });
+        self.evidence = Some(Evidence::Claim { scope, id, claim });
     }
 
     /// Whether nothing but the id's claim proves the transaction.
-    pub(super) fn is_proved_by_claim(&self, id: Id<'_>) -> bool {
+    pub(super) fn is_evident_by_claim_alone(&self, id: Id<'_>) -> bool {
         matches!(
-            &self.proof,
-            Some(Proof::Claim { scope, id: bytes, .. }) if scope == id.scope && bytes == id.bytes
+            &self.evidence,
+            Some(Evidence::Claim { scope, id: bytes, .. }) if scope == id.scope && bytes == id.bytes
         )
     }
 
@@ -423,7 +423,7 @@ impl<'j> Transaction<'j> {
             Err(error) => {
                 self.journal.rollback();
                 let in_doubt =
-                    error.kind() == ErrorKind::Io && self.settles_as_committed(&error)?;
+                    error.kind() == ErrorKind::Io && self.was_committed_after_all(&error)?;
                 if in_doubt { Ok(()) } else { Err(error) }
             }
         }
@@ -445,9 +445,9 @@ impl<'j> Transaction<'j> {
 
     /// Whether the transaction is in the file after all. On the way the index has caught up with
     /// whatever is there.
-    fn settles_as_committed(&mut self, error: &Error) -> Result<bool> {
+    fn was_committed_after_all(&mut self, error: &Error) -> Result<bool> {
         log::warn!("{}: {error}; opening it again to see", self.journal.name());
-        let Some(proof) = self.proof.take() else {
+        let Some(evidence) = self.evidence.take() else {
             return Ok(false); // Only deletions: doing them again does no harm.
         };
         // SQLite drops an unfinished commit when the connection closes.
@@ -455,9 +455,9 @@ impl<'j> Transaction<'j> {
         // The one wait with the mutex held: to let go of it with the outcome unknown would let the call
         // be tried again, and find its own mark.
         let timeout = self.journal.config.busy_timeout;
-        let committed = retried(timeout, || self.is_in_file(&proof));
+        let committed = retry_while_busy(timeout, || self.is_in_file(&evidence));
         if !matches!(committed, Ok(true)) {
-            self.journal.bury();
+            self.journal.overwrite_failed_commit();
         }
         committed.map_err(|e| {
             let name = self.journal.name();
@@ -469,12 +469,12 @@ impl<'j> Transaction<'j> {
         })
     }
 
-    fn is_in_file(&mut self, proof: &Proof) -> Result<bool> {
+    fn is_in_file(&mut self, evidence: &Evidence) -> Result<bool> {
         self.journal.ensure_open()?;
-        self.journal.look_now(self.index, self.now_ms)?;
-        match proof {
-            Proof::Row(last) => self.journal.holds_row(*last),
-            Proof::Claim { scope, id, claim } => {
+        self.journal.catch_up_now(self.index, self.now_ms)?;
+        match evidence {
+            Evidence::Row(last) => self.journal.holds_row(*last),
+            Evidence::Claim { scope, id, claim } => {
                 let scope = Scope::new(scope, &self.journal.hasher);
                 let found = self.journal.stored_claim(scope.id(id)?)?;
                 Ok(found.as_ref() == Some(claim))
@@ -496,8 +496,8 @@ impl Drop for Transaction<'_> {
 impl Journal {
     /// Writes over what a failed commit may have left in the log. Frames that were written whole, but not
     /// synced, are not part of the file now; after a crash, recovery would take them in.
-    fn bury(&mut self) {
-        let buried = self.ensure_open().and_then(|()| {
+    fn overwrite_failed_commit(&mut self) {
+        let overwritten = self.ensure_open().and_then(|()| {
             self.with("write to", |connection| {
                 // Of a new value: SQLite writes no page that does not change.
                 connection.execute_batch(
@@ -506,7 +506,7 @@ impl Journal {
                 )
             })
         });
-        if let Err(e) = buried {
+        if let Err(e) = overwritten {
             self.rollback();
             log::warn!("{}: {e}; a crash now may bring back what has just failed", self.name());
         }
@@ -593,10 +593,10 @@ pub(crate) struct StoredRow {
 
 impl StoredRow {
     /// From the columns `scope` to `receipt` of the table, without `seq`.
-    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             scope: row.get(0)?,
-            id: schema::id_bytes(row.get_ref(1)?)?.to_vec(),
+            id: format::id_bytes(row.get_ref(1)?)?.to_vec(),
             first_seen: row.get(2)?,
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
@@ -644,10 +644,10 @@ mod tests {
         let (config, hasher, index) = (Config::default(), KeyHasher::random(), Index::new());
         let (mut journal, _) = Journal::open(path, &config, &hasher, &index, 1).unwrap();
         let pages =
-            |journal: &mut Journal| journal.on_log().unwrap().unwrap().look().unwrap().pages;
+            |journal: &mut Journal| journal.on_log().unwrap().unwrap().state().unwrap().pages;
         for _ in 0..3 {
             let before = pages(&mut journal);
-            journal.bury();
+            journal.overwrite_failed_commit();
             assert!(pages(&mut journal) > before, "nothing was written");
         }
         journal.close().unwrap();

@@ -5,14 +5,11 @@
 //! returned exactly once, whatever is written meanwhile: claims are walked in the order of their primary
 //! key and remembered; marks are walked by the shards of the index, which an id never leaves, and looked
 //! up again by key when their row has moved.
-
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
 
 use super::SeenStore;
-use super::engine::Writer;
-use crate::answer::{Entry, State};
-use crate::clock::{duration_ms, from_ms};
+use crate::engine::Writer;
+use crate::entry::{Entry, Filter, State};
 use crate::error::Result;
 use crate::id::{Key, Scope};
 use crate::index::stored;
@@ -21,64 +18,6 @@ use crate::journal::{Begun, ExpiredRows};
 
 /// How many rows are read while the mutex is held.
 const PAGE: u16 = 500;
-
-/// Which entries to list. The default lists all.
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct Filter {
-    scope: Option<String>,
-    state: Option<State>,
-    prefix: Vec<u8>,
-    older_than: Option<Duration>,
-    newer_than: Option<Duration>,
-}
-
-impl Filter {
-    /// Only this scope's. Without it, all scopes', whatever handle is asked.
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
-        self
-    }
-
-    /// Only those in this state. Without it, all states but [`State::Expired`] marks, which cost a
-    /// walk over the whole file.
-    pub fn state(mut self, state: State) -> Self {
-        self.state = Some(state);
-        self
-    }
-
-    /// Only ids that begin with these bytes.
-    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
-        prefix.as_ref().clone_into(&mut self.prefix);
-        self
-    }
-
-    /// Only those last seen longer ago than this.
-    pub fn older_than(mut self, age: Duration) -> Self {
-        self.older_than = Some(age);
-        self
-    }
-
-    /// Only those last seen at most this long ago.
-    pub fn newer_than(mut self, age: Duration) -> Self {
-        self.newer_than = Some(age);
-        self
-    }
-
-    /// Whether entries in this state are asked for. Expired marks are only where nothing else is.
-    pub(crate) fn admits_state(&self, state: State) -> bool {
-        self.state == Some(state) || self.state.is_none() && state != State::Expired
-    }
-
-    pub(crate) fn admits(&self, entry: &Entry, now_ms: i64) -> bool {
-        let since = |age: Duration| from_ms(now_ms.saturating_sub(duration_ms(age)));
-        self.scope.as_ref().is_none_or(|scope| *scope == entry.scope)
-            && self.state.is_none_or(|state| state == entry.state)
-            && entry.id.starts_with(&self.prefix)
-            && self.older_than.is_none_or(|age| entry.last_seen < since(age))
-            && self.newer_than.is_none_or(|age| entry.last_seen >= since(age))
-    }
-}
 
 /// The entries of a store, in no particular order. Ends after the first error.
 pub struct Entries {
@@ -99,6 +38,39 @@ enum Stage {
 }
 
 impl SeenStore {
+    /// What is known of the id, if it is seen or was claimed: since when, until when, how often it was
+    /// turned away, how often it was tried and what came of it, its receipt.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_is_seen`](Self::try_is_seen).
+    pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let id = self.scope.id(id.as_ref())?;
+        self.engine.check_open()?;
+        self.engine.with_journal(|writer| {
+            if self.engine.catch_up(writer)? == Begun::Busy {
+                return Ok(None);
+            }
+            let now_ms = self.engine.clock.now_ms();
+            if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
+                if let Some(row) = self.engine.row_of(writer, id.key, slot.seq)? {
+                    return Ok(Some(Some(self.engine.entry(slot.seq, row, now_ms))));
+                }
+                if !writer.journal.is_current()? {
+                    // Refreshed or forgotten since the look, or the file was restored: look again.
+                    return Ok(None);
+                }
+                // Purged by a process whose clock is ahead: gone for everybody else.
+                self.engine.index.remove(id.key, slot.seq);
+            }
+            let claim = writer.journal.claim(id, now_ms)?;
+            if claim.is_none() && !writer.journal.is_current()? {
+                return Ok(None); // It may have been confirmed between the look and the claim.
+            }
+            Ok(Some(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms))))
+        })
+    }
+
     /// Lists what the store holds: marks and claims of all scopes, as far as the filter admits them.
     ///
     /// Reads 500 rows at a time and lets other callers go in between. An entry that exists throughout
@@ -151,7 +123,7 @@ impl Entries {
         let store = self.store.clone();
         store.engine.check_open()?;
         store.engine.with_journal(|writer| {
-            if store.engine.look(writer)? == Begun::Busy {
+            if store.engine.catch_up(writer)? == Begun::Busy {
                 return Ok(None);
             }
             let now_ms = store.engine.clock.now_ms();
@@ -162,7 +134,7 @@ impl Entries {
                 Stage::Done => Ok(Some(())),
             }
         })?;
-        store.engine.let_others_go();
+        store.engine.yield_to_waiters();
         Ok(())
     }
 
@@ -226,7 +198,7 @@ impl Entries {
                 if writer.journal.is_current()? {
                     break; // Purged by a process whose clock is ahead.
                 }
-                if engine.look(writer)? == Begun::Busy {
+                if engine.catch_up(writer)? == Begun::Busy {
                     return Ok(None);
                 }
             }

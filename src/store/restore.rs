@@ -3,28 +3,66 @@
 //! Owns the rules by which what is brought meets what is known. What always holds: newer knowledge is
 //! neither shortened nor overwritten, and the same entries brought again change nothing, so whoever was
 //! interrupted begins anew. An entry that cannot be written fails alone.
-
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::SeenStore;
-use crate::answer::{Entry, Refused, Restored, State};
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock, from_ms, to_ms};
 use crate::config::{Config, Ttl};
+use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
+use crate::format::legacy::{SeedRow, SeedRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{StoredRow, Transaction};
 use crate::process::Registration;
-use crate::schema::seed::{SeedRow, SeedRows};
 
 /// How many entries are restored in one commit.
 const ENTRIES_A_COMMIT: usize = 1_000;
 
 /// How many rows of a seed's file are read at a time.
 const ROWS_A_PAGE: usize = 1_000;
+
+/// What [`restore`](crate::SeenStore::restore) did.
+#[derive(Clone, Debug, Default)]
+#[must_use = "entries that were refused are not in the store"]
+#[non_exhaustive]
+pub struct Restored {
+    /// How many entries were of ids that the store did not know.
+    pub added: u64,
+    /// How many told more of an id than was known.
+    pub changed: u64,
+    /// How many told nothing new.
+    pub unchanged: u64,
+    /// How many had expired and were left out.
+    pub expired: u64,
+    /// Those that the store cannot take, each with the reason.
+    pub refused: Vec<Refused>,
+}
+
+impl std::ops::AddAssign for Restored {
+    fn add_assign(&mut self, more: Self) {
+        self.added += more.added;
+        self.changed += more.changed;
+        self.unchanged += more.unchanged;
+        self.expired += more.expired;
+        self.refused.extend(more.refused);
+    }
+}
+
+/// An entry that [`restore`](crate::SeenStore::restore) left out because the store cannot take it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refused {
+    /// Its scope.
+    pub scope: String,
+    /// Its id, as it was given.
+    pub id: Vec<u8>,
+    /// What is wrong with it, or with what the store holds of the id.
+    pub error: Error,
+}
 
 /// What became of one entry.
 enum Outcome {

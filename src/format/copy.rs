@@ -2,14 +2,13 @@
 //!
 //! Owns the new file until it is complete: whatever goes wrong, no half copy stays behind. The copy is
 //! one file of mode 0600 without a log beside it.
-
 use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::connect;
-use super::failure::failure;
+use super::open;
+use super::sqlite_errors::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{create_new, refuse_for_copy, remove_copy, shown};
 use crate::process::{Own, Registration};
@@ -52,5 +51,5 @@ fn fill(source: &Connection, target: &Path) -> Result<()> {
     drop(backup);
     drop(moment);
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(fail)?;
-    connect::close(connection).map_err(fail)
+    open::close(connection).map_err(fail)
 }

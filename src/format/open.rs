@@ -3,7 +3,6 @@
 //! Owns the order of the steps: look at the path, open, secure the connection, recognise the
 //! database, create or upgrade it, put the settings in force and read them back. Until a database is
 //! recognised nothing is written to it; a connection that is refused closes without a checkpoint.
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,15 +10,18 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::{failure, is_busy};
-use super::{Format, create, pragma_number, pragma_text, recognise, upgrade};
-use crate::answer::Upgrade;
-use crate::config::{Config, Synchronous};
+use super::create::create;
+use super::pragmas::{check, pragma_number, pragma_text, tune};
+use super::recognise::{Format, recognise};
+use super::sqlite_errors::{failure, is_busy};
+use super::upgrade;
+use crate::backoff::Backoff;
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal::{Committed, ReadingAlone};
 use crate::file::{self, Identity, OpenedFiles, shown};
+use crate::format::upgrade::Upgrade;
 use crate::machine::sleep;
-use crate::patience::Patience;
 use crate::process::{Own, Registration};
 
 /// The most bytes a value or a row may have: an id, a scope and a receipt of 64 KiB each, and more
@@ -41,7 +43,7 @@ pub(crate) fn keeps_log_short(config: &Config) -> bool {
 /// The length of log at which SQLite copies it by itself. That never ends beside another connection that
 /// writes, a log that a snapshot keeps long would make each commit try, and SQLite does not look
 /// whether the log is whole.
-fn own_checkpoint(config: &Config) -> u32 {
+pub(super) fn own_checkpoint(config: &Config) -> u32 {
     if keeps_log_short(config) { 0 } else { config.wal_autocheckpoint }
 }
 
@@ -79,12 +81,12 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
     file::refuse_unsafe_names(path)?;
     let identity = file::prepare(path, !config.read_only)?;
     let mut connection = secured(path, config)?;
-    let format = patiently(path, config, "open", || recognise(&connection))?;
+    let format = retry_while_locked(path, config, "open", || recognise(&connection))?;
     refuse_cut_off(&connection, path)?;
     let mut upgrade = None;
     match accept(path, config, format)? {
         Accepted::Ready => {}
-        Accepted::Create => patiently(path, config, "create", || create(&mut connection))?,
+        Accepted::Create => retry_while_locked(path, config, "create", || create(&mut connection))?,
         Accepted::Upgrade => upgrade = upgrade::from_seed(&connection, path, config, now_ms)?,
     }
     if file::identity(path)? != identity {
@@ -105,7 +107,7 @@ pub(super) fn opened_files(
     config: &Config,
     identity: Identity,
 ) -> Result<OpenedFiles> {
-    let (mode, locking) = patiently(path, config, "open", || {
+    let (mode, locking) = retry_while_locked(path, config, "open", || {
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok((pragma_text(connection, "journal_mode")?, pragma_text(connection, "locking_mode")?))
     })?;
@@ -186,7 +188,7 @@ pub(crate) fn reopen(
 ) -> Result<(Own<Connection>, OpenedFiles)> {
     file::check_still_there(path, identity)?;
     let connection = secured(path, config)?;
-    let format = patiently(path, config, "reopen", || recognise(&connection))?;
+    let format = retry_while_locked(path, config, "reopen", || recognise(&connection))?;
     if format != Format::Current {
         return Err(Error::new(
             ErrorKind::Corrupt,
@@ -202,7 +204,9 @@ pub(crate) fn reopen(
 pub(crate) fn reader(path: &Path, config: &Config) -> Result<Own<Connection>> {
     let config = config.clone().read_only(true).exclusive(false);
     let connection = secured(path, &config)?;
-    patiently(path, &config, "read", || connection.pragma_update(None, "query_only", true))?;
+    retry_while_locked(path, &config, "read", || {
+        connection.pragma_update(None, "query_only", true)
+    })?;
     Ok(connection)
 }
 
@@ -245,7 +249,7 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
 
 /// Switches off whatever could run code out of the file. Also for connections in memory.
 pub(super) fn secure(connection: &Connection) -> rusqlite::Result<()> {
-    // The waiting is done by `Patience`, without any lock of ours held.
+    // The waiting is done by `Backoff`, without any lock of ours held.
     connection.busy_timeout(Duration::ZERO)?;
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -302,11 +306,13 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
 fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
     if !config.read_only {
         // Skipped where it is on already: asking again takes a lock that another process may hold.
-        let mode = patiently(path, config, "open", || pragma_text(connection, "journal_mode"))?;
+        let mode =
+            retry_while_locked(path, config, "open", || pragma_text(connection, "journal_mode"))?;
         if mode != "wal" {
-            let mode = patiently(path, config, "switch on the write-ahead log of", || {
-                switch_to_log(connection)
-            })?;
+            let mode =
+                retry_while_locked(path, config, "switch on the write-ahead log of", || {
+                    switch_to_log(connection)
+                })?;
             if mode != "wal" {
                 return Err(Error::new(
                     ErrorKind::Io,
@@ -319,7 +325,7 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
             }
         }
     }
-    patiently(path, config, "configure", || tune(connection, config))?;
+    retry_while_locked(path, config, "configure", || tune(connection, config))?;
     check(connection, path, config)?;
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, config.read_only)
@@ -337,75 +343,18 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
     Ok(mode)
 }
 
-pub(crate) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
-    let synchronous = synchronous_number(config);
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "cache_size", config.cache_size)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A mapped file turns a truncation by somebody else into a SIGBUS.
-    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_rows)?;
-    connection.pragma_update_and_check(
-        None,
-        "wal_autocheckpoint",
-        own_checkpoint(config),
-        |_| Ok(()),
-    )?;
-    let limit = i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX);
-    connection.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(()))
-}
-
-fn no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
-    if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) }
-}
-
-fn synchronous_number(config: &Config) -> i64 {
-    match config.synchronous {
-        Synchronous::Normal => 1,
-        Synchronous::Full => 2,
-    }
-}
-
-/// Reads every setting back: SQLite answers a pragma it cannot follow with silence.
-fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
-    let wanted = [
-        ("synchronous", synchronous_number(config)),
-        ("cache_size", config.cache_size),
-        ("temp_store", 2),
-        ("mmap_size", 0),
-        ("wal_autocheckpoint", i64::from(own_checkpoint(config))),
-        ("journal_size_limit", i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX)),
-        ("trusted_schema", 0),
-        ("cell_size_check", 1),
-    ];
-    for (name, wanted) in wanted {
-        // Patiently: another process may be recovering the log at this moment.
-        let answer = patiently(path, config, "configure", || pragma_number(connection, name))?;
-        if answer != wanted {
-            return Err(Error::new(
-                ErrorKind::UnsupportedSqlite,
-                format!(
-                    "{}: this SQLite answers {answer} when asked for {name} = {wanted}; \
-                     build with the feature `bundled`",
-                    shown(path)
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// Runs a step again while other processes are in the way, up to the busy timeout.
 ///
 /// A holder in exclusive mode will not let go, and is told by its log without a `-shm` beside it:
 /// then the error comes at once. A [reader](super::onlooker) that reads alone looks the same, but is
 /// told by its lock on the log, and waited for.
-pub(super) fn patiently<T>(
+pub(super) fn retry_while_locked<T>(
     path: &Path,
     config: &Config,
     doing: &str,
     step: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
-    patiently_unless(|| is_held_exclusively(path), path, config, doing, step)
+    retry_while_locked_unless(|| is_held_exclusively(path), path, config, doing, step)
 }
 
 /// Whether the file looks held in exclusive mode, and by no reader that reads alone.
@@ -419,14 +368,14 @@ pub(super) fn has_log_alone(path: &Path) -> bool {
 }
 
 /// The same, where `is_held` tells whether the file looks held in exclusive mode.
-pub(super) fn patiently_unless<T>(
+pub(super) fn retry_while_locked_unless<T>(
     is_held: impl Fn() -> bool,
     path: &Path,
     config: &Config,
     doing: &str,
     mut step: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
-    let mut patience = Patience::new(config.busy_timeout);
+    let mut backoff = Backoff::new(config.busy_timeout);
     let mut looked_exclusive = 0;
     loop {
         let error = match step() {
@@ -452,7 +401,7 @@ pub(super) fn patiently_unless<T>(
             sleep(Duration::from_millis(5));
             true
         } else {
-            patience.pause()
+            backoff.pause()
         };
         if !paused {
             return Err(failure(doing, &shown(path), error));

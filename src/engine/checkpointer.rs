@@ -20,20 +20,19 @@
 //! In exclusive mode no second connection is possible: the commit that finds the log at `w` copies it.
 //!
 //! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
 use crate::config::Config;
+use crate::engine::SharedWriter;
 use crate::error::Result;
 use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
 use crate::machine::{
     self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
 };
-use crate::patience::Patience;
-use crate::store::engine::SharedWriter;
 
 /// By how many pages the log grows until the thread is told again.
 const PAGES_A_TELL: u32 = 512;
@@ -154,7 +153,7 @@ impl Shared {
     /// Has the log restarted, in several tries. Ends too when another store has done it, and when a
     /// snapshot holds the log.
     fn restart(&self, on_log: &mut OnLog<'_>, short: u32) -> Result<()> {
-        let mut patience = Patience::new(LONGEST_TRY);
+        let mut backoff = Backoff::new(LONGEST_TRY);
         let (mut stuck, mut copied) = (0, None);
         loop {
             let log = match self.try_restart(on_log)? {
@@ -166,7 +165,7 @@ impl Shared {
                         if copied.replace(log.copied) == Some(log.copied) { stuck + 1 } else { 1 };
                     log
                 }
-                Pass::Taken => on_log.look()?,
+                Pass::Taken => on_log.state()?,
             };
             if log.pages < short {
                 self.restarted();
@@ -176,7 +175,7 @@ impl Shared {
                 self.hold(log);
                 return Ok(());
             }
-            if !patience.pause() {
+            if !backoff.pause() {
                 return Ok(());
             }
         }
@@ -259,9 +258,9 @@ impl Checkpoints {
         if self.source.is_none() {
             return;
         }
-        let mut patience = Patience::new(LONGEST_WAIT);
+        let mut backoff = Backoff::new(LONGEST_WAIT);
         let Shared { pages, limits, .. } = &*self.shared;
-        while pages.load(Relaxed) >= limits.pressing && patience.pause() {}
+        while pages.load(Relaxed) >= limits.pressing && backoff.pause() {}
     }
 
     fn has_thread(&self) -> bool {
@@ -354,7 +353,7 @@ impl Work {
             None => self.copier.insert(LogCopier::open(&self.source)?),
         };
         let (mut on_log, Shared { limits, pages, copying, .. }) = (copier.on_log(), &*self.shared);
-        let log = on_log.look()?;
+        let log = on_log.state()?;
         // Copied not long ago, and appended to ever since: once more would hardly be luckier.
         let again = log.pages - log.copied.min(log.pages) < limits.due / 4;
         if log.pages < limits.due {
@@ -377,7 +376,7 @@ impl Work {
                 *self.shared.held.lock() = None;
                 return Ok(());
             }
-            let now = on_log.look()?;
+            let now = on_log.state()?;
             let little = now.pages - now.copied.min(now.pages) < limits.due / 2;
             if now.is_copied() || little && now.pages >= u32::midpoint(limits.pressing, limits.most)
             {

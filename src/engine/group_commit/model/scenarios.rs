@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::locks::AtomicUsize;
-use super::queue::{Combiner, Jobs, Led, Outcome};
+use super::queue::{GroupCommit, Jobs, Led, Outcome};
 use super::{MOST_THREADS, check, thread};
 
 /// What was committed, in order. Stands for the file.
@@ -14,7 +14,7 @@ use super::{MOST_THREADS, check, thread};
 pub(super) struct Committed(Vec<u32>);
 
 pub(super) type Answer = Result<usize, &'static str>;
-pub(super) type Group = Combiner<Committed, u32, Answer>;
+pub(super) type Group = GroupCommit<Committed, u32, Answer>;
 
 /// Runs `body` for each of the jobs at the same time, each on a thread of its own; the last job runs on the
 /// calling thread.
@@ -288,8 +288,8 @@ impl Drop for Kept {
 #[test]
 fn a_job_is_gone_before_its_waiter_is_told_what_became_of_it() {
     check(|yields| {
-        let group = Arc::new(Combiner::<Times, Kept, ()>::new(Times::new(1), yields));
-        let submit = |group: &Combiner<Times, Kept, ()>| {
+        let group = Arc::new(GroupCommit::<Times, Kept, ()>::new(Times::new(1), yields));
+        let submit = |group: &GroupCommit<Times, Kept, ()>| {
             let alive = Arc::new(());
             let job = Kept { _alive: Arc::clone(&alive) };
             let lead = |panics: &mut Times, jobs: &Jobs<'_, Kept, ()>| {

@@ -5,7 +5,6 @@
 //! nothing here creates, deletes or checkpoints anything. Whoever reads a file that is
 //! [`Still`](Look::Still) holds no lock on it, and must look again afterwards: what was read while the
 //! file changed counts for nothing.
-
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,12 +12,12 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::connect::{
-    accept, has_log_alone, opened_files, patiently, patiently_unless, refuse_cut_off,
-    refuse_old_sqlite, secure, secured,
+use super::open::{
+    accept, has_log_alone, opened_files, refuse_cut_off, refuse_old_sqlite, retry_while_locked,
+    retry_while_locked_unless, secure, secured,
 };
-use super::failure::failure;
-use super::recognise;
+use super::recognise::recognise;
+use super::sqlite_errors::failure;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal::ReadingAlone;
@@ -82,7 +81,7 @@ impl Look {
 
 /// A connection that reads.
 pub(crate) struct Reading {
-    /// What the connection shares with others. Dropped before it, as `connect::close_store` does.
+    /// What the connection shares with others. Dropped before it, as `open::close_store` does.
     files: Option<OpenedFiles>,
     pub(crate) connection: Own<Connection>,
     /// Dropped after the connection.
@@ -124,12 +123,12 @@ pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Option<Re
         // Whoever has the file now is no other reader.
         let impatient = config.clone().busy_timeout(Duration::ZERO);
         let read = || recognise(&connection);
-        match patiently_unless(|| has_log_alone(path), path, &impatient, "open", read) {
+        match retry_while_locked_unless(|| has_log_alone(path), path, &impatient, "open", read) {
             Err(e) if e.kind() == ErrorKind::Busy && !has_log_alone(path) => return Ok(None),
             format => format?,
         }
     } else {
-        patiently(path, config, "open", || recognise(&connection))?
+        retry_while_locked(path, config, "open", || recognise(&connection))?
     };
     refuse_cut_off(&connection, path)?;
     accept(path, &config.clone().read_only(true), format)?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::rows::{ReadError, RowKeys, load, take_in};
+use super::row::{ReadError, RowKeys, load, take_in};
 use super::{Begun, Journal, Tip, claims};
 use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
 use crate::error::{ErrorKind, Result};
@@ -49,21 +49,21 @@ const MAX_COUNTER: i64 = i64::MAX / 2;
 
 /// What the index has taken in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    pub(super) tip: Option<Tip>,
-    pub(super) counters: Counters,
-    pub(super) schema_version: i64,
+pub(crate) struct Position {
+    pub(crate) tip: Option<Tip>,
+    pub(crate) counters: Counters,
+    pub(crate) schema_version: i64,
     /// A tip that was gone from the file, and that no row read so far explains.
-    pub(super) missing: Option<Key>,
+    pub(crate) missing: Option<Key>,
 }
 
 /// What `meta` tells besides the rows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counters {
-    pub(super) generation: i64,
-    pub(super) floor: i64,
+pub(crate) struct Counters {
+    pub(crate) generation: i64,
+    pub(crate) floor: i64,
     /// The time that stores on this file have reached, in unix milliseconds; 0 is unknown.
-    pub(super) clock_ms: i64,
+    pub(crate) clock_ms: i64,
 }
 
 impl Counters {
@@ -84,7 +84,7 @@ impl Counters {
         })
     }
 
-    pub(super) fn load(connection: &Connection) -> Result<Self, ReadError> {
+    pub(crate) fn load(connection: &Connection) -> Result<Self, ReadError> {
         let mut statement = connection.prepare_cached(READ_COUNTERS)?;
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(ReadError::Content("its table meta cannot be read"))?;
@@ -102,14 +102,14 @@ enum Tail {
 
 impl Journal {
     /// Brings the index up to date with what other connections have committed.
-    pub(crate) fn look(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+    pub(crate) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
         self.ensure_open()?;
         if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
             index.used_at(now_ms);
             return Ok(Begun::Ready);
         }
         let looked =
-            self.look_now(index, now_ms).and_then(|()| self.go_back_with_clock(index, now_ms));
+            self.catch_up_now(index, now_ms).and_then(|()| self.go_back_with_clock(index, now_ms));
         match looked {
             Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
             Err(e) => Err(e),
@@ -117,7 +117,7 @@ impl Journal {
         }
     }
 
-    pub(super) fn look_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
+    pub(crate) fn catch_up_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
         // The version is read before the rows: what is committed in between is read twice, not never.
         let version = self.read_data_version()?;
         if self.data_version == Some(version) {
@@ -167,7 +167,7 @@ impl Journal {
 
     /// Brings the index up to date under the write lock. False when that would take long, and the lock
     /// can still be given back.
-    pub(super) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
+    pub(crate) fn catch_up_locked(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
         if index.is_ahead_of(now_ms) {
             return Ok(false);
         }
@@ -318,7 +318,7 @@ impl Journal {
     }
 
     /// Fills the index anew from the whole table. Returns how many expired rows it saw.
-    pub(super) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
+    pub(crate) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
         let version = self.read_data_version()?;
         let loaded =
             load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
@@ -344,7 +344,7 @@ struct Page {
     in_doubt: bool,
 }
 
-pub(super) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
@@ -353,6 +353,6 @@ fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached("SELECT max(seq) FROM seen")?.query_row([], |row| row.get(0))
 }
 
-pub(super) fn read_schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn read_schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }

@@ -8,13 +8,13 @@
 //! A hit comes here without any other lock, also in a forked child. So the locks are the standard library's:
 //! one that is free at the fork is taken and let go of by its own word alone, where `parking_lot`'s may look
 //! for waiters in a table of the whole process, under a lock that another thread held at the fork.
-
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use crate::error::Result;
+use super::{Engine, Writer};
+use crate::error::{ErrorKind, Result};
 
 const SHARDS: usize = 64;
 
@@ -41,11 +41,11 @@ impl Hasher for SeqHasher {
 /// For how many ids counts are kept between two flushes: about 2 MB.
 pub(crate) const ROOM: usize = 65_536;
 
-pub(crate) struct Suppressed {
+pub(crate) struct DuplicateCounts {
     shards: Box<[Mutex<BySeq<u32>>]>,
 }
 
-impl Suppressed {
+impl DuplicateCounts {
     pub(crate) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
@@ -116,11 +116,11 @@ impl Suppressed {
 /// Marks that are known to be at their maximum age, so that their sightings need not be written down.
 ///
 /// A cache: what it forgets costs a transaction that finds it out again.
-pub(crate) struct Capped {
+pub(crate) struct AtMaxAge {
     shards: Box<[Mutex<BySeq<Duration>>]>,
 }
 
-impl Capped {
+impl AtMaxAge {
     pub(crate) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
@@ -165,6 +165,89 @@ impl Capped {
     }
 }
 
+/// How many counts of duplicates are written down in one transaction: each is a page of its own.
+const FLUSHED_AT_ONCE: usize = 100;
+
+/// For how long a store that closes waits for another connection, to write down the counts of duplicates: as
+/// long as one that keeps the log short may hold the write lock, which includes the store's own.
+const LONGEST_FLUSH: Duration = Duration::from_millis(250);
+
+impl Engine {
+    /// Counts a duplicate that was turned away.
+    pub(crate) fn count_duplicate(&self, seq: i64) -> Result<()> {
+        self.suppressed.add(seq, || self.check_process())
+    }
+
+    /// Whether the mark is known to be at the maximum age of its sliding window.
+    pub(crate) fn is_capped(&self, seq: i64, max_age: Duration) -> Result<bool> {
+        self.capped.covers(seq, max_age, || self.check_process())
+    }
+
+    /// Writes the counts of suppressed duplicates down, those of the beginning at least, with `pause`
+    /// between two steps.
+    pub(crate) fn flush_suppressed(&self, pause: &mut dyn FnMut()) -> Result<()> {
+        self.flush_suppressed_within(self.config.busy_timeout, pause)
+    }
+
+    /// The same, waiting for other processes for so long at each step.
+    pub(super) fn flush_suppressed_within(
+        &self,
+        timeout: Duration,
+        pause: &mut dyn FnMut(),
+    ) -> Result<()> {
+        let mut left = ROOM;
+        while left > 0 {
+            let some = left.min(FLUSHED_AT_ONCE);
+            let written =
+                self.with_journal_within(timeout, |writer| self.write_suppressed(writer, some))?;
+            self.yield_to_waiters();
+            if written == 0 {
+                return Ok(());
+            }
+            left -= written;
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Writes up to `limit` counts down; how many. The mutex is held from reading the counts until they
+    /// are taken off, or another thread would write the same ones.
+    pub(crate) fn write_suppressed(
+        &self,
+        writer: &mut Writer,
+        limit: usize,
+    ) -> Result<Option<usize>> {
+        let mut counts = self.suppressed.some(1);
+        if counts.is_empty() {
+            return Ok(Some(0));
+        }
+        let written = self.try_write(writer, &mut |transaction| {
+            // Only now: the look under the write lock forgets the counts of rows of another history.
+            counts = self.suppressed.some(limit);
+            transaction.add_suppressed(&counts)
+        })?;
+        if written.is_none() {
+            return Ok(None);
+        }
+        for &(seq, count) in &counts {
+            self.suppressed.settle(seq, count);
+        }
+        Ok(Some(counts.len()))
+    }
+
+    /// The counts are not worth a wait: while another process writes, they are let go.
+    pub(super) fn flush_before_closing(&self) -> Result<()> {
+        let timeout = LONGEST_FLUSH.min(self.config.busy_timeout);
+        match self.flush_suppressed_within(timeout, &mut || {}) {
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                log::debug!("{}: some counts of duplicates are not written down: {e}", self.name);
+                Ok(())
+            }
+            flushed => flushed,
+        }
+    }
+}
+
 /// Nothing that runs under these locks can panic half-way, so that poison means nothing.
 fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_cap_covers_shorter_ages_and_forgets_rather_than_grows() {
-        let capped = Capped::new();
+        let capped = AtMaxAge::new();
         let hour = Duration::from_hours(1);
         capped.add(7, hour);
         assert!(
@@ -213,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_held_is_not_waited_for_without_leave() {
-        let (suppressed, capped) = (Suppressed::new(), Capped::new());
+        let (suppressed, capped) = (DuplicateCounts::new(), AtMaxAge::new());
         let hour = Duration::from_hours(1);
         capped.add(7, hour);
         let held = (lock(suppressed.shard(7)), lock(capped.shard(7)));
@@ -228,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {
-        let suppressed = Suppressed::new();
+        let suppressed = DuplicateCounts::new();
         suppressed.add(7, refuse).unwrap();
         suppressed.add(7, refuse).unwrap();
         let flushed = suppressed.some(10);
@@ -240,7 +323,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_known_ids_go_on_counting() {
-        let suppressed = Suppressed::new();
+        let suppressed = DuplicateCounts::new();
         for seq in 0..2 * i64::try_from(ROOM).unwrap() {
             suppressed.add(seq, refuse).unwrap();
         }

@@ -3,7 +3,6 @@
 //! Owns the copy that is made first and the one transaction that follows. A crash at any point leaves
 //! either the old format, to be upgraded by the next open, or the new one. No row with a valid id is
 //! lost.
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,15 +10,30 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::connect::patiently;
-use super::failure::failure;
-use super::{Format, IdValue, define, recognise_within};
-use crate::answer::Upgrade;
+use super::IdValue;
+use super::create::define;
+use super::open::retry_while_locked;
+use super::recognise::{Format, recognise_within};
+use super::sqlite_errors::failure;
+use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{beside, bytes, create_new, exists, shown};
 use crate::id::MAX_ID_BYTES;
-use crate::patience::retried;
+
+/// What opening a store made of a file in the older format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Upgrade {
+    /// How many ids were taken over, those included that have expired.
+    pub kept: u64,
+    /// How many rows had no valid id (NULL, empty or longer than 65,536 bytes) and were left out.
+    pub skipped: u64,
+    /// How many of the ids had no valid timestamp and count as seen at the upgrade.
+    pub undated: u64,
+    /// Where the file is kept as it was.
+    pub copy: PathBuf,
+}
 
 pub(super) fn from_seed(
     connection: &Connection,
@@ -30,9 +44,9 @@ pub(super) fn from_seed(
     // The transaction is exclusive because without a write-ahead log its commit would have to wait
     // for readers. Several processes may come here at once, each with a copy. The first to get the write lock names
     // its own, and the others find the work done.
-    let unfinished = retried(config.busy_timeout, || copy(connection, path))?;
+    let unfinished = retry_while_busy(config.busy_timeout, || copy(connection, path))?;
     let upgraded =
-        patiently(path, config, "upgrade", || connection.execute_batch("BEGIN EXCLUSIVE"))
+        retry_while_locked(path, config, "upgrade", || connection.execute_batch("BEGIN EXCLUSIVE"))
             .and_then(|()| {
                 let upgraded = upgrade_within(connection, path, &unfinished, config, now_ms);
                 let end = if matches!(upgraded, Ok(Some(_))) { "COMMIT" } else { "ROLLBACK" };

@@ -1,24 +1,51 @@
 //! The verbs that keep a store in order and tell how it is.
 //!
 //! Owns nothing: each is the public face of a work in `maintenance` or `journal`.
-
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::SeenStore;
-use super::engine::{Engine, Writer};
-use crate::answer::{Pragmas, Report, Stats, Upgrade};
 use crate::clock::{duration_ms, from_ms};
+use crate::engine::{Engine, Writer};
 use crate::error::Result;
 use crate::file;
-use crate::journal::{Begun, check_file, copy_file};
+use crate::format::pragmas::Pragmas;
+use crate::format::upgrade::Upgrade;
+use crate::journal::{Begun, Report, check_file, copy_file};
 
 /// How many rows `verify` compares with the index at a time.
 const ROWS_COMPARED_AT_ONCE: i64 = 1_000;
 
 /// How many rows are counted while the mutex is held.
 const ROWS_COUNTED_AT_ONCE: i64 = 2_000;
+
+/// Figures of a store at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// How many ids are seen, in all scopes.
+    pub seen: u64,
+    /// How many ids are claimed and in flight.
+    pub in_flight: u64,
+    /// How many ids failed in their last attempt and may be claimed again.
+    pub failed: u64,
+    /// How many expired ids still take up memory, to be swept by the next purge.
+    pub expired: u64,
+    /// Memory of the index, in bytes.
+    pub memory_bytes: u64,
+    /// Size of the database file, in bytes; 0 in memory.
+    pub file_bytes: u64,
+    /// Size of the write-ahead log, in bytes.
+    pub wal_bytes: u64,
+    /// When a purge last removed something from the file, by any process.
+    pub last_purge_at: Option<SystemTime>,
+    /// How often `is_seen` answered false because of an error, through this store's handles.
+    pub failed_open: u64,
+    /// How often this store had to rebuild its index: the file was restored in place, or another program
+    /// compacted it or deleted rows.
+    pub rebuilds: u64,
+}
 
 impl Engine {
     /// Counts rows step by step: each tells how many there are among the next ones, and where to go on.
@@ -30,14 +57,14 @@ impl Engine {
         while let Some(from) = after {
             let (found, next) = self.with_journal(|writer| {
                 // Another store may know of a later time, by which a purge would go.
-                if self.look(writer)? == Begun::Busy {
+                if self.catch_up(writer)? == Begun::Busy {
                     return Ok(None);
                 }
                 step(writer, from).map(Some)
             })?;
             count += found;
             after = next;
-            self.let_others_go();
+            self.yield_to_waiters();
         }
         Ok(count)
     }
@@ -162,7 +189,7 @@ impl SeenStore {
         engine.check_open()?;
         engine.settle_doubts()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
-            if engine.look(writer)? == Begun::Busy {
+            if engine.catch_up(writer)? == Begun::Busy {
                 return Ok(None);
             }
             let journal = &mut writer.journal;
@@ -214,7 +241,7 @@ impl SeenStore {
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {
-                if engine.look(writer)? == Begun::Busy {
+                if engine.catch_up(writer)? == Begun::Busy {
                     return Ok(None);
                 }
                 let now_ms = engine.clock.now_ms();
@@ -226,17 +253,17 @@ impl SeenStore {
             after = compared.next;
             report.rows += compared.rows;
             report.problems.extend(compared.problems);
-            engine.let_others_go();
+            engine.yield_to_waiters();
         }
         for shard in 0..engine.index.shard_count() {
             let missing = engine.with_journal(|writer| {
-                if engine.look(writer)? == Begun::Busy {
+                if engine.catch_up(writer)? == Begun::Busy {
                     return Ok(None);
                 }
                 writer.journal.missing_rows(&engine.index, engine.clock.now_ms(), shard)
             })?;
             report.problems.extend(missing);
-            engine.let_others_go();
+            engine.yield_to_waiters();
         }
         Ok(report)
     }

@@ -7,18 +7,18 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::Tip;
-use super::look::{Counters, read_schema_version};
+use super::catch_up::{Counters, read_schema_version};
 use crate::error::{Error, ErrorKind};
+use crate::format;
+use crate::format::sqlite_errors::failure;
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{Filler, Index, MAX_SEQ, Slot};
-use crate::schema;
-use crate::schema::failure::failure;
 
 /// The bytes of the shortest row, with two times and an id of one byte.
 const SMALLEST_ROW: i64 = 24;
 
 /// What a row tells the index.
-pub(super) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
+pub(crate) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
     if expires_at == Some(0) {
         index.remove(key, seq);
     } else {
@@ -27,17 +27,17 @@ pub(super) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>
 }
 
 /// What a whole table comes to.
-pub(super) struct Loaded {
-    pub(super) index: Index,
-    pub(super) counters: Counters,
-    pub(super) schema_version: i64,
-    pub(super) tip: Option<Tip>,
+pub(crate) struct Loaded {
+    pub(crate) index: Index,
+    pub(crate) counters: Counters,
+    pub(crate) schema_version: i64,
+    pub(crate) tip: Option<Tip>,
     /// How many rows have expired.
-    pub(super) expired: u64,
+    pub(crate) expired: u64,
 }
 
 /// Reads the whole table in one transaction.
-pub(super) fn load(
+pub(crate) fn load(
     connection: &Connection,
     hasher: &KeyHasher,
     now_ms: i64,
@@ -47,7 +47,7 @@ pub(super) fn load(
 }
 
 /// The same within the caller's transaction.
-pub(super) fn load_within(
+pub(crate) fn load_within(
     connection: &Connection,
     hasher: &KeyHasher,
     now_ms: i64,
@@ -87,18 +87,18 @@ fn most_rows(connection: &Connection) -> Result<usize, ReadError> {
 
 /// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
 /// follow each other, and the scope's half of the hash is worked out once for them.
-pub(super) struct RowKeys<'a> {
+pub(crate) struct RowKeys<'a> {
     hasher: &'a KeyHasher,
     scope: String,
     scoped: ScopedHasher,
 }
 
 impl<'a> RowKeys<'a> {
-    pub(super) fn new(hasher: &'a KeyHasher) -> Self {
+    pub(crate) fn new(hasher: &'a KeyHasher) -> Self {
         Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
     }
 
-    pub(super) fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
+    pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
         let seq = checked_seq(row.get(0)?)?;
         let ValueRef::Text(scope) = row.get_ref(1)? else {
             return Err(ReadError::Content("a scope is not text"));
@@ -122,12 +122,12 @@ impl<'a> RowKeys<'a> {
     }
 }
 
-pub(super) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
-    schema::id_bytes(value)
+pub(crate) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
+    format::id_bytes(value)
         .map_err(|_| ReadError::Content("an id is neither text nor bytes that are no text"))
 }
 
-pub(super) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
+pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
     if (1..=MAX_SEQ).contains(&seq) {
         Ok(seq)
     } else {
@@ -136,7 +136,7 @@ pub(super) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
 }
 
 /// Why rows could not be read: SQLite failed, or they are not what a store writes.
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
     /// The file was restored in place amid the read: it is to be made again.
@@ -150,7 +150,7 @@ impl From<rusqlite::Error> for ReadError {
 }
 
 impl ReadError {
-    pub(super) fn at(self, name: &str) -> Error {
+    pub(crate) fn at(self, name: &str) -> Error {
         match self {
             Self::Sqlite(e) => failure("read", name, e),
             Self::Changed => Error::new(

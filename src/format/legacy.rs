@@ -2,19 +2,18 @@
 //!
 //! Owns the connection and the place that the reading has come to. What always holds: nothing is written,
 //! and no snapshot is held between two pages.
-
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::connect::{patiently, reader};
-use super::failure::failure;
-use super::{Format, recognise};
+use super::open::{reader, retry_while_locked};
+use super::recognise::{Format, recognise};
+use super::sqlite_errors::failure;
+use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{refuse_unsafe_names, shown};
-use crate::patience::retried;
 use crate::process::Own;
 
 pub(crate) struct SeedRows {
@@ -39,7 +38,7 @@ impl SeedRows {
         }
         refuse_unsafe_names(path)?;
         let connection = reader(path, config)?;
-        let why = match patiently(path, config, "read", || recognise(&connection))? {
+        let why = match retry_while_locked(path, config, "read", || recognise(&connection))? {
             Format::Seed => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),
             Format::Current | Format::Newer(_) => {
                 "is a store already; export it, and import what that gives".to_owned()
@@ -53,7 +52,7 @@ impl SeedRows {
     }
 
     pub(crate) fn count(&self) -> Result<u64> {
-        self.patiently(|connection| {
+        self.retry_while_locked(|connection| {
             connection
                 .query_row("SELECT count(*) FROM seen", [], |row| row.get(0))
                 .map(i64::cast_unsigned)
@@ -62,15 +61,19 @@ impl SeedRows {
 
     /// The next rows, fewer than `limit` at the end.
     pub(crate) fn next_page(&mut self, limit: usize) -> Result<Vec<SeedRow>> {
-        let (rows, last) = self.patiently(|connection| page(connection, self.after, limit))?;
+        let (rows, last) =
+            self.retry_while_locked(|connection| page(connection, self.after, limit))?;
         self.after = last;
         Ok(rows)
     }
 
     /// Waits for the bot that may be writing to its file at this moment.
-    fn patiently<T>(&self, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    fn retry_while_locked<T>(
+        &self,
+        read: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         self.connection.process().check(&self.name)?;
-        retried(self.busy_timeout, || {
+        retry_while_busy(self.busy_timeout, || {
             read(&self.connection).map_err(|e| failure("read", &self.name, e))
         })
     }

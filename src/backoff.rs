@@ -21,20 +21,20 @@ const URGENT: Duration = Duration::from_micros(200);
 const LONG: Duration = Duration::from_millis(20);
 const LONG_FOR_LONG: Duration = Duration::from_millis(200);
 
-pub(crate) struct Patience {
+pub(crate) struct Backoff {
     started: Stopwatch,
     timeout: Duration,
     urgent_after: Duration,
     pauses: u32,
 }
 
-impl Patience {
+impl Backoff {
     pub(crate) fn new(timeout: Duration) -> Self {
         Self { started: Stopwatch::start(), timeout, urgent_after: LONG, pauses: 0 }
     }
 
     /// For a transaction that will keep others waiting.
-    pub(crate) fn of_long_work(timeout: Duration) -> Self {
+    pub(crate) fn for_long_work(timeout: Duration) -> Self {
         Self { urgent_after: LONG_FOR_LONG, ..Self::new(timeout) }
     }
 
@@ -115,11 +115,14 @@ impl Share {
 
 /// Runs a step again while another process is in the way, up to the timeout. For steps that nobody else
 /// in this process waits for.
-pub(crate) fn retried<T>(timeout: Duration, mut step: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut patience = Patience::new(timeout);
+pub(crate) fn retry_while_busy<T>(
+    timeout: Duration,
+    mut step: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut backoff = Backoff::new(timeout);
     loop {
         match step() {
-            Err(e) if e.kind() == ErrorKind::Busy && patience.pause() => {}
+            Err(e) if e.kind() == ErrorKind::Busy && backoff.pause() => {}
             done => return done,
         }
     }
@@ -132,16 +135,16 @@ mod tests {
     #[test]
     fn the_wait_ends_at_the_deadline_and_not_before() {
         let waited = Stopwatch::start();
-        let mut patience = Patience::new(Duration::from_millis(20));
-        while patience.pause() {}
+        let mut backoff = Backoff::new(Duration::from_millis(20));
+        while backoff.pause() {}
         assert!(waited.elapsed() >= Duration::from_millis(20));
-        assert!(patience.pauses > 2);
+        assert!(backoff.pauses > 2);
     }
 
     #[test]
     fn a_long_wait_asks_more_often_and_that_of_a_long_work_later() {
-        let longest = |patience: &Patience, ms| patience.longest_after(Duration::from_millis(ms));
-        let (small, long) = (Patience::new(LONG), Patience::of_long_work(LONG));
+        let longest = |backoff: &Backoff, ms| backoff.longest_after(Duration::from_millis(ms));
+        let (small, long) = (Backoff::new(LONG), Backoff::for_long_work(LONG));
         assert_eq!((longest(&small, 19), longest(&small, 20)), (LONGEST, URGENT));
         assert_eq!((longest(&long, 199), longest(&long, 200)), (LONGEST, URGENT));
     }
@@ -163,6 +166,6 @@ mod tests {
 
     #[test]
     fn no_timeout_means_no_wait() {
-        assert!(!Patience::new(Duration::ZERO).pause());
+        assert!(!Backoff::new(Duration::ZERO).pause());
     }
 }

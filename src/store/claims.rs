@@ -4,11 +4,11 @@
 //! once its lease ran out. What always holds: every step is decided under the write lock, and only
 //! whoever has the token of the present claim can change it. A holder that lost its claim is told so
 //! and changes nothing. Knows nothing of SQL.
-
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::SeenStore;
 use crate::clock::from_ms;
 use crate::config::Ttl;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,6 @@ use crate::id::{Id, MAX_NOTE_BYTES};
 use crate::index::Slot;
 use crate::journal::claims::{ClaimRow, Confirmed};
 use crate::journal::{StoredRow, Transaction};
-use crate::store::SeenStore;
 use crate::token::Token;
 
 /// What [`SeenStore::claim`] answers.
@@ -88,7 +87,7 @@ impl Lease {
         from_ms(self.until_ms)
     }
 
-    /// The proof of the claim, for a worker in another process.
+    /// The evidence of the claim, for a worker in another process.
     pub fn token(&self) -> Token {
         self.token
     }

@@ -9,7 +9,7 @@ use super::locks::{
 };
 
 /// A mutex around `S` with a queue of jobs `J` that are answered by `A`.
-pub(crate) struct Combiner<S, J, A> {
+pub(crate) struct GroupCommit<S, J, A> {
     state: Mutex<S>,
     queue: Mutex<VecDeque<Waiting<J, A>>>,
     /// How many jobs wait: a hint that spares the queue's lock.
@@ -114,7 +114,7 @@ pub(crate) enum Led {
 
 /// The mutex, held. Letting go hands the queue over to a waiter.
 pub(crate) struct Turn<'c, S, J, A> {
-    combiner: &'c Combiner<S, J, A>,
+    combiner: &'c GroupCommit<S, J, A>,
     guard: Option<MutexGuard<'c, S>>,
 }
 
@@ -128,7 +128,7 @@ impl<S, J, A> Turn<'_, S, J, A> {
 
     /// What the mutex protects, and the jobs that wait for it.
     pub(crate) fn parts(&mut self) -> (&mut S, Jobs<'_, J, A>) {
-        let Combiner { queue, waiting, .. } = self.combiner;
+        let GroupCommit { queue, waiting, .. } = self.combiner;
         (self.guard.as_mut().expect("held until dropped"), Jobs { queue, waiting })
     }
 
@@ -221,7 +221,7 @@ impl<J, A> Drop for Taken<J, A> {
 
 /// A waiter's place in the queue, given up when the waiter leaves, also by a panic of the turn it leads.
 struct Place<'c, S, J, A> {
-    combiner: &'c Combiner<S, J, A>,
+    combiner: &'c GroupCommit<S, J, A>,
     promise: Arc<Promise<A>>,
 }
 
@@ -248,7 +248,7 @@ impl<S, J, A> Drop for Place<'_, S, J, A> {
     }
 }
 
-impl<S, J, A> Combiner<S, J, A> {
+impl<S, J, A> GroupCommit<S, J, A> {
     /// `yields` is how often a waiter gives the processor away before it parks. Where a turn takes no
     /// longer than a park and a wake, some dozens pay; where it waits for a disk, none do: they would
     /// keep the processor from those who have just been answered.

@@ -5,20 +5,16 @@
 //! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
 //! time. The processes on one file share the work by `last_purge_at` in its `meta`, which each step that
 //! deletes something brings up to date. A purge that finds nothing writes nothing.
-
-mod checkpoints;
-
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-pub(crate) use self::checkpoints::Checkpoints;
 use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
+use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Found;
 use crate::journal::claims::Place;
 use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use crate::store::engine::{Engine, Writer};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
 const ROWS_A_STEP: i64 = 1_000;
@@ -121,7 +117,7 @@ impl Engine {
             })?;
             after = match found {
                 Found::Nothing { next } => {
-                    self.let_others_go();
+                    self.yield_to_waiters();
                     next
                 }
                 Found::Expired => {

@@ -1,0 +1,102 @@
+//! What is in the file: its tables, its format version, and how a database is told to be a store.
+//!
+//! Owns the statements that define the format and the recognition of a file. What always holds: a
+//! file is written to only after it was recognised, so whatever is refused is left as it was. With
+//! `journal` this is all of the crate that speaks SQL. Knows nothing of ids that are looked up.
+
+pub(crate) mod copy;
+pub(crate) mod create;
+pub(crate) mod legacy;
+pub(crate) mod open;
+pub(crate) mod open_for_reading;
+pub(crate) mod pragmas;
+mod recognise;
+pub(crate) mod sqlite_errors;
+pub(crate) mod upgrade;
+
+use rusqlite::Connection;
+use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+/// "SEEN": marks a SQLite database as a store.
+const APPLICATION_ID: i64 = 0x5345_454E;
+/// The version of the file format, kept in `user_version`.
+const FORMAT_VERSION: i64 = 1;
+/// A small page: an appended row dirties one, and each dirty page is written twice.
+const PAGE_SIZE: i64 = 1024;
+
+/// The journal: one row a mark, in commit order. `seq` is never reused.
+const CREATE_SEEN: &str = "\
+CREATE TABLE seen (
+  seq INTEGER PRIMARY KEY,
+  scope TEXT NOT NULL DEFAULT '',
+  id ANY NOT NULL, -- TEXT when UTF-8, else BLOB
+  first_seen INTEGER NOT NULL, -- unix ms, like all times
+  last_seen INTEGER NOT NULL,
+  expires_at INTEGER, -- NULL = never; 0 = a tombstone: the id was forgotten
+  suppressed INTEGER NOT NULL DEFAULT 0,
+  token BLOB, attempts INTEGER, last_error TEXT, receipt BLOB -- what the confirmed claim left behind
+) STRICT";
+
+/// Claims that are not confirmed yet.
+const CREATE_CLAIMS: &str = "\
+CREATE TABLE claims (
+  scope TEXT NOT NULL,
+  id ANY NOT NULL,
+  token BLOB NOT NULL,
+  claimed_at INTEGER NOT NULL,
+  lease_until INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  last_error TEXT,
+  expires_at INTEGER,
+  PRIMARY KEY (scope, id)
+) STRICT, WITHOUT ROWID";
+
+/// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Where stores of this version write,
+/// also `clock`: see `journal/look`.
+const CREATE_META: &str = "\
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID";
+
+const TABLES: [(&str, &str); 3] =
+    [("claims", CREATE_CLAIMS), ("meta", CREATE_META), ("seen", CREATE_SEEN)];
+
+/// An id as the file holds it: TEXT where it is UTF-8, so that people can read it, else a BLOB.
+pub(crate) struct IdValue<'a>(pub(crate) &'a [u8]);
+
+impl ToSql for IdValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match str::from_utf8(self.0) {
+            Ok(_) => ValueRef::Text(self.0),
+            Err(_) => ValueRef::Blob(self.0),
+        }))
+    }
+}
+
+/// The same bytes in the other storage class, which no store writes. To SQLite they are another value.
+pub(crate) struct TwinValue<'a>(pub(crate) &'a [u8]);
+
+impl ToSql for TwinValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match str::from_utf8(self.0) {
+            Ok(_) => ValueRef::Blob(self.0),
+            Err(_) => ValueRef::Text(self.0),
+        }))
+    }
+}
+
+/// Reads what an [`IdValue`] wrote, and nothing else: a lookup by the id would not find its twin.
+pub(crate) fn id_bytes(value: ValueRef<'_>) -> FromSqlResult<&[u8]> {
+    match value {
+        ValueRef::Text(bytes) if str::from_utf8(bytes).is_ok() => Ok(bytes),
+        ValueRef::Blob(bytes) if str::from_utf8(bytes).is_err() => Ok(bytes),
+        _ => Err(FromSqlError::InvalidType),
+    }
+}
+
+/// SQLite's own check of the whole file: one line for each thing that is wrong.
+pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let lines: Vec<String> = connection
+        .prepare("PRAGMA integrity_check")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}

@@ -1,0 +1,39 @@
+//! A new, empty store.
+use rusqlite::Connection;
+
+use super::pragmas::tune;
+use super::recognise::objects;
+use super::{APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES, open};
+use crate::config::Config;
+
+/// Defines the tables and signs the file. The caller has a transaction open.
+pub(super) fn define(connection: &Connection) -> rusqlite::Result<()> {
+    for (_, sql) in TABLES {
+        connection.execute_batch(sql)?;
+    }
+    connection.execute_batch(
+        "INSERT INTO meta (key, value) VALUES ('generation', 0), ('floor', 0), ('last_purge_at', 0)",
+    )?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", FORMAT_VERSION)
+}
+
+/// Makes an empty database a store; where another process has just done so, does nothing.
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if objects(&transaction)?.is_empty() {
+        define(&transaction)?;
+    }
+    transaction.commit()
+}
+
+/// The definition of a fresh store in memory.
+pub(crate) fn create_in_memory(config: &Config) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    open::secure(&connection)?;
+    create(&mut connection)?;
+    tune(&connection, config)?;
+    Ok(connection)
+}

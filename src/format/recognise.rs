@@ -1,0 +1,106 @@
+//! What a database is: a store, a store of a later version, the legacy file, or something else.
+//!
+//! Reads only.
+use rusqlite::Connection;
+
+use super::pragmas::pragma_number;
+use super::{APPLICATION_ID, FORMAT_VERSION, TABLES};
+
+/// What a database was recognised as.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Nothing in it yet.
+    Empty,
+    /// A store of this version.
+    Current,
+    /// The table of the Python program that this crate grew from: `seen(id, ts)`, `ts` in seconds.
+    Seed,
+    /// A store of a later version.
+    Newer(i64),
+    /// Something else; what gave it away.
+    Foreign(String),
+}
+
+/// Reads, in one transaction, what the database is. Writes nothing.
+pub(super) fn recognise(connection: &Connection) -> rusqlite::Result<Format> {
+    let transaction = connection.unchecked_transaction()?;
+    recognise_within(&transaction)
+}
+
+/// The same within the caller's transaction.
+pub(super) fn recognise_within(connection: &Connection) -> rusqlite::Result<Format> {
+    let objects = objects(connection)?;
+    let application_id = pragma_number(connection, "application_id")?;
+    let user_version = pragma_number(connection, "user_version")?;
+    if application_id == APPLICATION_ID {
+        if user_version > FORMAT_VERSION {
+            return Ok(Format::Newer(user_version));
+        }
+        if user_version != FORMAT_VERSION {
+            return Ok(Format::Foreign(format!("its format version is {user_version}")));
+        }
+        return Ok(difference(&objects).map_or(Format::Current, Format::Foreign));
+    }
+    if application_id != 0 {
+        return Ok(Format::Foreign(format!("its application id is {application_id:#x}")));
+    }
+    if objects.is_empty() && user_version == 0 {
+        return Ok(Format::Empty);
+    }
+    if user_version == 0 && is_seed(connection, &objects)? {
+        return Ok(Format::Seed);
+    }
+    let names: Vec<_> = objects.iter().take(3).map(|object| &*object.name).collect();
+    Ok(Format::Foreign(format!(
+        "it has no application id, version {user_version} and {} objects such as {:?}",
+        objects.len(),
+        names.join(", ")
+    )))
+}
+
+pub(super) struct Object {
+    name: String,
+    sql: Option<String>,
+}
+
+pub(super) fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
+    connection
+        .prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?
+        .query_map([], |row| Ok(Object { name: row.get(0)?, sql: row.get(1)? }))?
+        .collect()
+}
+
+/// The first way in which the objects are not exactly this version's: a trigger that somebody added
+/// would run with every mark.
+pub(super) fn difference(objects: &[Object]) -> Option<String> {
+    for (name, sql) in TABLES {
+        match objects.iter().find(|object| object.name == name) {
+            None => return Some(format!("its table {name} is missing")),
+            Some(object) if object.sql.as_deref() != Some(sql) => {
+                return Some(format!("its table {name} is not defined as in this version"));
+            }
+            Some(_) => {}
+        }
+    }
+    let extra =
+        objects.iter().find(|object| TABLES.iter().all(|(name, _)| object.name != *name))?;
+    Some(format!("it has an object that is no store's: {:?}", extra.name))
+}
+
+/// Whether the only table is `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`.
+pub(super) fn is_seed(connection: &Connection, objects: &[Object]) -> rusqlite::Result<bool> {
+    let only_seen = objects.iter().any(|object| object.name == "seen")
+        && objects.iter().all(|o| o.name == "seen" || o.name == "sqlite_autoindex_seen_1");
+    if !only_seen {
+        return Ok(false);
+    }
+    let columns: Vec<(String, String, bool, i64)> = connection
+        .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info('seen')")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect::<Result<_, _>>()?;
+    let columns: Vec<_> = columns
+        .iter()
+        .map(|(name, kind, not_null, key)| (&**name, &**kind, *not_null, *key))
+        .collect();
+    Ok(columns == [("id", "TEXT", false, 1), ("ts", "INTEGER", true, 0)])
+}

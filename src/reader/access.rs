@@ -1,0 +1,342 @@
+//! Reading a store's file without being a store: no index, no looks, no trace.
+//!
+//! Owns the connections that read, and the choice of a new way to read whenever the file's state has
+//! changed. What always holds: each call's answer is of one moment, or it fails with
+//! [`Busy`](ErrorKind::Busy); ids are found by a scan of the table, since the file has no index of them.
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+use crate::backoff::retry_while_busy;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{self, shown};
+use crate::format;
+use crate::format::open_for_reading::{Look, Reading, open};
+use crate::format::pragmas::Inspection;
+use crate::journal::catch_up::{Counters, read_schema_version};
+use crate::journal::claims::{self, ClaimRow, Place};
+use crate::journal::row::ReadError;
+
+/// The columns that `StoredRow::read` takes, and where the row is.
+pub(super) const COLUMNS: &str = "scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, last_error, receipt, seq";
+
+/// See the module's header.
+pub(crate) struct FileReader {
+    pub(super) path: PathBuf,
+    config: Config,
+    opened: Option<Opened>,
+    /// The time that stores had reached when it was read last.
+    reached_ms: Option<i64>,
+}
+
+struct Opened {
+    look: Look,
+    readings: Vec<Reading>,
+}
+
+pub(super) type Read<T> = Result<T, ReadError>;
+
+impl FileReader {
+    /// Opens the store at the resolved path.
+    pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
+        // Only here: what is given a second name later stops nothing.
+        file::refuse_unsafe_names(&path)?;
+        let mut file = Self { path, config: config.clone(), opened: None, reached_ms: None };
+        file.read(1, |_| Ok(()))?;
+        Ok(file)
+    }
+
+    /// Reads with up to `wanted` connections, again if the file changed under a read.
+    pub(super) fn read<T>(
+        &mut self,
+        wanted: usize,
+        mut read: impl FnMut(&mut [&mut Connection]) -> Read<T>,
+    ) -> Result<T> {
+        retry_while_busy(self.config.busy_timeout, || {
+            let look = Look::at(&self.path)?;
+            let name = shown(&self.path);
+            let result = match self.connections(look, wanted) {
+                Ok(Some(mut connections)) => {
+                    read(&mut connections).map_err(|e| e.at(&name)).map(Ok)
+                }
+                Ok(None) => Err(Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "{name} is being read by another process, which must be alone; try again"
+                    ),
+                )),
+                // Opening has waited for others already.
+                Err(e) => Ok(Err(e)),
+            };
+            let is_spoilt = look.is_spoilt(&self.path)?;
+            if is_spoilt || look.keeps_others_out() {
+                self.opened = None;
+            }
+            if !is_spoilt {
+                return result;
+            }
+            Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{name} was changed each time it was read; try again when less is written to it"
+                ),
+            ))
+        })?
+    }
+
+    /// `None` as for [`open`].
+    fn connections(&mut self, look: Look, wanted: usize) -> Result<Option<Vec<&mut Connection>>> {
+        let is_current = |opened: &Opened| {
+            opened.look == look && opened.readings.iter().all(Reading::is_current)
+        };
+        if !self.opened.as_ref().is_some_and(is_current) {
+            self.opened = None;
+        }
+        let opened = self.opened.get_or_insert_with(|| Opened { look, readings: Vec::new() });
+        while opened.readings.len() < wanted.min(look.most_connections()) {
+            match open(&self.path, &self.config, look)? {
+                Some(reading) => opened.readings.push(reading),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(opened.readings.iter_mut().map(|reading| &mut *reading.connection).collect()))
+    }
+
+    /// The time that stores on the file have reached, if it is another one than at the last call.
+    pub(crate) fn take_reached_ms(&mut self) -> Result<Option<i64>> {
+        let reached_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
+        let is_news = self.reached_ms.replace(reached_ms) != Some(reached_ms);
+        Ok(is_news.then_some(reached_ms))
+    }
+
+    /// What SQLite says of itself and of the file.
+    pub(crate) fn inspect(&mut self) -> Result<Inspection> {
+        let config = self.config.clone();
+        self.read(1, |connections| {
+            format::pragmas::tune(connections[0], &config)?;
+            Ok(format::pragmas::inspect(connections[0], &config)?)
+        })
+    }
+}
+
+/// A read transaction whose view of the file is taken as soon as it begins.
+pub(super) struct Moment<'c>(pub(super) &'c mut Connection);
+
+impl<'c> Moment<'c> {
+    pub(super) fn begin(connection: &'c mut Connection) -> rusqlite::Result<Self> {
+        connection.execute_batch("BEGIN")?;
+        let moment = Self(connection);
+        moment.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(moment)
+    }
+}
+
+impl Drop for Moment<'_> {
+    fn drop(&mut self) {
+        // A read transaction has nothing to lose; a connection that cannot end it is not used again.
+        if let Err(e) = self.0.execute_batch("ROLLBACK") {
+            log::debug!("cannot end a read: {e}");
+        }
+    }
+}
+
+/// Each moment is of the same history of the file, or the read is made again: a restore in place that came
+/// between two of them would put an id where neither looks for it.
+pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
+    let mut known = None;
+    for moment in moments {
+        let history = read_schema_version(moment.0)?;
+        if *known.get_or_insert(history) != history {
+            return Err(ReadError::Changed);
+        }
+    }
+    Ok(())
+}
+
+/// How many claims are read at a time.
+const CLAIMS_PAGE: i64 = 500;
+
+pub(super) fn each_claim(
+    connection: &Connection,
+    mut take: impl FnMut(&Place, ClaimRow),
+) -> Read<()> {
+    let mut after = Place::default();
+    loop {
+        let page = claims::page(connection, &after, CLAIMS_PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = last.clone();
+        for (place, claim) in page {
+            take(&place, claim);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::format::open;
+    use crate::reader::lookup::SCANNERS;
+
+    #[test]
+    fn what_changes_under_a_read_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let config = Config::default();
+        let opened = open::open(&path, &config, 1).unwrap();
+        open::close(opened.connection).unwrap();
+        let mut file = FileReader::open(path.clone(), &config).unwrap();
+        let mut reads = 0;
+        let rows = file.read(1, |connections| {
+            reads += 1;
+            if reads == 1 {
+                // Whoever closes last brings the log into the file.
+                let writer = Connection::open(&path)?;
+                writer.execute(
+                    "INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)",
+                    [],
+                )?;
+                writer.close().map_err(|(_, e)| e)?;
+            }
+            let count = connections[0].query_row("SELECT count(*) FROM seen", [], |row| row.get(0));
+            Ok(count?)
+        });
+        assert_eq!((rows.unwrap(), reads), (1_i64, 2));
+    }
+
+    /// A store whose log was left by a killed program in exclusive mode, and its path.
+    fn left_in_exclusive_mode() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let opened = open::open(&path, &Config::default().exclusive(true), 1).unwrap();
+        opened
+            .connection
+            .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
+            .unwrap();
+        open::spare_log(&opened.connection).unwrap();
+        open::close(opened.connection).unwrap();
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            2,
+            "the database and its log"
+        );
+        (folder, path)
+    }
+
+    fn count(connection: &Connection) -> Read<i64> {
+        Ok(connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0))?)
+    }
+
+    /// Lets others come while a reader reads alone, for longer than it takes to tell that a store in
+    /// exclusive mode has the file: none of them may have an answer by then.
+    fn beside_a_long_read<T: Send + std::fmt::Debug + 'static>(
+        others: Vec<Box<dyn FnOnce() -> Result<T> + Send>>,
+        path: PathBuf,
+    ) -> Vec<Result<T>> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut others = Some(others);
+        let mut file =
+            FileReader { path, config: Config::default(), opened: None, reached_ms: None };
+        let rows = file.read(1, |connections| {
+            for other in others.take().into_iter().flatten() {
+                let tell = tell.clone();
+                thread::spawn(move || tell.send(other()));
+            }
+            if let Ok(answer) = told.recv_timeout(std::time::Duration::from_millis(400)) {
+                panic!("an answer while another reads alone: {answer:?}");
+            }
+            count(connections[0])
+        });
+        assert_eq!(rows.unwrap(), 1);
+        drop(tell);
+        told.iter().collect()
+    }
+
+    #[test]
+    fn who_opens_a_store_while_a_reader_reads_alone_waits_for_it() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let open = |config: Config| -> Box<dyn FnOnce() -> Result<()> + Send> {
+            let path = path.clone();
+            Box::new(move || open::open(&path, &config, 1).map(drop))
+        };
+        let others = vec![
+            open(Config::default()),
+            open(Config::default()),
+            open(Config::default().read_only(true)),
+        ];
+        let answers = beside_a_long_read(others, path.clone());
+        assert!(answers.len() == 3 && answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    #[test]
+    fn a_second_reader_waits_for_the_one_that_reads_alone() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let read = || -> Box<dyn FnOnce() -> Result<i64> + Send> {
+            let path = path.clone();
+            Box::new(move || {
+                FileReader::open(path, &Config::default())?.read(1, |all| count(all[0]))
+            })
+        };
+        let answers = beside_a_long_read(vec![read(), read()], path.clone());
+        assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_reader_that_was_to_read_alone_looks_again_when_a_store_has_come() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let config = Config::default();
+        let look = Look::at(&path).unwrap();
+        assert!(look.keeps_others_out());
+        let store = open::open(&path, &config, 1).unwrap();
+        assert!(open(&path, &config, look).unwrap().is_none());
+        let mut file = FileReader::open(path, &config).unwrap();
+        assert_eq!(file.read(1, |all| count(all[0])).unwrap(), 1);
+        drop(store);
+    }
+
+    #[test]
+    fn a_store_in_exclusive_mode_still_keeps_readers_and_stores_out_at_once() {
+        let (_folder, path) = left_in_exclusive_mode();
+        let store = open::open(&path, &Config::default().exclusive(true), 1).unwrap();
+        let waited = crate::clock::Stopwatch::start();
+        let config = Config::default();
+        for error in [
+            FileReader::open(path.clone(), &config).err().unwrap(),
+            open::open(&path, &config, 1).err().unwrap(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            assert!(error.to_string().contains("exclusive mode"), "{error}");
+        }
+        assert!(waited.elapsed() < config.busy_timeout / 3);
+        drop(store);
+    }
+
+    #[test]
+    fn a_restore_between_two_views_of_one_read_makes_it_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, backup] =
+            ["seen.db", "b.db"].map(|name| folder.path().canonicalize().unwrap().join(name));
+        let config = Config::default();
+        let store = open::open(&path, &config, 1).unwrap();
+        store.connection.execute("VACUUM INTO ?1", [backup.to_str()]).unwrap();
+        store
+            .connection
+            .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
+            .unwrap();
+        let mut file = FileReader::open(path.clone(), &config).unwrap();
+        let mut reads = 0;
+        let read = file.read(SCANNERS, |connections| {
+            reads += 1;
+            let [one, two] = connections else { panic!("two connections") };
+            let one = Moment::begin(one)?;
+            if reads == 1 {
+                let mut target = Connection::open(&path)?;
+                target.restore("main", &backup, None::<fn(_)>)?;
+            }
+            of_one_history(&[one, Moment::begin(two)?])
+        });
+        assert_eq!((read.is_ok(), reads), (true, 2));
+    }
+}
