@@ -297,9 +297,9 @@ impl Model {
         while let Some(world) = frontier.pop() {
             let pending = &id.pending[&number];
             let said = world.done.get(&number);
+            let has_ended = said.is_some_and(|said| said.len() >= pending.acts.len());
             // One that was told has taken effect with all its acts.
-            let said = said.filter(|said| optional || said.len() >= pending.acts.len());
-            if let Some(said) = said {
+            if let Some(said) = said.filter(|_| optional || has_ended) {
                 let agrees = match ended {
                     Ended::Unknown => true,
                     Ended::Told(told) => {
@@ -312,7 +312,6 @@ impl Model {
             } else if optional {
                 kept.insert(world.clone());
             }
-            let has_ended = said.is_some();
             for (other, pending) in &id.pending {
                 let done = world.done.get(other).map_or(0, Vec::len);
                 // Nothing else is to take effect only because this one has.

@@ -36,6 +36,9 @@ impl World {
     pub fn hurt(&mut self, store: usize, after_calls: u32, code: i32, lasting: bool) {
         *self.counts.entry("fault").or_default() += 1;
         let process = self.stores[store].process;
+        self.say(|| {
+            format!("a system call of store {store} is to fail with {code} after {after_calls}")
+        });
         vfs::plan(process, after_calls, vfs::Fault::Fails { code, lasting });
     }
 
