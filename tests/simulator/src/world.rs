@@ -44,6 +44,9 @@ const LATE_WHEN_BUSY: Duration = Duration::from_secs(2);
 /// millisecond, and it writes each second.
 const LAST_OF_ITS_OWN: usize = 8;
 
+/// An id that comes up in most runs.
+const KNOWN: &str = "incident-0";
+
 /// What came of an operation.
 struct Finished {
     number: Number,
@@ -600,7 +603,14 @@ impl World {
                 drop(handle);
                 return Ok(Came::Closed);
             }
-            handle.close().map(|()| Came::Closed)
+            let closed = handle.close();
+            // For all its handles, also if that failed: nothing is answered any more, not from memory either.
+            for answer in [handle.try_is_seen(KNOWN).map(drop), handle.mark_seen(KNOWN)] {
+                if !answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Closed) {
+                    fail(&format!("VIOLATION: a store that was closed says {answer:?}"));
+                }
+            }
+            closed.map(|()| Came::Closed)
         });
     }
 
