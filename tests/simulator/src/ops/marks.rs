@@ -2,7 +2,7 @@
 
 use seen_store::{Entry, Verdict};
 
-use super::{Call, Draw, FIRST_IMPORTED, IDS, PLAIN, SCOPES, time};
+use super::{Call, Draw, FIRST_IMPORTED, FRESH, IDS, PLAIN, SCOPES, time};
 use crate::model::{Act, Told};
 use crate::setup::choose;
 use crate::state::Answer;
@@ -50,8 +50,11 @@ pub fn check_and_mark_all(draw: &mut Draw<'_>) -> Call {
 pub fn seed(draw: &mut Draw<'_>) -> Call {
     let (names, through) = (draw.batch(IDS), draw.through());
     let acts = vec![Act::Seed; names.len()];
-    draw.on_batch("seed", through, names, acts, |store, ids| {
-        store.seed(ids).map(|_| vec![Told::Nothing; ids.len()])
+    let fresh = names.iter().filter(|name| name.1 >= FRESH).count();
+    draw.on_batch("seed", through, names, acts, move |store, ids| {
+        let new = usize::try_from(store.seed(ids)?).expect("a count of ids");
+        assert!((fresh..=ids.len()).contains(&new), "of {ids:?}, {new} are new");
+        Ok(vec![Told::Nothing; ids.len()])
     })
 }
 
