@@ -53,12 +53,22 @@ pub fn claim(draw: &mut Draw<'_>) -> Call {
 pub fn claim_all(draw: &mut Draw<'_>) -> Call {
     let (names, through, lease) = (draw.batch(FIRST_IMPORTED), draw.through(), draw.lease());
     let mut names = names;
-    // A claim that meets one of its own batch has a token that is not known yet.
+    // A claim that meets one of its own batch has a token that is not known yet: such are judged here.
     names.sort_unstable();
     names.dedup();
     let acts = vec![Act::Claim { lease }; names.len()];
+    let again = draw.rng.usize(..3).min(names.len());
     draw.on_batch("claim_all", through, names, acts, move |store, ids| {
-        Ok(store.claim_all(ids, lease.duration())?.into_iter().map(claimed).collect())
+        let claims = store.claim_all(ids.iter().chain(&ids[..again]), lease.duration())?;
+        let mut told: Vec<Told> = claims.into_iter().map(claimed).collect();
+        for (second, first) in told.split_off(ids.len()).into_iter().zip(&told) {
+            let right = match first {
+                Told::Granted { until, .. } => Told::Answer(Answer::InFlight { until: *until }),
+                refused => refused.clone(),
+            };
+            assert_eq!(second, right, "of equal ids in a batch, the first got {first:?}");
+        }
+        Ok(told)
     })
 }
 
