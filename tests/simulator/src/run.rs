@@ -1,6 +1,7 @@
 //! Runs seeds: one in this process, or many in processes of their own, and makes a failing one small.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,16 +34,24 @@ fn of_operation(seed: u64, number: u64) -> Rng {
     Rng::with_seed(mixed)
 }
 
-/// Runs one seed in this process, which then ends.
+/// Where the run in a process keeps its files: in memory.
+fn folder_of(process: u32) -> PathBuf {
+    Path::new("/dev/shm").join(format!("seen-simulate-{process}"))
+}
+
+/// Runs one seed in this process, which then ends. If it fails, its files stay where they are.
 fn run(plan: &Plan) {
     let setup = Setup::of(plan.seed);
-    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
-    let place = folder.path().canonicalize().expect("a path");
+    let folder = folder_of(std::process::id());
+    // Of a process that had this number before, and failed.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).expect("a folder in memory");
+    let place = folder.canonicalize().expect("a path");
     let scheduler = Scheduler::new(plan.seed, setup.stores + 1);
     run_on(scheduler);
     vfs::mount(scheduler, setup.stores + 1, &place.join("seen.db"));
     if plan.verbose {
-        println!("{setup:?}");
+        println!("in {}: {setup:?}", place.display());
     }
     let mut world = World::new(scheduler, setup, &place, plan.verbose);
     for store in 0..setup.stores {
@@ -67,7 +76,7 @@ fn run(plan: &Plan) {
         world.counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
     println!("counts: {}", counts.join(" "));
     let _ = std::io::stdout().flush();
-    drop(folder);
+    let _ = std::fs::remove_dir_all(&folder);
     // Threads of stores wait for ever.
     // SAFETY: nothing is left to do.
     unsafe { libc::_exit(0) }
@@ -150,32 +159,61 @@ fn finish(world: &mut World, seed: u64, operation: u64) {
     }
 }
 
+const HELP: &str = "\
+simulate                       runs seeds until the time is up, or one fails; that one is made small
+simulate --one SEED OPERATIONS [--verbose]
+                               runs these operations of one seed, such as 0-99,120, and prints a digest of
+                               the run; with --verbose all that happens. Where it fails its files stay
+
+Numbers in the environment say what runs:
+  SEEN_SIMULATE_SECONDS        for how long (600)
+  SEEN_SIMULATE_SEED           from which seed on (1)
+  SEEN_SIMULATE_SEEDS          how many seeds at most (no limit)
+  SEEN_SIMULATE_STEPS          how many operations a seed (300)
+  SEEN_SIMULATE_SHRINK         1: a failing seed is made small; 0: it is not (1)
+  SEEN_SIMULATE_FAILURES       after how many failing seeds to end (1)";
+
 pub fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == "--one") {
-        let seed = arguments[1].parse().expect("a seed");
-        let keep = read_list(&arguments[2]);
-        let verbose = arguments.get(3).is_some();
-        return run(&Plan { seed, keep, verbose });
-    }
-    many();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (seed, operations, verbose) = match arguments[..] {
+        [] => return many(),
+        ["--help" | "-h"] => return println!("{HELP}"),
+        ["--one", seed, operations] => (seed, operations, false),
+        ["--one", seed, operations, "--verbose"] => (seed, operations, true),
+        _ => refuse(&format!("what is {arguments:?}?\n{HELP}")),
+    };
+    let seed = seed.parse().unwrap_or_else(|_| refuse(&format!("{seed} is no seed")));
+    let Some(keep) = read_list(operations) else {
+        refuse(&format!("{operations} is no list of operations such as 0-99,120"))
+    };
+    run(&Plan { seed, keep, verbose });
+}
+
+/// Ends the program, which was called wrongly.
+fn refuse(why: &str) -> ! {
+    eprintln!("{why}");
+    std::process::exit(2);
 }
 
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| {
-        value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number"))
+        value.parse().unwrap_or_else(|_| refuse(&format!("{name}={value} is no number")))
     })
 }
 
-/// `0-99,120` as numbers.
-fn read_list(text: &str) -> Vec<u64> {
-    text.split(',')
-        .filter(|part| !part.is_empty())
-        .flat_map(|part| match part.split_once('-') {
-            Some((first, last)) => first.parse().unwrap()..=last.parse::<u64>().unwrap(),
-            None => part.parse().unwrap()..=part.parse().unwrap(),
-        })
-        .collect()
+/// `0-99,120` as numbers. They go up.
+fn read_list(text: &str) -> Option<Vec<u64>> {
+    let mut numbers: Vec<u64> = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || numbers.last().is_some_and(|before| *before >= first) {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
 }
 
 fn shown_list(numbers: &[u64]) -> String {
@@ -204,9 +242,12 @@ struct Ended {
 /// A run that takes longer than this hangs.
 const LONGEST_RUN: Duration = Duration::from_secs(180);
 
+fn program() -> PathBuf {
+    std::env::current_exe().expect("this program")
+}
+
 fn start(plan: &Plan) -> std::process::Child {
-    let program = std::env::current_exe().expect("this program");
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.args(["--one", &plan.seed.to_string(), &shown_list(&plan.keep)]);
     if plan.verbose {
         command.arg("--verbose");
@@ -215,6 +256,7 @@ fn start(plan: &Plan) -> std::process::Child {
 }
 
 fn wait(mut child: std::process::Child) -> Ended {
+    let folder = folder_of(child.id());
     #[allow(clippy::disallowed_methods, reason = "the real time")]
     let started = Instant::now();
     let mut reader = child.stdout.take().expect("piped");
@@ -234,6 +276,8 @@ fn wait(mut child: std::process::Child) -> Ended {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
+    // The files of one that failed are in memory, and there may be thousands.
+    let _ = std::fs::remove_dir_all(folder);
     let mut output = output.join().unwrap_or_default();
     output.push_str(&errors.join().unwrap_or_default());
     if status.is_none() {
@@ -256,9 +300,10 @@ fn many() {
     let (mut done, mut judged, mut failures) = (0_u64, 0_u64, 0_u64);
     let mut next = first;
     while next - first < seeds && started.elapsed() < Duration::from_secs(seconds) {
-        let plans: Vec<_> = (next..first.saturating_add(seeds).min(next + at_once as u64))
-            .map(|seed| Plan { seed, keep: (0..steps).collect(), verbose: false })
-            .collect();
+        let plans: Vec<_> =
+            (next..first.saturating_add(seeds).min(next.saturating_add(at_once as u64)))
+                .map(|seed| Plan { seed, keep: (0..steps).collect(), verbose: false })
+                .collect();
         next += plans.len() as u64;
         let children: Vec<_> = plans.iter().map(start).collect();
         for (plan, child) in plans.iter().zip(children) {
@@ -273,8 +318,9 @@ fn many() {
             if shrinks {
                 let small = shrink(plan);
                 println!(
-                    "needed of its {steps} operations: {}\n  simulate --one {} {} --verbose",
+                    "needed of its {steps} operations: {}\n  {} --one {} {} --verbose",
                     small.keep.len(),
+                    program().display(),
                     small.seed,
                     shown_list(&small.keep),
                 );
