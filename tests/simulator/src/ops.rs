@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fastrand::Rng;
 use seen_store::{Config, Result, SeenStore, Token};
 
-pub use self::reading::{entries_of, get_of, read, verify};
+pub use self::reading::{entries_of, get_of, read, read_all_of, stats, verify};
 use crate::model::{Act, Name, Told};
 use crate::setup::{Setup, choose, window_of};
 use crate::state::{Life, Span, Windowing};
@@ -287,6 +287,7 @@ pub const TABLE: &[(u32, Make)] = &[
     (1, reading::stats),
     (1, reading::verify),
     (3, reading::read),
+    (1, reading::read_all),
     (4, upkeep::purge_expired),
     (3, upkeep::cleanup_old_entries),
     (1, upkeep::checkpoint),

@@ -9,9 +9,10 @@ use fastrand::Rng;
 use seen_store::run_on;
 
 use crate::events;
+use crate::model::Told;
 use crate::ops;
 use crate::scheduler::{Scheduler, fail};
-use crate::setup::{self, Setup};
+use crate::setup::{self, Kept, Setup};
 use crate::vfs;
 use crate::world::World;
 
@@ -136,16 +137,27 @@ fn finish(world: &mut World, seed: u64, operation: u64) {
             world.ask(number, store, call);
             world.wait_for_all();
             number += 1;
-            for make in [ops::verify, ops::read] {
+            if world.setup.kept == Kept::InOneFile {
+                let call = {
+                    let names = world.model.names();
+                    let tokens = |_| Vec::new();
+                    let rng = of_operation(seed, number);
+                    ops::read_all_of(&world.draw(rng, number, store, &tokens), names, Told::Listed)
+                };
+                world.ask(number, store, call);
+                world.wait_for_all();
+                number += 1;
+            }
+            for make in [ops::stats, ops::verify, ops::read] {
                 let call = {
                     let tokens = |_| Vec::new();
                     make(&mut world.draw(of_operation(seed, number), number, store, &tokens))
                 };
                 world.ask(number, store, call);
+                world.wait_for_all();
                 number += 1;
             }
         }
-        world.wait_for_all();
         for store in 0..world.setup.stores {
             number += 1;
             world.close(number, store, round == 0);

@@ -1,8 +1,9 @@
 //! What is read.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use seen_store::{Config, Entry, Filter, Reader, SeenStore};
+use seen_store::{Config, Entry, Filter, Reader, Result, SeenStore, State};
 
 use super::{Call, Draw, Effect, IDS, PLAIN, SCOPES, Says, id_of, ms_of};
 use crate::model::{Act, Name, Told};
@@ -65,26 +66,43 @@ pub fn entries_of(draw: &Draw<'_>, names: Vec<Name>) -> Call {
 fn list(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Option<View>) -> Told) -> Call {
     let effect = names.iter().map(|name| (*name, vec![Act::List])).collect();
     let run = move |store: &SeenStore, _: &Config| {
-        let (mut listed, mut problems) = (HashMap::new(), Vec::new());
-        for entry in store.entries(Filter::default()) {
-            let entry = entry?;
-            let view = view_of(&entry);
-            let key = (entry.scope, entry.id);
-            if listed.insert(key.clone(), view).is_some() {
-                problems.push(format!("{key:?} is listed twice"));
-            }
-        }
-        let told = names.iter().map(|name| {
-            let key = (SCOPES[name.0].to_owned(), id_of(*name).into_bytes());
-            vec![tell(listed.get(&key).cloned())]
-        });
-        Ok(Says { told: told.collect(), problems })
+        let entries: Vec<_> = store.entries(Filter::default()).collect::<Result<_>>()?;
+        Ok(listed(&names, &entries, tell))
     };
     draw.call("entries", PLAIN, Effect::On(effect), Box::new(run))
 }
 
+/// What a listing says of these ids.
+fn listed(names: &[Name], entries: &[Entry], tell: fn(Option<View>) -> Told) -> Says {
+    let (mut views, mut problems) = (HashMap::new(), Vec::new());
+    for entry in entries {
+        let key = (entry.scope.clone(), entry.id.clone());
+        if views.insert(key.clone(), view_of(entry)).is_some() {
+            problems.push(format!("{key:?} is listed twice"));
+        }
+    }
+    let told = names.iter().map(|name| {
+        let key = (SCOPES[name.0].to_owned(), id_of(*name).into_bytes());
+        vec![tell(views.get(&key).cloned())]
+    });
+    Says { told: told.collect(), problems }
+}
+
+/// How many of the entries are seen, in flight, and failed.
+fn counted(entries: &[Entry]) -> [u64; 3] {
+    let count = |state| entries.iter().filter(|entry| entry.state == state).count() as u64;
+    [State::Seen, State::InFlight, State::Failed].map(count)
+}
+
+/// They are to tell of what is listed.
 pub fn stats(draw: &mut Draw<'_>) -> Call {
-    draw.on_none("stats", |store, _| store.stats().map(|_| Vec::new()))
+    let call = draw.on_none("stats", |store, _| {
+        let entries: Vec<_> = store.entries(Filter::default()).collect::<Result<_>>()?;
+        let (stats, right) = (store.stats()?, counted(&entries));
+        let is_right = [stats.seen, stats.in_flight, stats.failed] == right;
+        Ok((!is_right).then(|| format!("{right:?} are listed: {stats:?}")).into_iter().collect())
+    });
+    Call { judged_alone: true, ..call }
 }
 
 pub fn verify(draw: &mut Draw<'_>) -> Call {
@@ -111,4 +129,31 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
     let act = if whole { Act::List } else { Act::IsSeen };
     let call = draw.call("Reader", PLAIN, Effect::On(vec![(name, vec![act])]), Box::new(run));
     Call { by_reader: true, ..call }
+}
+
+/// The listing of a Reader, with its census.
+pub fn read_all(draw: &mut Draw<'_>) -> Call {
+    if draw.setup.kept != Kept::InOneFile {
+        return verify(draw);
+    }
+    let names = (0..SCOPES.len()).flat_map(|scope| (0..IDS).map(move |id| (scope, id))).collect();
+    read_all_of(draw, names, |listed| listed.map_or(Told::Nothing, |view| Told::Listed(Some(view))))
+}
+
+pub fn read_all_of(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Option<View>) -> Told) -> Call {
+    let effect = names.iter().map(|name| (*name, vec![Act::List])).collect();
+    let path = draw.path.clone();
+    let run = move |_: &SeenStore, config: &Config| {
+        let reader = Reader::open_with(&path, config)?;
+        let entries: Vec<_> = reader.entries(Filter::default()).collect::<Result<_>>()?;
+        let (census, right) =
+            (reader.census(Duration::from_secs(3_600), 4)?.total(), counted(&entries));
+        let mut says = listed(&names, &entries, tell);
+        if [census.seen, census.in_flight, census.failed] != right {
+            says.problems.push(format!("{right:?} are listed: {census:?}"));
+        }
+        Ok(says)
+    };
+    let call = draw.call("Reader lists", PLAIN, Effect::On(effect), Box::new(run));
+    Call { by_reader: true, judged_alone: true, ..call }
 }
