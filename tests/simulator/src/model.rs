@@ -3,8 +3,8 @@
 //! Owns, for each id, the set of worlds that explain every answer so far. An operation may take effect at
 //! any moment between its call and its return (Herlihy and Wing, "Linearizability"); an answer rules out the
 //! worlds in which no such moment gives it (as in Lowe, "Testing for linearizability"). What always holds: an
-//! operation that failed, or whose process was killed, has taken effect before that or never will. Where no
-//! world is left, a promise was broken. Knows nothing of stores; what a verb does to one id is in `state`.
+//! operation whose process was killed has taken effect before that or never will; one that failed has not,
+//! unless it may have done a part or cannot know. Where no world is left, a promise was broken. Knows nothing of stores; what a verb does to one id is in `state`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr;
@@ -120,7 +120,9 @@ impl Told {
 #[derive(Clone, Debug)]
 pub enum Ended {
     Told(Vec<Told>),
-    /// It failed, or its process was killed.
+    /// It failed, and says that it has done nothing.
+    Refused,
+    /// Its process was killed, or it failed and may have done a part.
     Unknown,
 }
 
@@ -291,6 +293,9 @@ impl Model {
         let id = self.ids.get_mut(&name).expect("it was called");
         let before = id.worlds.clone();
         let mut kept = HashSet::new();
+        if matches!(ended, Ended::Refused) {
+            kept.extend(id.worlds.drain().filter(|world| !world.done.contains_key(&number)));
+        }
         let mut frontier: Vec<World> = id.worlds.iter().cloned().collect();
         let mut visited: HashSet<World> = id.worlds.clone();
         let optional = matches!(ended, Ended::Unknown);
@@ -301,7 +306,7 @@ impl Model {
             // One that was told has taken effect with all its acts.
             if let Some(said) = said.filter(|_| optional || has_ended) {
                 let agrees = match ended {
-                    Ended::Unknown => true,
+                    Ended::Refused | Ended::Unknown => true,
                     Ended::Told(told) => {
                         said.iter().zip(told).all(|(said, told)| said.agrees(told))
                     }

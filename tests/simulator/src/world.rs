@@ -402,7 +402,9 @@ impl World {
                     self.stores[store].changing = false;
                     self.watch_again();
                 }
-                self.tell(number, on_all, &under_way.on, None);
+                let is_refused = self.did_nothing(&under_way, &error);
+                let ended = if is_refused { Ended::Refused } else { Ended::Unknown };
+                self.tell(number, on_all, &under_way.on, Err(ended));
                 return;
             }
         };
@@ -416,7 +418,8 @@ impl World {
                     self.violation(&format!("{name} of store {store}: {:?}", says.problems));
                 }
                 // A lease that could not be given back when it was dropped says so in the log only.
-                let says = (!under_way.in_steps || unhurt).then_some(&says);
+                let says =
+                    if under_way.in_steps && !unhurt { Err(Ended::Unknown) } else { Ok(&says) };
                 self.tell(number, on_all, &under_way.on, says);
                 self.has_looked(name, store, reached_before);
             }
@@ -460,14 +463,25 @@ impl World {
         }
     }
 
-    fn tell(&mut self, number: Number, on_all: bool, on: &[Name], says: Option<&Says>) {
+    /// Whether an error says that nothing was written. Not after more than one failed system call: then what
+    /// a failed commit left in the log may stay, and come back after a crash.
+    fn did_nothing(&self, way: &UnderWay, error: &Error) -> bool {
+        let failed = vfs::failed(self.stores[way.store].process) - way.failed_before;
+        let is_one_commit = !way.on_all && !way.in_steps;
+        is_one_commit && failed <= 1 && !error.to_string().contains("cannot be found out")
+    }
+
+    /// Tells the model what became of an operation: what it says, or how it ended without a word.
+    fn tell(&mut self, number: Number, on_all: bool, on: &[Name], says: Result<&Says, Ended>) {
         let told = if on_all {
-            let ended = says.map_or(Ended::Unknown, |_| Ended::Told(Vec::new()));
+            let ended = says.map_or_else(|ended| ended, |_| Ended::Told(Vec::new()));
             self.model.ended_on_all(number, &ended)
         } else {
             on.iter().enumerate().try_for_each(|(place, name)| {
-                let ended =
-                    says.map_or(Ended::Unknown, |says| Ended::Told(says.told[place].clone()));
+                let ended = match &says {
+                    Ok(says) => Ended::Told(says.told[place].clone()),
+                    Err(ended) => ended.clone(),
+                };
                 self.model.ended(number, *name, &ended)
             })
         };
@@ -529,7 +543,7 @@ impl World {
             if way.removes {
                 self.be_late(number, store);
             }
-            self.tell(number, way.on_all, &way.on, None);
+            self.tell(number, way.on_all, &way.on, Err(Ended::Unknown));
         }
     }
 
