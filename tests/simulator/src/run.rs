@@ -55,7 +55,12 @@ fn run(plan: &Plan) {
         println!("in {}: {setup:?}", place.display());
     }
     let mut world = World::new(scheduler, setup, &place, plan.verbose);
+    let mut rng = of_operation(plan.seed, u64::MAX);
     for store in 0..setup.stores {
+        // Amid the making of the file, or of its connection.
+        if rng.u32(..4) == 0 {
+            world.kill(store, Some(rng.u32(..80)));
+        }
         world.open(store as u64, store);
     }
     for operation in &plan.keep {

@@ -204,6 +204,11 @@ pub fn plan(process: usize, after_calls: u32, fault: Fault) {
     with_disk(|disk| disk.fates[process].planned = Some((after_calls, fault)));
 }
 
+/// The same for the process of the calling thread, in the midst of an operation.
+pub fn plan_here(after_calls: u32, fault: Fault) {
+    plan(scheduler().process_of_thread().expect("an actor"), after_calls, fault);
+}
+
 /// Nothing more is to happen to the process.
 pub fn spare(process: usize) {
     with_disk(|disk| disk.fates[process].planned = None);

@@ -1,11 +1,13 @@
 //! Claims and what their holders do with them.
 
+use rusqlite::ffi::SQLITE_IOERR;
 use seen_store::{Claim, Config, ErrorKind, Lease, Ownership, Result, SeenStore, Token};
 
 use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, Says, id_of, ms_of};
 use crate::model::{Act, Told, placeholder};
 use crate::setup::choose;
 use crate::state::Answer;
+use crate::vfs::{self, Fault};
 
 fn granted(lease: &Lease) -> Told {
     let (attempt, until) = (lease.attempt(), ms_of(lease.expires_at()));
@@ -132,9 +134,14 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
         (Act::Fail { token, reason: "503".to_owned() }, Some(|lease| lease.fail("503"))),
     ];
     let (act, then) = choose(&mut draw.rng, &uses).clone();
+    let fails_after = (draw.rng.u32(..4) == 0).then(|| draw.rng.u32(..20));
     let run = move |store: &SeenStore, _: &Config| {
         let told = match through.handle(store, name.0).claim(id_of(name), lease.duration())? {
             Claim::Granted(mut lease) => {
+                // What it does then is what fails: its dropping must not undo it.
+                if let Some(calls) = fails_after {
+                    vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
+                }
                 let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
                 vec![granted(&lease), used]
             }
