@@ -2,6 +2,14 @@
 //!
 //! To add a verb: a function that draws what it is given and says what it does to each id (as [`Act`]s) and
 //! how it is called, and its line in [`TABLE`].
+//!
+//! One that does what no other verb does needs an [`Act`] too, with its arm in `model::Pending::ways`. Where it
+//! decides on an id by itself, it is a verb of `tests/model/state.rs`, which the library's model test shares.
+//! Besides: [`Call::removes`] where other stores may answer from memory what it took away, and
+//! [`Call::judged_alone`] where its answer is of no one moment. A new answer of a store is a [`Told`]. What may
+//! be said from memory of an id that another store has removed stands at the end of `ways`. What is said of
+//! more than one id at once, such as a count, is judged where the verb is called: it is one of [`Says::problems`],
+//! or an assertion.
 
 mod claims;
 mod marks;

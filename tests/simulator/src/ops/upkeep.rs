@@ -56,8 +56,16 @@ pub fn compact(draw: &mut Draw<'_>) -> Call {
 }
 
 pub fn pragmas(draw: &mut Draw<'_>) -> Call {
-    let setup = *draw.setup;
-    draw.on_none("pragmas", move |store, _| {
+    let (setup, path) = (*draw.setup, draw.path.clone());
+    draw.on_none("pragmas", move |store, config| {
+        if setup.kept == Kept::InAFileOfItsOwn {
+            for exclusive in [false, true] {
+                let second = SeenStore::open_with(&path, config.clone().exclusive(exclusive));
+                if !second.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
+                    return Ok(vec![format!("a second open of a file of its own: {second:?}")]);
+                }
+            }
+        }
         let pragmas = store.pragmas()?;
         let (journal, locking) = match setup.kept {
             Kept::InOneFile => ("wal", "normal"),
