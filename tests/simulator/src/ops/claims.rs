@@ -125,7 +125,11 @@ type Use = fn(&mut Lease) -> Result<()>;
 
 /// A claim whose lease is used and dropped at once.
 pub fn lease(draw: &mut Draw<'_>) -> Call {
-    let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    let (mut name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    if draw.rng.bool() {
+        // Surely granted, and as it was left at the end.
+        name = draw.fresh(name.0, 1)[0];
+    }
     let token = placeholder(draw.number);
     let uses: [(Act, Option<Use>); 4] = [
         (Act::Release { token }, None),
@@ -134,7 +138,7 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
         (Act::Fail { token, reason: "503".to_owned() }, Some(|lease| lease.fail("503"))),
     ];
     let (act, then) = choose(&mut draw.rng, &uses).clone();
-    let fails_after = (draw.rng.u32(..4) == 0).then(|| draw.rng.u32(..20));
+    let fails_after = (draw.rng.u32(..3) == 0).then(|| draw.rng.u32(..20));
     let run = move |store: &SeenStore, _: &Config| {
         let told = match through.handle(store, name.0).claim(id_of(name), lease.duration())? {
             Claim::Granted(mut lease) => {
