@@ -323,8 +323,9 @@ fn many() {
                 .collect();
         next += plans.len() as u64;
         let children: Vec<_> = plans.iter().map(start).collect();
-        for (plan, child) in plans.iter().zip(children) {
-            let ended = wait(child);
+        // All of them, before the first that fails may end this.
+        let ended: Vec<_> = children.into_iter().map(wait).collect();
+        for (plan, ended) in plans.iter().zip(ended) {
             done += 1;
             if ended.ok {
                 judged += figure(&ended.output, " judged");
