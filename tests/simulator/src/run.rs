@@ -142,7 +142,7 @@ fn finish(world: &mut World, seed: u64, operation: u64) {
             world.ask(number, store, call);
             world.wait_for_all();
             number += 1;
-            if world.setup.kept == Kept::InOneFile {
+            if world.setup.kept == Kept::SharedFile {
                 let call = {
                     let names = world.model.names();
                     let tokens = |_| Vec::new();

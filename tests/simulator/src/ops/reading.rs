@@ -111,7 +111,7 @@ pub fn verify(draw: &mut Draw<'_>) -> Call {
 
 /// A Reader beside the stores, of what only one store reads: the store itself.
 pub fn read(draw: &mut Draw<'_>) -> Call {
-    if draw.setup.kept != Kept::InOneFile {
+    if draw.setup.kept != Kept::SharedFile {
         return verify(draw);
     }
     let (name, path, whole) = (draw.name(), draw.path.clone(), draw.rng.bool());
@@ -133,7 +133,7 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
 
 /// The listing of a Reader, with its census.
 pub fn read_all(draw: &mut Draw<'_>) -> Call {
-    if draw.setup.kept != Kept::InOneFile {
+    if draw.setup.kept != Kept::SharedFile {
         return verify(draw);
     }
     let names = (0..SCOPES.len()).flat_map(|scope| (0..IDS).map(move |id| (scope, id))).collect();

@@ -58,7 +58,7 @@ pub fn compact(draw: &mut Draw<'_>) -> Call {
 pub fn pragmas(draw: &mut Draw<'_>) -> Call {
     let (setup, path) = (*draw.setup, draw.path.clone());
     draw.on_none("pragmas", move |store, config| {
-        if setup.kept == Kept::InAFileOfItsOwn {
+        if setup.kept == Kept::OwnFile {
             for exclusive in [false, true] {
                 let second = SeenStore::open_with(&path, config.clone().exclusive(exclusive));
                 if !second.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
@@ -68,14 +68,14 @@ pub fn pragmas(draw: &mut Draw<'_>) -> Call {
         }
         let pragmas = store.pragmas()?;
         let (journal, locking) = match setup.kept {
-            Kept::InOneFile => ("wal", "normal"),
-            Kept::InAFileOfItsOwn => ("wal", "exclusive"),
-            Kept::InMemory => ("memory", "normal"),
+            Kept::SharedFile => ("wal", "normal"),
+            Kept::OwnFile => ("wal", "exclusive"),
+            Kept::Memory => ("memory", "normal"),
         };
         let synchronous = if setup.synchronous == Synchronous::Full { 2 } else { 1 };
         let is_right = pragmas.journal_mode == journal
             && pragmas.locking_mode == locking
-            && (pragmas.synchronous == synchronous || setup.kept == Kept::InMemory);
+            && (pragmas.synchronous == synchronous || setup.kept == Kept::Memory);
         Ok((!is_right).then(|| format!("{pragmas:?}")).into_iter().collect())
     })
 }

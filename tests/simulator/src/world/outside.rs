@@ -52,7 +52,7 @@ impl World {
     pub fn back_up(&mut self, number: Number, store: usize) {
         self.wait_for_all();
         self.settle();
-        if !self.is_open(store) || self.setup.kept != Kept::InOneFile {
+        if !self.is_open(store) || self.setup.kept != Kept::SharedFile {
             return;
         }
         let to = self.folder.join("backup.db");
@@ -111,7 +111,7 @@ impl World {
         let outsider = self.outsider();
         self.wait_for(outsider);
         self.settle();
-        if self.setup.kept != Kept::InOneFile
+        if self.setup.kept != Kept::SharedFile
             || self.stores[..outsider].iter().all(|store| store.open.is_none())
         {
             return;
