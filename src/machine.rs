@@ -1,5 +1,5 @@
 //! What a store takes from the machine that it runs on, besides files: locks, threads, sleep, time and
-//! randomness.
+//! randomness; and how much it does at once.
 //!
 //! Owns the one place where these are named, so that the simulator (`tests/simulator`) can put its own in
 //! their stead: it compiles the library with `cfg(simulated)`. What always holds: a lock that is held while
@@ -25,3 +25,12 @@ pub(crate) use simulated::{
 };
 #[cfg(simulated)]
 pub use simulated::{Machine, run_on};
+
+/// How many rows or ids a step of a longer work takes. In a simulation it takes so few that small stores have
+/// several steps.
+macro_rules! at_once {
+    ($usual:expr, in_a_simulation: $few:expr) => {
+        if cfg!(simulated) { $few } else { $usual }
+    };
+}
+pub(crate) use at_once;

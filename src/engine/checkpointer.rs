@@ -20,6 +20,7 @@
 //! In exclusive mode no second connection is possible: the commit that finds the log at `w` copies it.
 //!
 //! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;

@@ -8,6 +8,7 @@
 //! A hit comes here without any other lock, also in a forked child. So the locks are the standard library's:
 //! one that is free at the fork is taken and let go of by its own word alone, where `parking_lot`'s may look
 //! for waiters in a table of the whole process, under a lock that another thread held at the fork.
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use super::{Engine, Writer};
 use crate::error::{ErrorKind, Result};
+use crate::machine::at_once;
 
 const SHARDS: usize = 64;
 
@@ -39,7 +41,7 @@ impl Hasher for SeqHasher {
     }
 }
 /// For how many ids counts are kept between two flushes: about 2 MB.
-pub(crate) const ROOM: usize = 65_536;
+pub(crate) const ROOM: usize = at_once!(65_536, in_a_simulation: 128);
 
 pub(crate) struct DuplicateCounts {
     shards: Box<[Mutex<BySeq<u32>>]>,
@@ -166,7 +168,7 @@ impl AtMaxAge {
 }
 
 /// How many counts of duplicates are written down in one transaction: each is a page of its own.
-const FLUSHED_AT_ONCE: usize = 100;
+const FLUSHED_AT_ONCE: usize = at_once!(100, in_a_simulation: 2);
 
 /// For how long a store that closes waits for another connection, to write down the counts of duplicates: as
 /// long as one that keeps the log short may hold the write lock, which includes the store's own.

@@ -5,6 +5,7 @@
 //! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
 //! time. The processes on one file share the work by `last_purge_at` in its `meta`, which each step that
 //! deletes something brings up to date. A purge that finds nothing writes nothing.
+
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,16 +15,16 @@ use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Found;
 use crate::journal::claims::Place;
-use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
-const ROWS_A_STEP: i64 = 1_000;
+const ROWS_A_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
 /// The same for a step that rides on somebody's commit.
-const ROWS_A_COMMIT: i64 = 128;
+const ROWS_A_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
 /// How many slots of the index such a step sweeps, at least.
-const SLOTS_A_COMMIT: usize = 2_048;
+const SLOTS_A_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
 /// How many counts of duplicates a finished pass writes down.
-const COUNTS_A_PASS: usize = 128;
+const COUNTS_A_PASS: usize = at_once!(128, in_a_simulation: 2);
 
 /// How long the thread rests at most after a step of its purge.
 const LONGEST_REST: Duration = Duration::from_millis(5);

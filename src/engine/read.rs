@@ -2,6 +2,7 @@
 //!
 //! What always holds: a hit is answered without the mutex, except for one catch-up every 100 ms; a miss is
 //! answered only after a catch-up that began after the call did.
+
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{Engine, Writer};
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::id::Key;
 use crate::index::{Slot, stored};
 use crate::journal::{Begun, Journal, Lookup, StoredRow};
+use crate::machine::at_once;
 
 /// How old a look may be for a hit to be answered without another.
 const CATCH_UP_EVERY_MS: u64 = 100;
@@ -20,10 +22,10 @@ const CATCH_UP_EVERY_MS: u64 = 100;
 pub(super) const CATCH_UPS_AT_MOST: u32 = 2;
 
 /// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
-const DOUBTS_A_LOOKUP: usize = 64;
+const DOUBTS_A_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
 
 /// The same for a step of a work of its own: about a millisecond.
-const DOUBTS_A_STEP: usize = 1_000;
+const DOUBTS_A_STEP: usize = at_once!(1_000, in_a_simulation: 5);
 
 /// What a look brings besides rows.
 pub(super) struct CaughtUp {

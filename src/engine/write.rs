@@ -3,6 +3,7 @@
 //! Small ones that come at the same time share one; long ones, and the steps of longer work, have one each
 //! and leave the others a share of the write lock. What always holds: a call that waits for another process
 //! holds no lock, except where the log has come to its limit.
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //!
 //! Owns the new file until it is complete: whatever goes wrong, no half copy stays behind. The copy is
 //! one file of mode 0600 without a log beside it.
+
 use std::path::Path;
 
 use rusqlite::Connection;

@@ -1,4 +1,5 @@
 //! A new, empty store.
+
 use rusqlite::Connection;
 
 use super::pragmas::tune;

@@ -2,6 +2,7 @@
 //!
 //! Owns the connection and the place that the reading has come to. What always holds: nothing is written,
 //! and no snapshot is held between two pages.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 //! Owns the order of the steps: look at the path, open, secure the connection, recognise the
 //! database, create or upgrade it, put the settings in force and read them back. Until a database is
 //! recognised nothing is written to it; a connection that is refused closes without a checkpoint.
+
 use std::path::Path;
 use std::time::Duration;
 

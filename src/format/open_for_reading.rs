@@ -5,6 +5,7 @@
 //! nothing here creates, deletes or checkpoints anything. Whoever reads a file that is
 //! [`Still`](Look::Still) holds no lock on it, and must look again afterwards: what was read while the
 //! file changed counts for nothing.
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;

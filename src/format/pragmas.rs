@@ -1,4 +1,5 @@
 //! The settings of SQLite: put in force, read back, and held against what was asked for.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What a database is: a store, a store of a later version, the legacy file, or something else.
 //!
 //! Reads only.
+
 use rusqlite::Connection;
 
 use super::pragmas::pragma_number;

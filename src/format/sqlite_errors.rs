@@ -2,6 +2,7 @@
 //!
 //! Owns the mapping of result codes to [`ErrorKind`]. Every message names what was being done, the
 //! file and, where one exists, the remedy; SQLite's own words are kept as the cause.
+
 use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{Error, ErrorKind};

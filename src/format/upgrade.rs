@@ -3,6 +3,7 @@
 //! Owns the copy that is made first and the one transaction that follows. A crash at any point leaves
 //! either the old format, to be upgraded by the next open, or the new one. No row with a valid id is
 //! lost.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -22,9 +22,10 @@ use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::Index;
+use crate::machine::at_once;
 
 /// How many rows a look reads in one statement. With more to read, the write lock is given back first.
-const TAIL_ROWS: usize = 1_000;
+const TAIL_ROWS: usize = at_once!(1_000, in_a_simulation: 5);
 
 /// How long the write lock, once given back to read without it, is not given back again.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);

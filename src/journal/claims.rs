@@ -28,6 +28,7 @@ use crate::entry::{Entry, State};
 use crate::error::Result;
 use crate::format::{self, IdValue, TwinValue};
 use crate::id::{Id, Key};
+use crate::machine::at_once;
 use crate::token::Token;
 
 /// What is known of a claim.
@@ -186,7 +187,7 @@ fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Resu
 const DELETE: &str = "DELETE FROM claims WHERE scope = ifnull(?1, '') AND id = ?2";
 
 /// How many claims are remembered: those of some batches, at about 150 bytes each.
-const ROOM: usize = 1 << 16;
+const ROOM: usize = at_once!(1 << 16, in_a_simulation: 4);
 
 /// What is known of the table without asking it.
 #[derive(Default)]

@@ -3,6 +3,7 @@
 //! Owns the connections that read, and the choice of a new way to read whenever the file's state has
 //! changed. What always holds: each call's answer is of one moment, or it fails with
 //! [`Busy`](ErrorKind::Busy); ids are found by a scan of the table, since the file has no index of them.
+
 use std::path::PathBuf;
 
 use rusqlite::Connection;
@@ -17,6 +18,7 @@ use crate::format::pragmas::Inspection;
 use crate::journal::catch_up::{Counters, read_schema_version};
 use crate::journal::claims::{self, ClaimRow, Place};
 use crate::journal::row::ReadError;
+use crate::machine::at_once;
 
 /// The columns that `StoredRow::read` takes, and where the row is.
 pub(super) const COLUMNS: &str = "scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, last_error, receipt, seq";
@@ -155,7 +157,7 @@ pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
 }
 
 /// How many claims are read at a time.
-const CLAIMS_PAGE: i64 = 500;
+const CLAIMS_PAGE: i64 = at_once!(500, in_a_simulation: 3);
 
 pub(super) fn each_claim(
     connection: &Connection,

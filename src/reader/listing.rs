@@ -1,4 +1,5 @@
 //! Listings of the file, page by page.
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use rusqlite::{Connection, Row};
@@ -11,12 +12,13 @@ use crate::journal::StoredRow;
 use crate::journal::catch_up::read_schema_version;
 use crate::journal::claims::{self, ClaimRow, Place};
 use crate::journal::row::id_bytes;
+use crate::machine::at_once;
 
 /// How many rows a listing reads at a time.
-const PAGE: i64 = 1_000;
+const PAGE: i64 = at_once!(1_000, in_a_simulation: 5);
 
 /// How many expired marks are looked for among the later ones at a time.
-const EXPIRED_AT_ONCE: usize = 20_000;
+const EXPIRED_AT_ONCE: usize = at_once!(20_000, in_a_simulation: 3);
 
 /// The entries of a store's file: see [`Reader::entries`]. Ends after the first error.
 #[derive(Debug)]

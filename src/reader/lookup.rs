@@ -1,4 +1,5 @@
 //! Looking ids up in the file: one scan of the table for all of them.
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::thread;

@@ -1,4 +1,5 @@
 //! What is in the file, counted in one scan.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 

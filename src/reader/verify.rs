@@ -1,4 +1,5 @@
 //! Each row and claim of the file against an index that is built for the purpose.
+
 use rusqlite::Connection;
 
 use super::access::{FileReader, Moment, Read, each_claim};

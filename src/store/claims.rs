@@ -4,6 +4,7 @@
 //! once its lease ran out. What always holds: every step is decided under the write lock, and only
 //! whoever has the token of the present claim can change it. A holder that lost its claim is told so
 //! and changes nothing. Knows nothing of SQL.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -5,6 +5,7 @@
 //! returned exactly once, whatever is written meanwhile: claims are walked in the order of their primary
 //! key and remembered; marks are walked by the shards of the index, which an id never leaves, and looked
 //! up again by key when their row has moved.
+
 use std::collections::{HashSet, VecDeque};
 
 use super::SeenStore;
@@ -15,9 +16,10 @@ use crate::id::{Key, Scope};
 use crate::index::stored;
 use crate::journal::claims::Place;
 use crate::journal::{Begun, ExpiredRows};
+use crate::machine::at_once;
 
 /// How many rows are read while the mutex is held.
-const PAGE: u16 = 500;
+const PAGE: u16 = at_once!(500, in_a_simulation: 3);
 
 /// The entries of a store, in no particular order. Ends after the first error.
 pub struct Entries {

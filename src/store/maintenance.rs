@@ -1,6 +1,7 @@
 //! The verbs that keep a store in order and tell how it is.
 //!
 //! Owns nothing: each is the public face of a work in `maintenance` or `journal`.
+
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
@@ -13,12 +14,13 @@ use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::Upgrade;
 use crate::journal::{Begun, Report, check_file, copy_file};
+use crate::machine::at_once;
 
 /// How many rows `verify` compares with the index at a time.
-const ROWS_COMPARED_AT_ONCE: i64 = 1_000;
+const ROWS_COMPARED_AT_ONCE: i64 = at_once!(1_000, in_a_simulation: 5);
 
 /// How many rows are counted while the mutex is held.
-const ROWS_COUNTED_AT_ONCE: i64 = 2_000;
+const ROWS_COUNTED_AT_ONCE: i64 = at_once!(2_000, in_a_simulation: 5);
 
 /// Figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

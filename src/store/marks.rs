@@ -1,6 +1,7 @@
 //! Marks: asked for, made, counted as duplicates, forgotten.
 //!
 //! Owns what is decided of one id, or of each id of a batch, under the write lock.
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 

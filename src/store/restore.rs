@@ -3,6 +3,7 @@
 //! Owns the rules by which what is brought meets what is known. What always holds: newer knowledge is
 //! neither shortened nor overwritten, and the same entries brought again change nothing, so whoever was
 //! interrupted begins anew. An entry that cannot be written fails alone.
+
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::SystemTime;
@@ -17,10 +18,11 @@ use crate::format::legacy::{SeedRow, SeedRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{StoredRow, Transaction};
+use crate::machine::at_once;
 use crate::process::Registration;
 
 /// How many entries are restored in one commit.
-const ENTRIES_A_COMMIT: usize = 1_000;
+const ENTRIES_A_COMMIT: usize = at_once!(1_000, in_a_simulation: 5);
 
 /// How many rows of a seed's file are read at a time.
 const ROWS_A_PAGE: usize = 1_000;
