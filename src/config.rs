@@ -66,51 +66,6 @@ impl Window {
     pub const SLIDING: Self = Self::Sliding { max_age: None };
 }
 
-/// A TTL in a window: what a mark made through a handle lasts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetime {
-    pub(crate) ttl: Ttl,
-    pub(crate) window: Window,
-}
-
-impl Lifetime {
-    /// When a mark made at `at_ms` of an id first seen at `first_ms` expires.
-    pub(crate) fn expires_at(self, at_ms: i64, first_ms: i64) -> Option<i64> {
-        match (self.window, self.ttl) {
-            (Window::Fixed, ttl) => ttl.expires_at(at_ms),
-            (Window::Sliding { max_age }, ttl) => {
-                let slack = match ttl {
-                    Ttl::After(duration) => Ttl::After(duration.saturating_add(duration / 16)),
-                    Ttl::Never => ttl,
-                };
-                let oldest = max_age.map_or(Ttl::Never, Ttl::After).expires_at(first_ms);
-                match (slack.expires_at(at_ms), oldest) {
-                    (Some(sliding), Some(oldest)) => Some(sliding.min(oldest)),
-                    (sliding, oldest) => sliding.or(oldest),
-                }
-            }
-        }
-    }
-
-    /// When the window of an id began that was claimed at `claimed_ms` and is confirmed at `now_ms`: with
-    /// the claim, unless its maximum age is over by now. The mark would have expired before it was made.
-    pub(crate) fn begun_at(self, claimed_ms: i64, now_ms: i64) -> i64 {
-        let end = match self.window {
-            Window::Sliding { max_age: Some(age) } => Ttl::After(age).expires_at(claimed_ms),
-            _ => None,
-        };
-        if end.is_some_and(|end| end <= now_ms) { now_ms } else { claimed_ms.min(now_ms) }
-    }
-
-    /// Whether a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum age
-    /// allows one.
-    pub(crate) fn wants_more(self, expires_at: Option<i64>, now_ms: i64) -> bool {
-        let Some(expires_at) = expires_at else { return false };
-        self.window != Window::Fixed
-            && self.ttl.expires_at(now_ms).is_none_or(|wanted| expires_at < wanted)
-    }
-}
-
 /// What a commit waits for before it is acknowledged.
 ///
 /// In either mode an acknowledged mark survives `kill -9` and the file is never corrupted. (They are

@@ -9,7 +9,7 @@
 //! that it is made in the process that opened the store. Knows nothing of SQL.
 
 mod checkpointer;
-mod counters;
+mod duplicates;
 mod group_commit;
 pub(crate) mod purge;
 mod read;
@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use self::checkpointer::Checkpoints;
-use self::counters::{AtMaxAge, DuplicateCounts};
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
 use crate::backoff::Share;
@@ -60,9 +59,6 @@ pub(crate) type SharedWriter = Arc<GroupCommit<Option<Writer>, Job, Result<()>>>
 /// See the module's header.
 pub(crate) struct Engine {
     pub(crate) index: Index,
-    pub(crate) suppressed: DuplicateCounts,
-    /// Marks that a sliding window's maximum age keeps from being extended.
-    pub(crate) capped: AtMaxAge,
     pub(crate) tokens: Tokens,
     pub(crate) clock: SteadyClock,
     pub(crate) config: Config,
@@ -141,8 +137,6 @@ impl Engine {
         let writer = Arc::new(GroupCommit::new(Some(writer), yields));
         Self {
             index,
-            suppressed: DuplicateCounts::new(),
-            capped: AtMaxAge::new(),
             tokens: Tokens::new(),
             name,
             private,

@@ -6,17 +6,22 @@
 //! a few slots. Of two facts about one key the one with the higher `seq` wins, whichever comes first.
 //! Whether an entry is live is the reader's question: an expired slot may stay until it is swept.
 //!
+//! Beside it stands what memory alone knows of rows: see `duplicates`.
+//!
 //! The index knows the latest time at which it was used. For an earlier one it is not true: it may lack what
 //! had expired since, and hold what others have purged since.
 //!
 //! Knows nothing of SQL, files or clocks. Lock order: a shard's lock is taken last and alone.
 
+mod duplicates;
 mod table;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+pub(crate) use self::duplicates::ROOM;
+use self::duplicates::{AtMaxAge, DuplicateCounts};
 use self::table::Table;
 
 use crate::error::Result;
@@ -103,6 +108,9 @@ pub(crate) struct Index {
     doubted: AtomicBool,
     /// The latest time at which it was used, in unix milliseconds.
     latest_ms: AtomicI64,
+    pub(crate) duplicates: DuplicateCounts,
+    /// Marks that a sliding window's maximum age keeps from being extended.
+    pub(crate) at_max_age: AtMaxAge,
 }
 
 impl Index {
@@ -111,7 +119,13 @@ impl Index {
     }
 
     fn of(shards: Box<[RwLock<Table>]>) -> Self {
-        Self { shards, doubted: AtomicBool::new(false), latest_ms: AtomicI64::new(i64::MIN) }
+        Self {
+            shards,
+            doubted: AtomicBool::new(false),
+            latest_ms: AtomicI64::new(i64::MIN),
+            duplicates: DuplicateCounts::new(),
+            at_max_age: AtMaxAge::new(),
+        }
     }
 
     /// Takes note of a time at which it is used. The caller has read the clock in the same hold of the mutex

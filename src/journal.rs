@@ -19,6 +19,7 @@ pub(crate) mod catch_up;
 mod checkpoint;
 pub(crate) mod claims;
 mod doubt;
+pub(crate) mod load;
 mod purge;
 mod reports;
 pub(crate) mod row;
@@ -38,7 +39,8 @@ pub(crate) use self::doubt::Lookup;
 pub(crate) use self::purge::Found;
 pub use self::reports::Report;
 pub(crate) use self::reports::{MOST_PROBLEMS, check_file, copy_file};
-pub(crate) use self::transaction::{ExpiredRows, StoredRow, Transaction};
+pub(crate) use self::row::{MarkRow, NewMark};
+pub(crate) use self::transaction::{ExpiredRows, Transaction};
 use crate::backoff::retry_while_busy;
 use crate::clock::{MIN_MS, Reached, Stopwatch};
 use crate::config::Config;
@@ -54,10 +56,6 @@ use crate::process::{Own, Registration};
 
 /// How old the answer to "is this still our file?" may be.
 const FILE_CHECK_MS: u128 = 100;
-
-const APPEND: &str = "\
-INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at) \
-VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// The newest row that the index has taken in.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@
 mod backoff;
 mod clock;
 mod config;
+mod decide;
 mod engine;
 mod entry;
 mod error;

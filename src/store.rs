@@ -18,7 +18,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Lifetime, Ttl, Window, read_environment};
+use crate::config::{Config, Ttl, Window, read_environment};
+use crate::decide::lifetime::Lifetime;
 use crate::engine::purge::PurgeThread;
 use crate::engine::{Engine, Owner};
 use crate::error::Result;

@@ -137,7 +137,7 @@ impl Engine {
             place = step.next;
         }
         self.sweep()?;
-        self.flush_suppressed(pause)?;
+        self.flush_duplicates(pause)?;
         self.with_journal(|writer| {
             writer.purges.purged(self.clock.now_ms());
             Ok(Some(()))
@@ -242,7 +242,7 @@ impl Engine {
         } else {
             writer.purges.purged(now_ms);
             // Busy: they are written down another time.
-            let _ = self.write_suppressed(writer, COUNTS_A_PASS)?;
+            let _ = self.write_duplicates(writer, COUNTS_A_PASS)?;
         }
         Ok(())
     }

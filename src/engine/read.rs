@@ -11,7 +11,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::Key;
 use crate::index::{Slot, stored};
-use crate::journal::{Begun, Journal, Lookup, StoredRow};
+use crate::journal::{Begun, Journal, Lookup, MarkRow};
 use crate::machine::at_once;
 
 /// How old a look may be for a hit to be answered without another.
@@ -174,8 +174,8 @@ impl Engine {
         }
         if std::mem::replace(rebuilds, seen.rebuilds) != seen.rebuilds {
             // The file's history may have gone back: then its numbers are given again, to other ids.
-            self.capped.clear();
-            self.suppressed.clear();
+            self.index.duplicates.clear();
+            self.index.at_max_age.clear();
         }
         self.last_catch_up.store(seen.number, Relaxed);
         self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
@@ -188,16 +188,17 @@ impl Engine {
         writer: &mut Writer,
         key: Key,
         seq: i64,
-    ) -> Result<Option<StoredRow>> {
+    ) -> Result<Option<MarkRow>> {
         let Some(row) = writer.journal.row(seq)? else { return Ok(None) };
         let found = self.hasher.scoped(&row.scope).key(&row.id);
         Ok((stored(found) == stored(key)).then_some(row))
     }
 
     /// A row of the table as callers see it.
-    pub(crate) fn entry(&self, seq: i64, row: StoredRow, now_ms: i64) -> Entry {
+    pub(crate) fn entry(&self, seq: i64, row: MarkRow, now_ms: i64) -> Entry {
         let mut entry = row.entry(now_ms);
-        entry.suppressed = entry.suppressed.saturating_add(self.suppressed.pending(seq).into());
+        entry.suppressed =
+            entry.suppressed.saturating_add(self.index.duplicates.pending(seq).into());
         entry
     }
 }

@@ -276,8 +276,8 @@ impl Engine {
         };
         let answer = done.inspect_err(|_| {
             // The numbers of its rows will be given again.
-            self.suppressed.forget_after(newest);
-            self.capped.forget_after(newest);
+            self.index.duplicates.forget_after(newest);
+            self.index.at_max_age.forget_after(newest);
         })?;
         self.checkpoints.committed(&mut writer.journal);
         Ok(Some(answer))

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::row::{ReadError, RowKeys, load, take_in};
+use super::load::{ReadError, RowKeys, load, take_in};
 use super::{Begun, Journal, Tip, claims};
 use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
 use crate::error::{ErrorKind, Result};

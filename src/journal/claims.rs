@@ -127,15 +127,6 @@ impl ClaimRow {
     }
 }
 
-/// What a confirmed claim leaves behind in its mark.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Confirmed<'a> {
-    pub(crate) token: Option<Token>,
-    pub(crate) attempts: u32,
-    pub(crate) last_error: Option<&'a str>,
-    pub(crate) receipt: Option<&'a [u8]>,
-}
-
 /// A count as the file holds it, where any number may stand: a count fails nothing.
 pub(crate) fn attempts(stored: i64) -> u32 {
     u32::try_from(stored.max(0)).unwrap_or(u32::MAX)

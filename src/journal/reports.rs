@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::catch_up::read_data_version;
 use super::checkpoint::ALL;
 use super::doubt::is_there;
-use super::row::{ReadError, RowKeys};
+use super::load::{ReadError, RowKeys};
 use super::{Home, Journal};
 use crate::config::Config;
 use crate::error::Result;

@@ -1,166 +1,165 @@
-//! Rows of the table, as the index takes them in.
+//! A mark's row: its columns, how it is written, and what it is to a caller.
 //!
-//! Owns the reading of what is in the file, which anybody may have written: whatever is not what a store
-//! writes is an error, never a panic.
+//! Owns the one list of columns and the one statement that inserts a row. A claim's row is in `claims`.
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::Tip;
-use super::catch_up::{Counters, read_schema_version};
-use crate::error::{Error, ErrorKind};
-use crate::format;
-use crate::format::sqlite_errors::failure;
-use crate::id::{Key, KeyHasher, ScopedHasher};
-use crate::index::{Filler, Index, MAX_SEQ, Slot};
+use super::claims::attempts;
+use crate::clock::from_ms;
+use crate::entry::{Entry, State};
+use crate::format::{self, IdValue};
+use crate::id::Id;
+use crate::token::Token;
 
-/// The bytes of the shortest row, with two times and an id of one byte.
-const SMALLEST_ROW: i64 = 24;
+/// The columns of a mark's row besides `seq`, in the order in which [`MarkRow::read`] takes them and
+/// [`NewMark`] writes them.
+macro_rules! columns {
+    () => {
+        "scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, last_error, receipt"
+    };
+}
+pub(crate) use columns;
 
-/// What a row tells the index.
-pub(crate) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
-    if expires_at == Some(0) {
-        index.remove(key, seq);
-    } else {
-        index.put(key, Slot { seq, expires_at });
-    }
+/// SQL for a row's count of duplicates and as many more as this parameter says. It stops at the largest
+/// number that the column can hold: beyond, SQLite would refuse the row. What is below zero was written
+/// by another program and counts as none.
+macro_rules! duplicates_and {
+    ($more:literal) => {
+        concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
+    };
+}
+pub(super) use duplicates_and;
+
+/// A mark that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NewMark<'a> {
+    pub(crate) first_seen: i64,
+    pub(crate) last_seen: i64,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) suppressed: i64,
+    pub(crate) token: Option<Token>,
+    pub(crate) attempts: u32,
+    pub(crate) last_error: Option<&'a str>,
+    pub(crate) receipt: Option<&'a [u8]>,
 }
 
-/// What a whole table comes to.
-pub(crate) struct Loaded {
-    pub(crate) index: Index,
-    pub(crate) counters: Counters,
-    pub(crate) schema_version: i64,
-    pub(crate) tip: Option<Tip>,
-    /// How many rows have expired.
-    pub(crate) expired: u64,
-}
-
-/// Reads the whole table in one transaction.
-pub(crate) fn load(
-    connection: &Connection,
-    hasher: &KeyHasher,
-    now_ms: i64,
-) -> Result<Loaded, ReadError> {
-    let transaction = connection.unchecked_transaction()?;
-    load_within(&transaction, hasher, now_ms)
-}
-
-/// The same within the caller's transaction.
-pub(crate) fn load_within(
-    connection: &Connection,
-    hasher: &KeyHasher,
-    now_ms: i64,
-) -> Result<Loaded, ReadError> {
-    let (counters, schema_version) =
-        (Counters::load(connection)?, read_schema_version(connection)?);
-    let (mut index, mut tip, mut expired) = (Filler::new(most_rows(connection)?), None, 0);
-    let mut statement =
-        connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
-    let mut rows = statement.query([])?;
-    let mut keys = RowKeys::new(hasher);
-    while let Some(row) = rows.next()? {
-        let (seq, key, expires_at) = keys.read(row)?;
-        if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
-            // Also a tombstone. The id has no live row before this one either.
-            index.remove(key, seq);
-            expired += u64::from(expires_at != Some(0));
-        } else {
-            index.put(key, Slot { seq, expires_at });
+impl NewMark<'_> {
+    /// A mark of an id that nothing else is known of.
+    pub(crate) fn at(seen_at_ms: i64, expires_at: Option<i64>) -> Self {
+        Self {
+            first_seen: seen_at_ms,
+            last_seen: seen_at_ms,
+            expires_at,
+            suppressed: 0,
+            token: None,
+            attempts: 0,
+            last_error: None,
+            receipt: None,
         }
-        tip = Some(Tip { seq, key, expires_at });
-    }
-    Ok(Loaded { index: index.finish(), counters, schema_version, tip, expired })
-}
-
-/// How many rows there are at most: as many as the numbers in use, and as the file has room for.
-fn most_rows(connection: &Connection) -> Result<usize, ReadError> {
-    let numbers: i64 = connection.query_row(
-        "SELECT ifnull(max(seq) - (SELECT min(seq) FROM seen) + 1, 0) FROM seen",
-        [],
-        |row| row.get(0),
-    )?;
-    let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let bytes = pages("page_count")?.saturating_mul(pages("page_size")?);
-    Ok(usize::try_from(numbers.min(bytes / SMALLEST_ROW)).unwrap_or(0))
-}
-
-/// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
-/// follow each other, and the scope's half of the hash is worked out once for them.
-pub(crate) struct RowKeys<'a> {
-    hasher: &'a KeyHasher,
-    scope: String,
-    scoped: ScopedHasher,
-}
-
-impl<'a> RowKeys<'a> {
-    pub(crate) fn new(hasher: &'a KeyHasher) -> Self {
-        Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
     }
 
-    pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
-        let seq = checked_seq(row.get(0)?)?;
-        let ValueRef::Text(scope) = row.get_ref(1)? else {
-            return Err(ReadError::Content("a scope is not text"));
-        };
-        // Lengths first: memcmp of two empty slices takes 200 ns on processors where its masked load
-        // from a dangling pointer is a fault to suppress.
-        let same =
-            scope.len() == self.scope.len() && (scope.is_empty() || scope == self.scope.as_bytes());
-        if !same {
-            let scope =
-                str::from_utf8(scope).map_err(|_| ReadError::Content("a scope is not UTF-8"))?;
-            self.scoped = self.hasher.scoped(scope);
-            scope.clone_into(&mut self.scope);
+    pub(super) fn insert(
+        &self,
+        connection: &Connection,
+        id: Id<'_>,
+        seq: i64,
+    ) -> rusqlite::Result<()> {
+        let mut insert = connection.prepare_cached(concat!(
+            "INSERT INTO seen (seq, ",
+            columns!(),
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        ))?;
+        insert.execute((
+            seq,
+            id.scope,
+            IdValue(id.bytes),
+            self.first_seen,
+            self.last_seen,
+            self.expires_at,
+            self.suppressed,
+            self.token.map(Token::bytes),
+            self.attempts,
+            self.last_error,
+            self.receipt,
+        ))?;
+        Ok(())
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MarkRow {
+    pub(crate) scope: String,
+    pub(crate) id: Vec<u8>,
+    pub(crate) first_seen: i64,
+    pub(crate) last_seen: i64,
+    pub(crate) expires_at: Option<i64>,
+    /// Not below zero.
+    pub(crate) suppressed: i64,
+    pub(crate) token: Option<Token>,
+    pub(crate) attempts: u32,
+    pub(crate) last_error: Option<String>,
+    pub(crate) receipt: Option<Vec<u8>>,
+}
+
+impl MarkRow {
+    /// From the columns `scope` to `receipt` of the table, without `seq`.
+    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            scope: row.get(0)?,
+            id: format::id_bytes(row.get_ref(1)?)?.to_vec(),
+            first_seen: row.get(2)?,
+            last_seen: row.get(3)?,
+            expires_at: row.get(4)?,
+            // As for the attempts, whatever number stands in the file.
+            suppressed: row.get::<_, i64>(5)?.max(0),
+            token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
+            attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
+            last_error: row.get(8)?,
+            receipt: row.get(9)?,
+        })
+    }
+
+    pub(crate) fn is_live(&self, now_ms: i64) -> bool {
+        self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
+    }
+
+    /// As it is to be written once more.
+    pub(crate) fn as_new(&self) -> NewMark<'_> {
+        NewMark {
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            expires_at: self.expires_at,
+            suppressed: self.suppressed,
+            token: self.token,
+            attempts: self.attempts,
+            last_error: self.last_error.as_deref(),
+            receipt: self.receipt.as_deref(),
         }
-        let key = self.scoped.key(id_bytes(row.get_ref(2)?)?);
-        let expires_at = row.get::<_, Option<i64>>(3)?;
-        if expires_at.is_some_and(|at| !(0..=crate::clock::MAX_MS).contains(&at)) {
-            return Err(ReadError::Content("an expiry is out of range"));
+    }
+
+    /// The row as callers see it.
+    pub(crate) fn entry(self, now_ms: i64) -> Entry {
+        Entry {
+            state: if self.is_live(now_ms) { State::Seen } else { State::Expired },
+            scope: self.scope,
+            id: self.id,
+            first_seen: from_ms(self.first_seen),
+            last_seen: from_ms(self.last_seen),
+            expires_at: self.expires_at.map(from_ms),
+            lease_until: None,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            receipt: self.receipt,
+            suppressed: self.suppressed.cast_unsigned(),
         }
-        Ok((seq, key, expires_at))
     }
 }
 
-pub(crate) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
-    format::id_bytes(value)
-        .map_err(|_| ReadError::Content("an id is neither text nor bytes that are no text"))
-}
-
-pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
-    if (1..=MAX_SEQ).contains(&seq) {
-        Ok(seq)
-    } else {
-        Err(ReadError::Content("a seq is out of range"))
-    }
-}
-
-/// Why rows could not be read: SQLite failed, or they are not what a store writes.
-pub(crate) enum ReadError {
-    Sqlite(rusqlite::Error),
-    Content(&'static str),
-    /// The file was restored in place amid the read: it is to be made again.
-    Changed,
-}
-
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl ReadError {
-    pub(crate) fn at(self, name: &str) -> Error {
-        match self {
-            Self::Sqlite(e) => failure("read", name, e),
-            Self::Changed => Error::new(
-                ErrorKind::Busy,
-                format!("{name} was restored each time it was read; try again"),
-            ),
-            Self::Content(what) => Error::new(
-                ErrorKind::Corrupt,
-                format!("{name} does not hold what a store holds: {what}; restore a backup of it"),
-            ),
-        }
+/// The later of two expiries; `None` is never.
+pub(crate) fn later(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        _ => None,
     }
 }

@@ -9,21 +9,19 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::catch_up::Counters;
-use super::claims::{ClaimRow, Confirmed, attempts};
+use super::claims::ClaimRow;
 use super::doubt::Lookup;
-use super::row::id_bytes;
-use super::{APPEND, Journal, Tip, run};
+use super::load::id_bytes;
+use super::row::{MarkRow, NewMark, columns, duplicates_and, later};
+use super::{Journal, Tip, run};
 use crate::backoff::retry_while_busy;
-use crate::clock::{MIN_MS, TOLD_EVERY_MS, from_ms};
-use crate::entry::{Entry, State};
+use crate::clock::{MIN_MS, TOLD_EVERY_MS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, IdValue};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
-use crate::token::Token;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
 pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
@@ -50,15 +48,6 @@ impl Hasher for KeyIsHash {
     fn write_u64(&mut self, low: u64) {
         self.0 = low;
     }
-}
-
-/// SQL for a row's count of duplicates and as many more as this parameter says. It stops at the largest
-/// number that the column can hold: beyond, SQLite would refuse the row. What is below zero was written
-/// by another program and counts as none.
-macro_rules! suppressed_and {
-    ($more:literal) => {
-        concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
-    };
 }
 
 /// See the module's header.
@@ -137,131 +126,17 @@ impl<'j> Transaction<'j> {
         self.index.get(key)
     }
 
-    /// Appends a mark of an id that is not live.
-    pub(crate) fn append(
-        &mut self,
-        id: Id<'_>,
-        seen_at_ms: i64,
-        expires_at: Option<i64>,
-    ) -> Result<()> {
-        // An expired row that is still known makes room at once; others wait for a purge.
-        let stale = self.newest(id.key);
-        self.append_row(id, seen_at_ms, expires_at)?;
-        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
-    }
-
-    /// The same for a mark that ends a claim, with what the claim leaves behind.
-    pub(crate) fn append_confirmed(
-        &mut self,
-        id: Id<'_>,
-        first_seen_ms: i64,
-        seen_at_ms: i64,
-        expires_at: Option<i64>,
-        confirmed: Confirmed<'_>,
-    ) -> Result<()> {
-        self.delete_claim(id)?;
-        self.append_unclaimed(id, first_seen_ms, seen_at_ms, expires_at, confirmed)
-    }
-
-    /// The same, leaving it to the caller to delete the claim in this transaction.
-    pub(crate) fn append_unclaimed(
-        &mut self,
-        id: Id<'_>,
-        first_seen_ms: i64,
-        seen_at_ms: i64,
-        expires_at: Option<i64>,
-        confirmed: Confirmed<'_>,
-    ) -> Result<()> {
-        let stale = self.newest(id.key);
-        let seq = self.next_seq()?;
-        self.with(|connection| {
-            connection
-                .prepare_cached(
-                    "INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at, \
-                                       token, attempts, last_error, receipt) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                )?
-                .execute((
-                    seq,
-                    id.scope,
-                    IdValue(id.bytes),
-                    first_seen_ms,
-                    seen_at_ms,
-                    expires_at,
-                    confirmed.token.map(Token::bytes),
-                    confirmed.attempts,
-                    confirmed.last_error,
-                    confirmed.receipt,
-                ))
-        })?;
-        self.appended(id.key, seq, expires_at);
-        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
-    }
-
-    /// Appends a row that is given whole, in place of the one that the id may have.
-    pub(crate) fn append_stored(&mut self, id: Id<'_>, row: &StoredRow) -> Result<()> {
+    /// Appends a mark in place of the one that the id may have: an expired one makes room at once.
+    pub(crate) fn append(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
         let old = self.newest(id.key);
-        let seq = self.next_seq()?;
-        self.with(|connection| {
-            connection
-                .prepare_cached(
-                    "INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at, suppressed, \
-                                       token, attempts, last_error, receipt) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-                )?
-                .execute((
-                    seq,
-                    id.scope,
-                    IdValue(id.bytes),
-                    row.first_seen,
-                    row.last_seen,
-                    row.expires_at,
-                    row.suppressed,
-                    row.token.map(Token::bytes),
-                    row.attempts,
-                    &row.last_error,
-                    &row.receipt,
-                ))
-        })?;
-        self.appended(id.key, seq, row.expires_at);
+        self.append_row(id, mark)?;
         old.map_or(Ok(()), |old| self.delete(old.seq))
     }
 
-    /// What the mark of a live id holds besides its name.
-    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<StoredRow>> {
-        self.journal.row(slot.seq)
-    }
-
-    /// Appends a newer row of a live id that holds a receipt too.
-    pub(crate) fn add_receipt(
-        &mut self,
-        id: Id<'_>,
-        old: Slot,
-        receipt: &[u8],
-        suppressed: u32,
-    ) -> Result<()> {
+    fn append_row(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
         let seq = self.next_seq()?;
-        self.with(|connection| {
-            connection
-                .prepare_cached(concat!(
-                    "INSERT INTO seen SELECT ?2, scope, id, first_seen, last_seen, expires_at, ",
-                    suppressed_and!("?4"),
-                    ", token, attempts, last_error, ?3 FROM seen WHERE seq = ?1",
-                ))?
-                .execute((old.seq, seq, receipt, suppressed))
-        })?;
-        self.appended(id.key, seq, old.expires_at);
-        self.delete(old.seq)
-    }
-
-    fn append_row(&mut self, id: Id<'_>, seen_at_ms: i64, expires_at: Option<i64>) -> Result<()> {
-        let seq = self.next_seq()?;
-        self.with(|connection| {
-            let id_value = IdValue(id.bytes);
-            let row = (seq, id.scope, id_value, seen_at_ms, seen_at_ms, expires_at);
-            connection.prepare_cached(APPEND)?.execute(row)
-        })?;
-        self.appended(id.key, seq, expires_at);
+        self.with(|connection| mark.insert(connection, id, seq))?;
+        self.appended(id.key, seq, mark.expires_at);
         Ok(())
     }
 
@@ -273,29 +148,60 @@ impl<'j> Transaction<'j> {
         old: Slot,
         seen_at_ms: i64,
         expires_at: Option<i64>,
-        suppressed: u32,
     ) -> Result<()> {
-        let expires_at = match (old.expires_at, expires_at) {
-            (Some(old), Some(new)) => Some(old.max(new)),
-            _ => None,
-        };
+        let expires_at = later(old.expires_at, expires_at);
+        if self.replace(id, old, Some(seen_at_ms), expires_at, None)? {
+            return Ok(());
+        }
+        // Another process, whose clock is ahead, purged the row: to everybody else it is gone.
+        self.append_row(id, &NewMark::at(seen_at_ms, expires_at))
+    }
+
+    /// Appends a newer row of a live id that holds a receipt too, unless it has one.
+    pub(crate) fn add_receipt(&mut self, id: Id<'_>, old: Slot, receipt: &[u8]) -> Result<()> {
+        self.replace(id, old, None, old.expires_at, Some(receipt)).map(drop)
+    }
+
+    /// Appends a changed copy of the row `old`, with the duplicates that were counted since, and deletes that
+    /// row. Returns false where there is none.
+    fn replace(
+        &mut self,
+        id: Id<'_>,
+        old: Slot,
+        seen_at_ms: Option<i64>,
+        expires_at: Option<i64>,
+        receipt: Option<&[u8]>,
+    ) -> Result<bool> {
         let seq = self.next_seq()?;
+        let duplicates = self.index.duplicates.pending(old.seq);
         let copied = self.with(|connection| {
             connection
                 .prepare_cached(concat!(
-                    "INSERT INTO seen \
-                     SELECT ?2, scope, id, min(first_seen, ?3), max(last_seen, ?3), ?4, ",
-                    suppressed_and!("?5"),
-                    ", token, attempts, last_error, receipt FROM seen WHERE seq = ?1",
+                    "INSERT INTO seen (seq, ",
+                    columns!(),
+                    ") SELECT ?2, scope, id, \
+                       min(first_seen, ifnull(?3, first_seen)), max(last_seen, ifnull(?3, last_seen)), ?4, ",
+                    duplicates_and!("?5"),
+                    ", token, attempts, last_error, ifnull(receipt, ?6) FROM seen WHERE seq = ?1",
                 ))?
-                .execute((old.seq, seq, seen_at_ms, expires_at, suppressed))
+                .execute((old.seq, seq, seen_at_ms, expires_at, duplicates, receipt))
         })?;
         if copied == 0 {
-            // Another process, whose clock is ahead, purged the row: to everybody else it is gone.
-            return self.append_row(id, seen_at_ms, expires_at);
+            return Ok(false);
         }
         self.appended(id.key, seq, expires_at);
-        self.delete(old.seq)
+        self.delete(old.seq)?;
+        Ok(true)
+    }
+
+    /// What the mark of a live id holds, with the duplicates that were counted since it was written.
+    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
+        let row = self.journal.row(slot.seq)?;
+        let duplicates = self.index.duplicates.pending(slot.seq);
+        Ok(row.map(|row| MarkRow {
+            suppressed: row.suppressed.saturating_add(duplicates.into()),
+            ..row
+        }))
     }
 
     /// Ends a live id: appends its tombstone, then deletes its row.
@@ -364,7 +270,7 @@ impl<'j> Transaction<'j> {
     }
 
     pub(super) fn append_tombstone(&mut self, id: Id<'_>) -> Result<()> {
-        self.append_row(id, self.now_ms, Some(0))
+        self.append_row(id, &NewMark::at(self.now_ms, Some(0)))
     }
 
     /// Writes down the time that this store has reached, if the file's is not about the same: a store that
@@ -394,11 +300,11 @@ impl<'j> Transaction<'j> {
     }
 
     /// Writes down how often ids were turned away.
-    pub(crate) fn add_suppressed(&mut self, counts: &[(i64, u32)]) -> Result<()> {
+    pub(crate) fn add_duplicates(&mut self, counts: &[(i64, u32)]) -> Result<()> {
         self.with(|connection| {
             let mut update = connection.prepare_cached(concat!(
                 "UPDATE seen SET suppressed = ",
-                suppressed_and!("?2"),
+                duplicates_and!("?2"),
                 " WHERE seq = ?1 AND expires_at IS NOT 0",
             ))?;
             counts.iter().try_for_each(|count| update.execute(*count).map(drop))
@@ -529,15 +435,12 @@ impl Journal {
 
     /// Reads the row of a live id. `None` when the row is gone, because the id was refreshed or
     /// forgotten by somebody else since the index was asked.
-    pub(crate) fn row(&mut self, seq: i64) -> Result<Option<StoredRow>> {
+    pub(crate) fn row(&mut self, seq: i64) -> Result<Option<MarkRow>> {
         self.ensure_open()?;
         self.with("read", |connection| {
             connection
-                .prepare_cached(
-                    "SELECT scope, id, first_seen, last_seen, expires_at, suppressed, token, \
-                            attempts, last_error, receipt FROM seen WHERE seq = ?1",
-                )?
-                .query_row([seq], StoredRow::read)
+                .prepare_cached(concat!("SELECT ", columns!(), " FROM seen WHERE seq = ?1"))?
+                .query_row([seq], MarkRow::read)
                 .optional()
         })
     }
@@ -551,16 +454,17 @@ impl Journal {
     ) -> Result<ExpiredRows> {
         self.ensure_open()?;
         self.with("read", |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, \
-                        last_error, receipt, seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )?;
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                ", seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+            ))?;
             let mut rows = statement.query((after, limit))?;
             let (mut expired, mut last, mut count) = (Vec::new(), after, 0);
             while let Some(row) = rows.next()? {
                 (last, count) = (row.get(10)?, count + 1);
                 if row.get::<_, Option<i64>>(4)?.is_some_and(|at| (1..=now_ms).contains(&at)) {
-                    expired.push((last, StoredRow::read(row)?));
+                    expired.push((last, MarkRow::read(row)?));
                 }
             }
             Ok(ExpiredRows { rows: expired, next: (count == limit).then_some(last) })
@@ -570,65 +474,9 @@ impl Journal {
 
 /// Some of the rows that have expired, by `seq`.
 pub(crate) struct ExpiredRows {
-    pub(crate) rows: Vec<(i64, StoredRow)>,
+    pub(crate) rows: Vec<(i64, MarkRow)>,
     /// Where to go on; `None` at the end.
     pub(crate) next: Option<i64>,
-}
-
-/// A row of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredRow {
-    pub(crate) scope: String,
-    pub(crate) id: Vec<u8>,
-    pub(crate) first_seen: i64,
-    pub(crate) last_seen: i64,
-    pub(crate) expires_at: Option<i64>,
-    /// Not below zero.
-    pub(crate) suppressed: i64,
-    pub(crate) token: Option<Token>,
-    pub(crate) attempts: u32,
-    pub(crate) last_error: Option<String>,
-    pub(crate) receipt: Option<Vec<u8>>,
-}
-
-impl StoredRow {
-    /// From the columns `scope` to `receipt` of the table, without `seq`.
-    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            scope: row.get(0)?,
-            id: format::id_bytes(row.get_ref(1)?)?.to_vec(),
-            first_seen: row.get(2)?,
-            last_seen: row.get(3)?,
-            expires_at: row.get(4)?,
-            // As for the attempts, whatever number stands in the file.
-            suppressed: row.get::<_, i64>(5)?.max(0),
-            token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
-            attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
-            last_error: row.get(8)?,
-            receipt: row.get(9)?,
-        })
-    }
-
-    pub(crate) fn is_live(&self, now_ms: i64) -> bool {
-        self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
-    }
-
-    /// The row as callers see it.
-    pub(crate) fn entry(self, now_ms: i64) -> Entry {
-        Entry {
-            state: if self.is_live(now_ms) { State::Seen } else { State::Expired },
-            scope: self.scope,
-            id: self.id,
-            first_seen: from_ms(self.first_seen),
-            last_seen: from_ms(self.last_seen),
-            expires_at: self.expires_at.map(from_ms),
-            lease_until: None,
-            attempts: self.attempts,
-            last_error: self.last_error,
-            receipt: self.receipt,
-            suppressed: self.suppressed.cast_unsigned(),
-        }
-    }
 }
 
 #[cfg(test)]

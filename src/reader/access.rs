@@ -17,11 +17,8 @@ use crate::format::open_for_reading::{Look, Reading, open};
 use crate::format::pragmas::Inspection;
 use crate::journal::catch_up::{Counters, read_schema_version};
 use crate::journal::claims::{self, ClaimRow, Place};
-use crate::journal::row::ReadError;
+use crate::journal::load::ReadError;
 use crate::machine::at_once;
-
-/// The columns that `StoredRow::read` takes, and where the row is.
-pub(super) const COLUMNS: &str = "scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, last_error, receipt, seq";
 
 /// See the module's header.
 pub(crate) struct FileReader {

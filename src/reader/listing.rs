@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use rusqlite::{Connection, Row};
 
 use super::Reader;
-use super::access::{COLUMNS, FileReader, Moment, Read};
+use super::access::{FileReader, Moment, Read};
 use crate::entry::{Entry, Filter, State};
 use crate::error::Result;
-use crate::journal::StoredRow;
+use crate::journal::MarkRow;
 use crate::journal::catch_up::read_schema_version;
 use crate::journal::claims::{self, ClaimRow, Place};
-use crate::journal::row::id_bytes;
+use crate::journal::load::id_bytes;
+use crate::journal::row::columns;
 use crate::machine::at_once;
 
 /// How many rows a listing reads at a time.
@@ -37,7 +38,7 @@ pub struct Listing<'r> {
 enum Stage {
     Claims { after: Place },
     Marks { after: i64 },
-    Expired { after: i64, waiting: Vec<(i64, StoredRow)> },
+    Expired { after: i64, waiting: Vec<(i64, MarkRow)> },
     Done,
 }
 
@@ -121,8 +122,7 @@ impl Listing<'_> {
                 let page = access.rows_after(after, PAGE)?;
                 let Some(rows) = self.of_same_history(page) else { return Ok(()) };
                 let last = rows.last().map(|(seq, _)| *seq);
-                let is_expired =
-                    |row: &StoredRow| row.expires_at != Some(0) && !row.is_live(now_ms);
+                let is_expired = |row: &MarkRow| row.expires_at != Some(0) && !row.is_live(now_ms);
                 waiting.extend(rows.into_iter().filter(|(_, row)| is_expired(row)));
                 if last.is_none() || waiting.len() >= EXPIRED_AT_ONCE {
                     let page = access.keep_newest(std::mem::take(&mut waiting))?;
@@ -151,7 +151,7 @@ impl Listing<'_> {
         None
     }
 
-    fn take_mark(&mut self, row: StoredRow, now_ms: i64) {
+    fn take_mark(&mut self, row: MarkRow, now_ms: i64) {
         let is_claim =
             !self.claims.is_empty() && self.claims.contains(&(row.scope.clone(), row.id.clone()));
         if !is_claim {
@@ -168,11 +168,13 @@ impl Listing<'_> {
 
 impl FileReader {
     /// The next `limit` rows after `after`, with the tombstones.
-    pub(crate) fn rows_after(&mut self, after: i64, limit: i64) -> Result<Page<(i64, StoredRow)>> {
+    pub(crate) fn rows_after(&mut self, after: i64, limit: i64) -> Result<Page<(i64, MarkRow)>> {
         self.page(|connection| {
             let rows = connection
-                .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+                .prepare_cached(concat!(
+                    "SELECT ",
+                    columns!(),
+                    ", seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
                 .query_map((after, limit), numbered_row)?
                 .collect::<Result<_, _>>()?;
@@ -201,7 +203,7 @@ impl FileReader {
     }
 
     /// Which of these rows are the newest of their id: one scan of what comes after the first of them.
-    pub(crate) fn keep_newest(&mut self, rows: Vec<(i64, StoredRow)>) -> Result<Page<StoredRow>> {
+    pub(crate) fn keep_newest(&mut self, rows: Vec<(i64, MarkRow)>) -> Result<Page<MarkRow>> {
         let first = rows.first().map_or(i64::MAX, |(seq, _)| *seq);
         let mut newest: HashMap<_, _> =
             rows.iter().map(|(seq, row)| ((row.scope.clone(), row.id.clone()), *seq)).collect();
@@ -234,6 +236,6 @@ pub(crate) struct Page<T> {
     pub(crate) rows: Vec<T>,
 }
 
-pub(super) fn numbered_row(row: &Row<'_>) -> rusqlite::Result<(i64, StoredRow)> {
-    Ok((row.get(10)?, StoredRow::read(row)?))
+pub(super) fn numbered_row(row: &Row<'_>) -> rusqlite::Result<(i64, MarkRow)> {
+    Ok((row.get(10)?, MarkRow::read(row)?))
 }

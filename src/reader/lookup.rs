@@ -6,14 +6,15 @@ use std::thread;
 
 use rusqlite::{Connection, ToSql};
 
-use super::access::{COLUMNS, FileReader, Moment, Read, of_one_history};
+use super::access::{FileReader, Moment, Read, of_one_history};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::format::{IdValue, TwinValue};
 use crate::id::Id;
-use crate::journal::StoredRow;
+use crate::journal::MarkRow;
 use crate::journal::claims::{self, ClaimRow};
-use crate::journal::row::{checked_seq, id_bytes};
+use crate::journal::load::{checked_seq, id_bytes};
+use crate::journal::row::columns;
 
 /// How many threads scan the table for an id. More than two would wait for the disk, or for each other.
 pub(super) const SCANNERS: usize = 2;
@@ -51,7 +52,7 @@ impl FileReader {
 /// What an id comes to: a live mark, else its claim, else what has expired.
 fn outcome(
     id: Id<'_>,
-    mark: Option<StoredRow>,
+    mark: Option<MarkRow>,
     claim: Option<ClaimRow>,
     now_ms: i64,
 ) -> Option<Entry> {
@@ -65,7 +66,7 @@ fn outcome(
 }
 
 /// The newest row of each id, unless it is a tombstone. Each moment scans its part of the table.
-fn newest_marks(moments: Vec<Moment<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<StoredRow>>> {
+fn newest_marks(moments: Vec<Moment<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<MarkRow>>> {
     let (first, last): (Option<i64>, Option<i64>) = moments[0].0.query_row(
         "SELECT (SELECT min(seq) FROM seen), (SELECT max(seq) FROM seen)",
         [],
@@ -107,7 +108,7 @@ fn ranges(first: i64, last: i64, parts: usize) -> Vec<Range<i64>> {
 }
 
 /// The newest row found of the id with this number.
-type Found = HashMap<usize, StoredRow>;
+type Found = HashMap<usize, MarkRow>;
 
 fn scan(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Found> {
     if ids.len() <= COMPARED_BY_SQL {
@@ -122,7 +123,8 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
     let comparisons: Vec<String> =
         (0..2 * ids.len()).map(|n| format!("+id = ?{}", n + 3)).collect();
     let sql = format!(
-        "SELECT {COLUMNS} FROM seen WHERE seq >= ?1 AND seq < ?2 AND ({}) ORDER BY seq",
+        "SELECT {}, seq FROM seen WHERE seq >= ?1 AND seq < ?2 AND ({}) ORDER BY seq",
+        columns!(),
         comparisons.join(" OR ")
     );
     let values: Vec<_> = ids.iter().map(|id| (IdValue(id.bytes), TwinValue(id.bytes))).collect();
@@ -133,7 +135,7 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(&*parameters)?;
     while let Some(row) = rows.next()? {
-        let row = StoredRow::read(row)?;
+        let row = MarkRow::read(row)?;
         for (n, id) in ids.iter().enumerate() {
             if id.scope == row.scope && id.bytes == row.id {
                 found.insert(n, row.clone());
@@ -149,13 +151,15 @@ fn scan_by_hash(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> R
         wanted.entry(id.bytes).or_default().push(n);
     }
     let mut found = Found::new();
-    let mut statement = connection.prepare(&format!(
-        "SELECT {COLUMNS} FROM seen WHERE seq >= ?1 AND seq < ?2 ORDER BY seq"
+    let mut statement = connection.prepare(concat!(
+        "SELECT ",
+        columns!(),
+        ", seq FROM seen WHERE seq >= ?1 AND seq < ?2 ORDER BY seq"
     ))?;
     let mut rows = statement.query((range.start, range.end))?;
     while let Some(row) = rows.next()? {
         let Some(numbers) = wanted.get(id_bytes(row.get_ref(1)?)?) else { continue };
-        let row = StoredRow::read(row)?;
+        let row = MarkRow::read(row)?;
         for &n in numbers {
             if ids[n].scope == row.scope {
                 found.insert(n, row.clone());

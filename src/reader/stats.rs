@@ -12,7 +12,7 @@ use crate::entry::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::index::estimated_bytes;
-use crate::journal::row::ReadError;
+use crate::journal::load::ReadError;
 
 const HOUR_MS: i64 = 3_600_000;
 

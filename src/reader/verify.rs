@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
-use crate::journal::row::{RowKeys, load_within};
+use crate::journal::load::{RowKeys, load_within};
 use crate::journal::{MOST_PROBLEMS, Report};
 
 impl FileReader {

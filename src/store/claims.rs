@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 use super::SeenStore;
 use crate::clock::from_ms;
 use crate::config::Ttl;
+use crate::decide::claim::{self, Change, Decision, Terms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, MAX_NOTE_BYTES};
 use crate::index::Slot;
-use crate::journal::claims::{ClaimRow, Confirmed};
-use crate::journal::{StoredRow, Transaction};
+use crate::journal::claims::ClaimRow;
+use crate::journal::{MarkRow, Transaction};
 use crate::token::Token;
 
 /// What [`SeenStore::claim`] answers.
@@ -186,21 +187,12 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// What was decided under the write lock, before it is known to be committed.
-#[derive(Clone, Copy)]
-enum Decision {
-    Granted { token: Token, attempt: u32, until_ms: i64 },
-    InFlight { until_ms: i64 },
-    Seen,
-    GivenUp { attempts: u32 },
-}
-
 /// What a token stands for now.
 enum Standing {
     /// The claim is its holder's.
     Claimed(ClaimRow),
     /// It was confirmed, or marked as seen while it was its holder's.
-    Done(Slot, StoredRow),
+    Done(Slot, MarkRow),
     Lost,
 }
 
@@ -246,8 +238,8 @@ impl SeenStore {
         if self.is_duplicate(id)? {
             return Ok(Claim::Seen);
         }
-        let decision =
-            self.write_one(id, move |store, transaction, id| store.take(transaction, id, lease))?;
+        let decision = self
+            .write_one(id, move |store, transaction, id| store.claim_one(transaction, id, lease))?;
         Ok(self.answer(id.bytes, decision))
     }
 
@@ -268,7 +260,7 @@ impl SeenStore {
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
         let decisions =
-            self.in_batches(&ids, |transaction, ids| self.take_all(transaction, ids, lease))?;
+            self.in_batches(&ids, |transaction, ids| self.claim_batch(transaction, ids, lease))?;
         Ok(ids
             .iter()
             .zip(decisions)
@@ -276,88 +268,74 @@ impl SeenStore {
             .collect())
     }
 
-    fn take_all(
+    fn claim_batch(
         &self,
         transaction: &mut Transaction<'_>,
         ids: &[Id<'_>],
         lease: Ttl,
-    ) -> Result<Vec<Decision>> {
+    ) -> Result<Vec<Option<Decision>>> {
         transaction.learn_claims(ids.len())?;
-        let (mut taken, mut until) = (Vec::new(), HashMap::new());
+        let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(&until_ms) = until.get(&id.key) {
-                decisions.push(Decision::InFlight { until_ms });
+                decisions.push(Some(Decision::InFlight { until_ms }));
                 continue;
             }
-            let (decision, claim) = self.decide(transaction, *id, lease)?;
-            if let Some(claim) = claim {
+            let decision = self.decide(transaction, *id, lease)?;
+            if let Some(Decision::Granted(claim)) = &decision {
                 until.insert(id.key, claim.lease_until);
-                taken.push((*id, claim));
+                granted.push((*id, claim.clone()));
             }
             decisions.push(decision);
         }
-        transaction.put_claims(taken)?;
+        transaction.put_claims(granted)?;
         Ok(decisions)
     }
 
-    fn take(&self, transaction: &mut Transaction<'_>, id: Id<'_>, lease: Ttl) -> Result<Decision> {
-        let (decision, claim) = self.decide(transaction, id, lease)?;
-        if let Some(claim) = claim {
-            transaction.put_claim(id, claim)?;
+    fn claim_one(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        lease: Ttl,
+    ) -> Result<Option<Decision>> {
+        let decision = self.decide(transaction, id, lease)?;
+        if let Some(Decision::Granted(claim)) = &decision {
+            transaction.put_claim(id, claim.clone())?;
         }
         Ok(decision)
     }
 
-    /// What a claim of the id comes to, with the row to be written when it is granted.
+    /// What a claim of the id comes to; `None` is seen.
     fn decide(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         lease: Ttl,
-    ) -> Result<(Decision, Option<ClaimRow>)> {
+    ) -> Result<Option<Decision>> {
         if self.sighted(transaction, id)? {
-            return Ok((Decision::Seen, None));
+            return Ok(None);
         }
-        let now_ms = transaction.now_ms;
         let before = transaction.claim(id)?;
-        if let Some(claim) = &before {
-            // Also one that failed and is to be left alone until its retry delay is over.
-            if let Some(until_ms) = claim.blocked_until(now_ms) {
-                return Ok((Decision::InFlight { until_ms }, None));
-            }
-            if self.engine.config.max_attempts.is_some_and(|most| claim.attempts >= most) {
-                return Ok((Decision::GivenUp { attempts: claim.attempts }, None));
-            }
-        }
-        let (attempts, last_error) =
-            before.map_or((0, None), |claim| (claim.attempts, claim.last_error));
-        let (token, attempt) = (self.engine.tokens.make(), attempts.saturating_add(1));
-        let until_ms = end_of(lease, now_ms);
-        let claim = ClaimRow {
-            token: Some(token),
-            claimed_at: now_ms,
-            lease_until: until_ms,
-            attempts: attempt,
-            last_error,
-            expires_at: self.lifetime.ttl.expires_at(until_ms),
-        };
-        Ok((Decision::Granted { token, attempt, until_ms }, Some(claim)))
+        let max_attempts = self.engine.config.max_attempts;
+        let terms = Terms { lease, ttl: self.lifetime.ttl, max_attempts };
+        let token = || self.engine.tokens.make();
+        Ok(Some(claim::claim(before, terms, token, transaction.now_ms)))
     }
 
-    fn answer(&self, id: &[u8], decision: Decision) -> Claim {
+    fn answer(&self, id: &[u8], decision: Option<Decision>) -> Claim {
         match decision {
-            Decision::Granted { token, attempt, until_ms } => Claim::Granted(Lease {
+            None => Claim::Seen,
+            Some(Decision::InFlight { until_ms }) => Claim::InFlight { until: from_ms(until_ms) },
+            Some(Decision::GivenUp { attempts }) => Claim::GivenUp { attempts },
+            Some(Decision::Granted(claim)) => Claim::Granted(Lease {
                 store: self.clone(),
                 id: id.to_vec(),
-                token,
-                attempt,
-                until_ms,
+                token: claim.token.expect("a claim that is granted has a token"),
+                attempt: claim.attempts,
+                until_ms: claim.lease_until,
                 ending: false,
             }),
-            Decision::InFlight { until_ms } => Claim::InFlight { until: from_ms(until_ms) },
-            Decision::Seen => Claim::Seen,
-            Decision::GivenUp { attempts } => Claim::GivenUp { attempts },
         }
     }
 
@@ -397,7 +375,10 @@ impl SeenStore {
         let owned = self.write_one(id, move |store, transaction, id| {
             store.finish_in(transaction, id, token, receipt.as_deref())
         })?;
-        owned.or_lost(id, &self.engine.name)
+        match owned {
+            Ownership::Held => Ok(()),
+            Ownership::Lost => Err(lost(id, &self.engine.name)),
+        }
     }
 
     fn finish_in(
@@ -408,42 +389,33 @@ impl SeenStore {
         receipt: Option<&[u8]>,
     ) -> Result<Ownership> {
         let (owned, ended) = self.mark_finished(transaction, id, token, receipt)?;
-        if let Some(id) = ended {
+        if ended {
             transaction.delete_claim(id)?;
         }
         Ok(owned)
     }
 
-    /// Marks the id as seen if the token's claim stands. With the id whose claim that ends, for the caller
-    /// to delete.
-    fn mark_finished<'i>(
+    /// Marks the id as seen if the token's claim stands. True where that ends a claim, which the caller is to
+    /// delete.
+    fn mark_finished(
         &self,
         transaction: &mut Transaction<'_>,
-        id: Id<'i>,
+        id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
-    ) -> Result<(Ownership, Option<Id<'i>>)> {
+    ) -> Result<(Ownership, bool)> {
         match standing(transaction, id, token)? {
-            Standing::Lost => Ok((Ownership::Lost, None)),
+            Standing::Lost => Ok((Ownership::Lost, false)),
             Standing::Claimed(claim) => {
-                let now_ms = transaction.now_ms;
-                let first_ms = self.lifetime.begun_at(claim.claimed_at, now_ms);
-                let confirmed = Confirmed {
-                    token: Some(token),
-                    attempts: claim.attempts,
-                    last_error: claim.last_error.as_deref(),
-                    receipt,
-                };
-                let expires_at = self.lifetime.expires_at(now_ms, first_ms);
-                transaction.append_unclaimed(id, first_ms, now_ms, expires_at, confirmed)?;
-                Ok((Ownership::Held, Some(id)))
+                let mark = claim::confirm(self.lifetime, &claim, receipt, transaction.now_ms);
+                transaction.append(id, &mark)?;
+                Ok((Ownership::Held, true))
             }
             Standing::Done(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
-                    let suppressed = self.engine.suppressed.pending(slot.seq);
-                    transaction.add_receipt(id, slot, receipt, suppressed)?;
+                    transaction.add_receipt(id, slot, receipt)?;
                 }
-                Ok((Ownership::Held, None))
+                Ok((Ownership::Held, false))
             }
         }
     }
@@ -460,13 +432,12 @@ impl SeenStore {
         B: AsRef<[u8]>,
     {
         self.for_all(claims, |transaction, claims| {
-            let mut ended = Vec::with_capacity(claims.len());
-            let owned = claims.iter().map(|(id, token)| {
-                let (owned, id) = self.mark_finished(transaction, *id, *token, None)?;
-                ended.extend(id);
-                Ok(owned)
-            });
-            let owned = owned.collect::<Result<_>>()?;
+            let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
+            for (id, token) in claims {
+                let (ownership, ends) = self.mark_finished(transaction, *id, *token, None)?;
+                owned.push(ownership);
+                ended.extend(ends.then_some(*id));
+            }
             transaction.delete_claims(ended)?;
             Ok(owned)
         })
@@ -483,13 +454,7 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        self.for_all(claims, |transaction, claims| {
-            let now_ms = transaction.now_ms;
-            let mut end = |(id, token): &(Id<'_>, Token)| {
-                self.change(transaction, *id, *token, |claim| claim.end(now_ms, now_ms))
-            };
-            claims.iter().map(&mut end).collect()
-        })
+        self.change_all(claims, &Change::Release)
     }
 
     /// Renews many claims in one commit for each 10,000; which of them were still held.
@@ -503,13 +468,20 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        let lease = valid_lease(lease)?;
+        self.change_all(claims, &Change::Renew { lease: valid_lease(lease)? })
+    }
+
+    fn change_all<B: AsRef<[u8]>>(
+        &self,
+        claims: impl IntoIterator<Item = (B, Token)>,
+        change: &Change,
+    ) -> Result<Vec<Ownership>> {
         self.for_all(claims, |transaction, claims| {
-            let until_ms = end_of(lease, transaction.now_ms);
-            let mut renew = |(id, token): &(Id<'_>, Token)| {
-                self.change(transaction, *id, *token, |claim| claim.lease_until = until_ms)
-            };
-            claims.iter().map(&mut renew).collect()
+            let changed = claims.iter().map(|(id, token)| {
+                let until_ms = self.change(transaction, *id, *token, change)?;
+                Ok(until_ms.map_or(Ownership::Lost, |_| Ownership::Held))
+            });
+            changed.collect()
         })
     }
 
@@ -535,7 +507,7 @@ impl SeenStore {
     ///
     /// As there.
     pub fn release(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.change_claim(id.as_ref(), *token, |claim, now_ms| claim.end(now_ms, now_ms))
+        self.change_claim(id.as_ref(), *token, Change::Release).map(drop)
     }
 
     /// [`Lease::fail`] for a worker that has the token.
@@ -545,11 +517,8 @@ impl SeenStore {
     /// As there.
     pub fn fail(&self, id: impl AsRef<[u8]>, token: &Token, reason: &str) -> Result<()> {
         let reason = reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)].to_owned();
-        let delay = Ttl::After(self.engine.config.retry_delay);
-        self.change_claim(id.as_ref(), *token, move |claim, now_ms| {
-            claim.end(now_ms, end_of(delay, now_ms));
-            claim.last_error = Some(reason.clone());
-        })
+        let retry_delay = Ttl::After(self.engine.config.retry_delay);
+        self.change_claim(id.as_ref(), *token, Change::Fail { reason, retry_delay }).map(drop)
     }
 
     /// [`Lease::renew`] for a worker that has the token.
@@ -561,66 +530,47 @@ impl SeenStore {
         self.renew_until(id.as_ref(), *token, lease).map(drop)
     }
 
-    /// Renews and says until when, in unix milliseconds.
+    /// Renews, and returns until when, in unix milliseconds.
     fn renew_until(&self, id: &[u8], token: Token, lease: Duration) -> Result<i64> {
-        let lease = valid_lease(lease)?;
-        let id = self.scope.id(id)?;
-        let (owned, until_ms) = self.write_one(id, move |store, transaction, id| {
-            let until_ms = end_of(lease, transaction.now_ms);
-            let change = |claim: &mut ClaimRow| claim.lease_until = until_ms;
-            Ok((store.change(transaction, id, token, change)?, until_ms))
-        })?;
-        owned.or_lost(id, &self.engine.name)?;
-        Ok(until_ms)
+        self.change_claim(id, token, Change::Renew { lease: valid_lease(lease)? })
     }
 
-    fn change_claim(
-        &self,
-        id: &[u8],
-        token: Token,
-        change: impl Fn(&mut ClaimRow, i64) + Clone + Send + 'static,
-    ) -> Result<()> {
+    /// Returns when the lease, or the delay after a failure, ends.
+    fn change_claim(&self, id: &[u8], token: Token, change: Change) -> Result<i64> {
         let id = self.scope.id(id)?;
-        let owned = self.write_one(id, move |store, transaction, id| {
-            let now_ms = transaction.now_ms;
-            store.change(transaction, id, token, |claim| change(claim, now_ms))
+        let until_ms = self.write_one(id, move |store, transaction, id| {
+            store.change(transaction, id, token, &change)
         })?;
-        owned.or_lost(id, &self.engine.name)
+        until_ms.ok_or_else(|| lost(id, &self.engine.name))
     }
 
+    /// `None`: the claim is no longer held.
     fn change(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         token: Token,
-        change: impl FnOnce(&mut ClaimRow),
-    ) -> Result<Ownership> {
+        change: &Change,
+    ) -> Result<Option<i64>> {
         let Standing::Claimed(mut claim) = standing(transaction, id, token)? else {
-            return Ok(Ownership::Lost);
+            return Ok(None);
         };
-        change(&mut claim);
-        // The attempts of a claim that has ended at once count from now.
-        let changed_ms = claim.lease_until.max(transaction.now_ms);
-        claim.expires_at = self.lifetime.ttl.expires_at(changed_ms);
+        change.apply(&mut claim, self.lifetime.ttl, transaction.now_ms);
+        let until_ms = claim.lease_until;
         transaction.put_claim(id, claim)?;
-        Ok(Ownership::Held)
+        Ok(Some(until_ms))
     }
 }
 
-impl Ownership {
-    fn or_lost(self, id: Id<'_>, store: &str) -> Result<()> {
-        match self {
-            Self::Held => Ok(()),
-            Self::Lost => Err(Error::new(
-                ErrorKind::LeaseLost,
-                format!(
-                    "{store}: the claim of {:?} is no longer held: it was ended, or its lease ran out \
-                     and another worker took it over",
-                    String::from_utf8_lossy(&id.bytes[..id.bytes.len().min(200)])
-                ),
-            )),
-        }
-    }
+fn lost(id: Id<'_>, store: &str) -> Error {
+    Error::new(
+        ErrorKind::LeaseLost,
+        format!(
+            "{store}: the claim of {:?} is no longer held: it was ended, or its lease ran out and another \
+             worker took it over",
+            String::from_utf8_lossy(&id.bytes[..id.bytes.len().min(200)])
+        ),
+    )
 }
 
 fn standing(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<Standing> {
@@ -643,8 +593,4 @@ fn valid_lease(lease: Duration) -> Result<Ttl> {
         ));
     }
     Ok(Ttl::After(lease))
-}
-
-fn end_of(lease: Ttl, now_ms: i64) -> i64 {
-    lease.expires_at(now_ms).unwrap_or(crate::clock::MAX_MS)
 }

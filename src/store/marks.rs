@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use super::SeenStore;
 use crate::clock::to_ms;
 use crate::config::Window;
+use crate::decide::mark;
 use crate::error::Result;
 use crate::id::Id;
 use crate::index::Slot;
 use crate::journal::Transaction;
-use crate::journal::claims::Confirmed;
 
 /// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,46 +90,6 @@ impl SeenStore {
         self.write_one(id, move |store, transaction, id| store.mark(transaction, id, seen_at_ms))
     }
 
-    fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
-        if let Some(old) = transaction.live(id.key)? {
-            return self.refresh(transaction, id, old, seen_at_ms);
-        }
-        let mut expires_at = self.lifetime.expires_at(seen_at_ms, seen_at_ms);
-        let Some(claim) = transaction.claim(id)? else {
-            return transaction.append(id, seen_at_ms, expires_at);
-        };
-        if claim.is_in_flight(transaction.now_ms) {
-            if expires_at.is_some_and(|at| at <= transaction.now_ms) {
-                // Expired at once: the id is not seen, and still its holder's. Nothing is written: under a
-                // clock that is set back a mark would live beside the claim.
-                return Ok(());
-            }
-            // No other worker is handed the id before the lease ends.
-            expires_at = expires_at.map(|at| at.max(claim.lease_until));
-        }
-        // The holder's token stays with the mark, so that its confirm will succeed.
-        let confirmed = Confirmed {
-            token: claim.token,
-            attempts: claim.attempts,
-            last_error: claim.last_error.as_deref(),
-            receipt: None,
-        };
-        transaction.append_confirmed(id, seen_at_ms, seen_at_ms, expires_at, confirmed)
-    }
-
-    /// Takes note of a live id's being seen at `seen_at_ms`, within the window's maximum age.
-    fn refresh(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        old: Slot,
-        seen_at_ms: i64,
-    ) -> Result<()> {
-        let expires_at = self.expiry_after(transaction, old, seen_at_ms)?;
-        let suppressed = self.engine.suppressed.pending(old.seq);
-        transaction.refresh(id, old, seen_at_ms, expires_at, suppressed)
-    }
-
     /// When a live id that is seen at `seen_at_ms` too expires, as far as this handle is concerned.
     fn expiry_after(
         &self,
@@ -144,6 +104,33 @@ impl SeenStore {
             _ => seen_at_ms,
         };
         Ok(self.lifetime.expires_at(seen_at_ms, first_ms))
+    }
+
+    fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
+        if let Some(old) = transaction.live(id.key)? {
+            return self.refresh(transaction, id, old, seen_at_ms);
+        }
+        let claim = transaction.claim(id)?;
+        let Some(mark) = mark::mark(self.lifetime, claim.as_ref(), seen_at_ms, transaction.now_ms)
+        else {
+            return Ok(());
+        };
+        if claim.is_some() {
+            transaction.delete_claim(id)?;
+        }
+        transaction.append(id, &mark)
+    }
+
+    /// Takes note of a live id's being seen at `seen_at_ms`, within the window's maximum age.
+    fn refresh(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        old: Slot,
+        seen_at_ms: i64,
+    ) -> Result<()> {
+        let expires_at = self.expiry_after(transaction, old, seen_at_ms)?;
+        transaction.refresh(id, old, seen_at_ms, expires_at)
     }
 
     /// Marks the id unless it is seen: of any number of threads and processes that call this at once,
@@ -169,21 +156,14 @@ impl SeenStore {
         if self.sighted(transaction, id)? {
             return Ok(Verdict::Duplicate);
         }
-        let now_ms = transaction.now_ms;
-        let expires_at = self.lifetime.expires_at(now_ms, now_ms);
-        match transaction.claim(id)? {
-            None => transaction.append(id, now_ms, expires_at)?,
-            Some(claim) if claim.is_in_flight(now_ms) => return Ok(Verdict::InFlight),
-            Some(claim) => {
-                // Without its token: whoever let the lease run out is not the one to handle the id.
-                let confirmed = Confirmed {
-                    attempts: claim.attempts,
-                    last_error: claim.last_error.as_deref(),
-                    ..Confirmed::default()
-                };
-                transaction.append_confirmed(id, now_ms, now_ms, expires_at, confirmed)?;
-            }
+        let claim = transaction.claim(id)?;
+        let Some(mark) = mark::check(self.lifetime, claim.as_ref(), transaction.now_ms) else {
+            return Ok(Verdict::InFlight);
+        };
+        if claim.is_some() {
+            transaction.delete_claim(id)?;
         }
+        transaction.append(id, &mark)?;
         Ok(Verdict::New)
     }
 
@@ -193,7 +173,9 @@ impl SeenStore {
             return Ok(false);
         }
         match self.lifetime.window {
-            Window::Sliding { max_age: Some(age) } => Ok(!self.engine.is_capped(slot.seq, age)?),
+            Window::Sliding { max_age: Some(age) } => {
+                Ok(!self.engine.is_at_max_age(slot.seq, age)?)
+            }
             _ => Ok(true),
         }
     }
@@ -280,7 +262,7 @@ impl SeenStore {
                 self.refresh(transaction, id, slot, transaction.now_ms)?;
             } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
                 // At its maximum age: writing would change nothing.
-                self.engine.capped.add(slot.seq, age);
+                self.engine.index.at_max_age.add(slot.seq, age);
             }
         }
         Ok(true)

@@ -11,13 +11,14 @@ use std::time::SystemTime;
 use super::SeenStore;
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock, from_ms, to_ms};
 use crate::config::{Config, Ttl};
+use crate::decide::{mark, merge};
 use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::format::legacy::{SeedRow, SeedRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
-use crate::journal::{StoredRow, Transaction};
+use crate::journal::{MarkRow, Transaction};
 use crate::machine::at_once;
 use crate::process::Registration;
 
@@ -203,35 +204,26 @@ impl SeenStore {
         id: Id<'_>,
         entry: &Entry,
     ) -> Result<Outcome> {
-        let mut brought = mark_row(entry);
+        let brought = mark_row(entry);
         if brought.expires_at.is_some_and(|at| at <= transaction.now_ms) {
             return Ok(Outcome::Expired);
         }
         if let Some(slot) = transaction.live(id.key)?
             && let Some(known) = transaction.row(slot)?
         {
-            let pending = self.engine.suppressed.pending(slot.seq);
-            return Ok(match merged(&known, &brought, pending.into()) {
-                None => Outcome::Unchanged,
-                Some(merged) => {
-                    transaction.append_stored(id, &merged)?;
-                    Outcome::Changed
-                }
-            });
+            let Some(merged) = merge::marks(&known, &brought) else {
+                return Ok(Outcome::Unchanged);
+            };
+            transaction.append(id, &merged.as_new())?;
+            return Ok(Outcome::Changed);
         }
         let Some(claim) = transaction.claim(id)? else {
-            transaction.append_stored(id, &brought)?;
+            transaction.append(id, &brought.as_new())?;
             return Ok(Outcome::Added);
         };
-        // The holder's token stays with the mark, so that its confirm will succeed.
-        if claim.is_in_flight(transaction.now_ms) {
-            brought.expires_at = brought.expires_at.map(|at| at.max(claim.lease_until));
-        }
-        brought.token = claim.token;
-        brought.attempts = brought.attempts.max(claim.attempts);
-        brought.last_error = brought.last_error.or(claim.last_error);
         transaction.delete_claim(id)?;
-        transaction.append_stored(id, &brought)?;
+        let mark = mark::after_claim(brought.as_new(), &claim, transaction.now_ms);
+        transaction.append(id, &mark)?;
         Ok(Outcome::Changed)
     }
 
@@ -242,27 +234,19 @@ impl SeenStore {
         entry: &Entry,
     ) -> Result<Outcome> {
         let now_ms = transaction.now_ms;
-        let mut brought = self.claim_row(entry);
+        let brought = self.claim_row(entry);
         if brought.is_expired(now_ms) {
             return Ok(Outcome::Expired);
         }
         if transaction.live(id.key)?.is_some() {
             return Ok(Outcome::Unchanged);
         }
-        match transaction.claim(id)? {
-            None => {
-                transaction.put_claim(id, brought)?;
-                Ok(Outcome::Added)
-            }
-            Some(known) if known.is_in_flight(now_ms) || brought.claimed_at <= known.claimed_at => {
-                Ok(Outcome::Unchanged)
-            }
-            Some(known) => {
-                brought.attempts = brought.attempts.max(known.attempts);
-                transaction.put_claim(id, brought)?;
-                Ok(Outcome::Changed)
-            }
-        }
+        let known = transaction.claim(id)?;
+        let Some(claim) = merge::claims(known.as_ref(), brought, now_ms) else {
+            return Ok(Outcome::Unchanged);
+        };
+        transaction.put_claim(id, claim)?;
+        Ok(if known.is_some() { Outcome::Changed } else { Outcome::Added })
     }
 
     fn claim_row(&self, entry: &Entry) -> ClaimRow {
@@ -310,8 +294,8 @@ fn expiry_ms(expires_at: SystemTime) -> i64 {
     to_ms(expires_at).clamp(MIN_MS, MAX_MS)
 }
 
-fn mark_row(entry: &Entry) -> StoredRow {
-    StoredRow {
+fn mark_row(entry: &Entry) -> MarkRow {
+    MarkRow {
         scope: entry.scope.clone(),
         id: entry.id.clone(),
         first_seen: to_ms(entry.first_seen),
@@ -323,35 +307,6 @@ fn mark_row(entry: &Entry) -> StoredRow {
         last_error: entry.last_error.clone(),
         receipt: entry.receipt.clone(),
     }
-}
-
-/// What is known with what is brought, if that is more. `pending` duplicates were counted and are not in
-/// the file yet.
-fn merged(known: &StoredRow, brought: &StoredRow, pending: i64) -> Option<StoredRow> {
-    let counted = known.suppressed.saturating_add(pending);
-    let expires_at = match (known.expires_at, brought.expires_at) {
-        (Some(known), Some(brought)) => Some(known.max(brought)),
-        _ => None,
-    };
-    let mut merged = StoredRow {
-        first_seen: known.first_seen.min(brought.first_seen),
-        last_seen: known.last_seen.max(brought.last_seen),
-        expires_at,
-        suppressed: counted.max(brought.suppressed),
-        attempts: known.attempts.max(brought.attempts),
-        last_error: known.last_error.clone().or_else(|| brought.last_error.clone()),
-        receipt: known.receipt.clone().or_else(|| brought.receipt.clone()),
-        ..known.clone()
-    };
-    if merged.suppressed == counted {
-        // What is pending alone is no news.
-        merged.suppressed = known.suppressed;
-        if merged == *known {
-            return None;
-        }
-        merged.suppressed = counted;
-    }
-    Some(merged)
 }
 
 /// The ids of a file of the older format, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, to be

@@ -14,8 +14,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use super::{Engine, Writer};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::machine::at_once;
 
 const SHARDS: usize = 64;
@@ -164,89 +163,6 @@ impl AtMaxAge {
     ) -> Result<bool> {
         let known = lock_if_free(self.shard(seq), before_waiting)?;
         Ok(known.get(&seq).is_some_and(|known| max_age <= *known))
-    }
-}
-
-/// How many counts of duplicates are written down in one transaction: each is a page of its own.
-const FLUSHED_AT_ONCE: usize = at_once!(100, in_a_simulation: 2);
-
-/// For how long a store that closes waits for another connection, to write down the counts of duplicates: as
-/// long as one that keeps the log short may hold the write lock, which includes the store's own.
-const LONGEST_FLUSH: Duration = Duration::from_millis(250);
-
-impl Engine {
-    /// Counts a duplicate that was turned away.
-    pub(crate) fn count_duplicate(&self, seq: i64) -> Result<()> {
-        self.suppressed.add(seq, || self.check_process())
-    }
-
-    /// Whether the mark is known to be at the maximum age of its sliding window.
-    pub(crate) fn is_capped(&self, seq: i64, max_age: Duration) -> Result<bool> {
-        self.capped.covers(seq, max_age, || self.check_process())
-    }
-
-    /// Writes the counts of suppressed duplicates down, those of the beginning at least, with `pause`
-    /// between two steps.
-    pub(crate) fn flush_suppressed(&self, pause: &mut dyn FnMut()) -> Result<()> {
-        self.flush_suppressed_within(self.config.busy_timeout, pause)
-    }
-
-    /// The same, waiting for other processes for so long at each step.
-    pub(super) fn flush_suppressed_within(
-        &self,
-        timeout: Duration,
-        pause: &mut dyn FnMut(),
-    ) -> Result<()> {
-        let mut left = ROOM;
-        while left > 0 {
-            let some = left.min(FLUSHED_AT_ONCE);
-            let written =
-                self.with_journal_within(timeout, |writer| self.write_suppressed(writer, some))?;
-            self.yield_to_waiters();
-            if written == 0 {
-                return Ok(());
-            }
-            left -= written;
-            pause();
-        }
-        Ok(())
-    }
-
-    /// Writes up to `limit` counts down; how many. The mutex is held from reading the counts until they
-    /// are taken off, or another thread would write the same ones.
-    pub(crate) fn write_suppressed(
-        &self,
-        writer: &mut Writer,
-        limit: usize,
-    ) -> Result<Option<usize>> {
-        let mut counts = self.suppressed.some(1);
-        if counts.is_empty() {
-            return Ok(Some(0));
-        }
-        let written = self.try_write(writer, &mut |transaction| {
-            // Only now: the look under the write lock forgets the counts of rows of another history.
-            counts = self.suppressed.some(limit);
-            transaction.add_suppressed(&counts)
-        })?;
-        if written.is_none() {
-            return Ok(None);
-        }
-        for &(seq, count) in &counts {
-            self.suppressed.settle(seq, count);
-        }
-        Ok(Some(counts.len()))
-    }
-
-    /// The counts are not worth a wait: while another process writes, they are let go.
-    pub(super) fn flush_before_closing(&self) -> Result<()> {
-        let timeout = LONGEST_FLUSH.min(self.config.busy_timeout);
-        match self.flush_suppressed_within(timeout, &mut || {}) {
-            Err(e) if e.kind() == ErrorKind::Busy => {
-                log::debug!("{}: some counts of duplicates are not written down: {e}", self.name);
-                Ok(())
-            }
-            flushed => flushed,
-        }
     }
 }
 

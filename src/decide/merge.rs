@@ -1,0 +1,85 @@
+//! What is brought from elsewhere, with what is known: newer knowledge is neither shortened nor overwritten.
+
+use crate::journal::MarkRow;
+use crate::journal::claims::ClaimRow;
+use crate::journal::row::later;
+
+/// What is known of a mark with what is brought, if that is more.
+pub(crate) fn marks(known: &MarkRow, brought: &MarkRow) -> Option<MarkRow> {
+    let merged = MarkRow {
+        first_seen: known.first_seen.min(brought.first_seen),
+        last_seen: known.last_seen.max(brought.last_seen),
+        expires_at: later(known.expires_at, brought.expires_at),
+        suppressed: known.suppressed.max(brought.suppressed),
+        attempts: known.attempts.max(brought.attempts),
+        last_error: known.last_error.clone().or_else(|| brought.last_error.clone()),
+        receipt: known.receipt.clone().or_else(|| brought.receipt.clone()),
+        ..known.clone()
+    };
+    (merged != *known).then_some(merged)
+}
+
+/// The claim that is to be written, if what is brought is newer.
+pub(crate) fn claims(known: Option<&ClaimRow>, brought: ClaimRow, now_ms: i64) -> Option<ClaimRow> {
+    let Some(known) = known else { return Some(brought) };
+    let is_newer = !known.is_in_flight(now_ms) && brought.claimed_at > known.claimed_at;
+    is_newer.then(|| ClaimRow { attempts: brought.attempts.max(known.attempts), ..brought })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(first: i64, last: i64, expires_at: Option<i64>, duplicates: i64) -> MarkRow {
+        MarkRow {
+            scope: String::new(),
+            id: b"a".to_vec(),
+            first_seen: first,
+            last_seen: last,
+            expires_at,
+            suppressed: duplicates,
+            token: None,
+            attempts: 0,
+            last_error: None,
+            receipt: None,
+        }
+    }
+
+    #[test]
+    fn the_wider_window_the_later_expiry_and_the_higher_count_win() {
+        let known = mark(5, 10, Some(100), 3);
+        let table = [
+            (mark(5, 10, Some(100), 3), None),
+            (mark(6, 9, Some(99), 2), None),
+            (mark(4, 9, Some(99), 2), Some(mark(4, 10, Some(100), 3))),
+            (mark(6, 11, Some(101), 2), Some(mark(5, 11, Some(101), 3))),
+            (mark(6, 9, None, 2), Some(mark(5, 10, None, 3))),
+            (mark(6, 9, Some(1), 4), Some(mark(5, 10, Some(100), 4))),
+        ];
+        for (brought, merged) in table {
+            assert_eq!(marks(&known, &brought), merged, "{brought:?}");
+            if let Some(merged) = merged {
+                assert_eq!(marks(&merged, &brought), None, "brought twice: {brought:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_brought_replaces_an_older_one_that_is_not_in_flight() {
+        let claim = |claimed_at, lease_until, attempts| ClaimRow {
+            token: Some(crate::token::Tokens::new().make()),
+            claimed_at,
+            lease_until,
+            attempts,
+            last_error: None,
+            expires_at: None,
+        };
+        let now_ms = 50;
+        assert!(claims(None, claim(10, 20, 1), now_ms).is_some());
+        let (runs, over) = (claim(30, 60, 1), claim(30, 40, 7));
+        assert_eq!(claims(Some(&runs), claim(45, 70, 2), now_ms), None);
+        assert_eq!(claims(Some(&over), claim(30, 70, 2), now_ms), None);
+        let merged = claims(Some(&over), claim(45, 70, 2), now_ms).unwrap();
+        assert_eq!((merged.claimed_at, merged.attempts), (45, 7));
+    }
+}
