@@ -77,6 +77,12 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Another process is in the way at this moment, or has changed what was being read. The caller releases
+    /// the mutex, sleeps a little and tries again; it tells its own caller by a message of its own.
+    pub(crate) fn try_again() -> Self {
+        Self::new(ErrorKind::Busy, "another process is in the way")
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }

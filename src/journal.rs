@@ -35,7 +35,6 @@ use rusqlite::Connection;
 use self::catch_up::Position;
 use self::checkpoint::{ALL, SOME, keep_log, log_is_spoilt};
 pub(crate) use self::checkpoint::{Log, LogCopier, OnLog, Pass, Source};
-pub(crate) use self::doubt::Lookup;
 pub(crate) use self::purge::Found;
 pub use self::reports::Report;
 pub(crate) use self::reports::{MOST_PROBLEMS, check_file, copy_file};
@@ -98,14 +97,6 @@ pub(crate) struct Journal {
     met_others: Option<Stopwatch>,
     rebuilds: u64,
     upgrade: Option<Upgrade>,
-}
-
-/// What came of an attempt to take the write lock.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
-    Ready,
-    /// Another process writes. Let go of the mutex, sleep, try again.
-    Busy,
 }
 
 impl Journal {
@@ -268,13 +259,13 @@ impl Journal {
 
     /// Takes the write lock without waiting, and brings the index up to date under it.
     ///
-    /// `Ready` means that a transaction is open; [`transaction`](Self::transaction) hands it out.
+    /// Then a transaction is open; [`transaction`](Self::transaction) hands it out.
     ///
     /// Where much was appended since the last look, the lock is given back and the rows are read without it,
     /// but not twice in a second: beside a connection that writes without a pause, the lock is rarely free,
     /// and there is always much to read. What is still missing the next time is read under the lock; it is
     /// little, because each try that finds the lock taken looks too.
-    pub(crate) fn begin(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+    pub(crate) fn begin(&mut self, index: &Index, now_ms: i64) -> Result<()> {
         self.refuse_read_only()?;
         self.ensure_open()?;
         loop {
@@ -282,26 +273,24 @@ impl Journal {
                 Ok(()) => {}
                 Err(e) if is_busy(&e) => {
                     self.catch_up(index, now_ms)?;
-                    return Ok(Begun::Busy);
+                    return Err(Error::try_again());
                 }
                 Err(e) => return Err(self.failure("write to", e)),
             }
             if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
                 index.used_at(now_ms);
-                return Ok(Begun::Ready);
+                return Ok(());
             }
             let caught_up = self.catch_up_locked(index, now_ms);
             match caught_up {
                 Ok(true) => {
                     self.gave_back = None;
-                    return Ok(Begun::Ready);
+                    return Ok(());
                 }
                 Ok(false) => {
                     self.rollback();
                     self.gave_back = Some(Stopwatch::start());
-                    if self.catch_up(index, now_ms)? == Begun::Busy {
-                        return Ok(Begun::Busy);
-                    }
+                    self.catch_up(index, now_ms)?;
                 }
                 Err(e) => {
                     self.rollback();
@@ -379,7 +368,7 @@ impl Journal {
 
     /// Writes the file anew without its free pages. Rows keep their `seq`, so this index stays true; others
     /// are rebuilt.
-    pub(crate) fn compact(&mut self) -> Result<Begun> {
+    pub(crate) fn compact(&mut self) -> Result<()> {
         self.refuse_read_only()?;
         self.check_files(ALL)?;
         match vacuum(self.connection()?) {
@@ -388,9 +377,8 @@ impl Journal {
                 if let Some(position) = &mut self.position {
                     position.schema_version = position.schema_version.wrapping_add(1);
                 }
-                Ok(Begun::Ready)
+                Ok(())
             }
-            Err(e) if is_busy(&e) => Ok(Begun::Busy),
             Err(e) => Err(self.failure("compact", e)),
         }
     }

@@ -54,27 +54,20 @@ impl Engine {
 
     /// Writes up to `limit` counts down; how many. The mutex is held from reading the counts until they
     /// are taken off, or another thread would write the same ones.
-    pub(crate) fn write_duplicates(
-        &self,
-        writer: &mut Writer,
-        limit: usize,
-    ) -> Result<Option<usize>> {
+    pub(crate) fn write_duplicates(&self, writer: &mut Writer, limit: usize) -> Result<usize> {
         let mut counts = self.index.duplicates.some(1);
         if counts.is_empty() {
-            return Ok(Some(0));
+            return Ok(0);
         }
-        let written = self.try_write(writer, &mut |transaction| {
+        self.try_write(writer, &mut |transaction| {
             // Only now: the look under the write lock forgets the counts of rows of another history.
             counts = self.index.duplicates.some(limit);
             transaction.add_duplicates(&counts)
         })?;
-        if written.is_none() {
-            return Ok(None);
-        }
         for &(seq, count) in &counts {
             self.index.duplicates.settle(seq, count);
         }
-        Ok(Some(counts.len()))
+        Ok(counts.len())
     }
 
     /// The counts are not worth a wait: while another process writes, they are let go.

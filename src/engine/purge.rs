@@ -13,8 +13,8 @@ use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Found;
 use crate::journal::claims::Place;
+use crate::journal::{Found, Transaction};
 use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
@@ -114,7 +114,7 @@ impl Engine {
         let mut after = Some(0);
         while let Some(from) = after {
             let found = self.with_journal(|writer| {
-                writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms()).map(Some)
+                writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms())
             })?;
             after = match found {
                 Found::Nothing { next } => {
@@ -140,7 +140,7 @@ impl Engine {
         self.flush_duplicates(pause)?;
         self.with_journal(|writer| {
             writer.purges.purged(self.clock.now_ms());
-            Ok(Some(()))
+            Ok(())
         })?;
         Ok(deleted)
     }
@@ -188,7 +188,7 @@ impl Engine {
         let now_ms = self.with_journal(|_| {
             let now_ms = self.clock.now_ms();
             self.index.used_at(now_ms);
-            Ok(Some(now_ms))
+            Ok(now_ms)
         })?;
         self.index.sweep(now_ms);
         Ok(())
@@ -199,52 +199,51 @@ impl Engine {
         self.settle_some_doubts(writer);
         if writer.purges.is_due(self.clock.now_ms())
             && let Err(e) = self.purge_a_little(writer)
+            && e.kind() != ErrorKind::Busy
         {
             log::warn!("{}: the purge is put off: {e}", self.name);
             writer.purges.purged(self.clock.now_ms());
         }
     }
 
+    /// `Busy`: another process writes; the same step again next time.
     fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
-        let now_ms = self.clock.now_ms();
         let mut pass = match writer.purges.pass.take() {
             Some(pass) => pass,
             None => self.begin_pass(writer)?,
         };
+        let step = self.step(&mut pass, writer);
+        if matches!(step, Ok(true)) {
+            writer.purges.purged(self.clock.now_ms());
+            return self.write_duplicates(writer, COUNTS_A_PASS).map(drop);
+        }
+        writer.purges.pass = Some(pass);
+        step.map(drop)
+    }
+
+    /// One small step of a pass. Returns true at its end.
+    fn step(&self, pass: &mut Pass, writer: &mut Writer) -> Result<bool> {
+        let now_ms = self.clock.now_ms();
         if let Some(from) = pass.rows_after {
-            match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
-                Found::Nothing { next } => pass.rows_after = next,
+            pass.rows_after = match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
+                Found::Nothing { next } => next,
                 Found::Expired => {
-                    let step = self.try_write(writer, &mut |transaction| {
+                    let mut delete = |transaction: &mut Transaction<'_>| {
                         transaction.purge_step(from, ROWS_A_COMMIT)
-                    })?;
-                    // `None`: busy; the same rows again next time.
-                    if let Some(step) = step {
-                        pass.rows_after = step.next;
-                    }
+                    };
+                    self.try_write(writer, &mut delete)?.next
                 }
-            }
+            };
         }
         if let Some(after) = &pass.claims_after {
-            let step = self.try_write(writer, &mut |transaction| {
-                transaction.purge_claims(after, ROWS_A_COMMIT)
-            })?;
-            if let Some(step) = step {
-                pass.claims_after = step.next;
-            }
+            let mut delete =
+                |transaction: &mut Transaction<'_>| transaction.purge_claims(after, ROWS_A_COMMIT);
+            pass.claims_after = self.try_write(writer, &mut delete)?.next;
         }
         pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
-        if pass.rows_after.is_some()
-            || pass.claims_after.is_some()
-            || pass.next_shard < self.index.shard_count()
-        {
-            writer.purges.pass = Some(pass);
-        } else {
-            writer.purges.purged(now_ms);
-            // Busy: they are written down another time.
-            let _ = self.write_duplicates(writer, COUNTS_A_PASS)?;
-        }
-        Ok(())
+        Ok(pass.rows_after.is_none()
+            && pass.claims_after.is_none()
+            && pass.next_shard >= self.index.shard_count())
     }
 
     /// Starts a pass: over file and index, or over the index alone when another process has purged the

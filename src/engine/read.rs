@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::{Engine, Writer};
 use crate::clock::Reached;
 use crate::entry::Entry;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::{Slot, stored};
-use crate::journal::{Begun, Journal, Lookup, MarkRow};
+use crate::journal::{Journal, MarkRow};
 use crate::machine::at_once;
 
 /// How old a look may be for a hit to be answered without another.
@@ -63,8 +63,8 @@ impl Engine {
         let mut begun = begun;
         self.with_journal(|writer| {
             let has_caught_up = self.last_catch_up.load(Relaxed) > begun;
-            if !has_caught_up && self.catch_up(writer)? == Begun::Busy {
-                return Ok(None);
+            if !has_caught_up {
+                self.catch_up(writer)?;
             }
             // Should the row have moved, only a later look will do.
             begun = self.catch_ups_begun.load(SeqCst);
@@ -94,24 +94,17 @@ impl Engine {
         // A forget elsewhere is to be noticed, but not by waiting for a commit here.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
-        self.catch_up(writer)?;
-        self.live_after_catch_up(writer, key).map(|found| found.unwrap_or(hit))
+        match self.catch_up(writer).and_then(|()| self.live_after_catch_up(writer, key)) {
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(hit),
+            found => found,
+        }
     }
 
-    /// The id's mark if it is live now and, while the index is in doubt, its row is in the file. `None`: look
-    /// again.
-    #[expect(clippy::option_option, reason = "the outer one is `with_journal`'s: not answered yet")]
-    pub(super) fn live_after_catch_up(
-        &self,
-        writer: &mut Writer,
-        key: Key,
-    ) -> Result<Option<Option<Slot>>> {
+    /// The id's mark if it is live now and, while the index is in doubt, its row is in the file.
+    fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
         self.settle_some_doubts(writer);
-        Ok(match live {
-            Lookup::Found(live) => Some(live),
-            Lookup::Moved => None,
-        })
+        Ok(live)
     }
 
     /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
@@ -129,13 +122,11 @@ impl Engine {
     pub(crate) fn settle_doubts(&self) -> Result<()> {
         let mut enough = None;
         while self.with_journal(|writer| {
-            if self.catch_up(writer)? == Begun::Busy {
-                return Ok(None);
-            }
+            self.catch_up(writer)?;
             let begun = writer.journal.doubted_shards_begun();
             let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
             let more = writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP)?;
-            Ok(Some(more && writer.journal.doubted_shards_begun() <= enough))
+            Ok(more && writer.journal.doubted_shards_begun() <= enough)
         })? {
             self.yield_to_waiters();
         }
@@ -146,12 +137,10 @@ impl Engine {
         u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn catch_up(&self, writer: &mut Writer) -> Result<Begun> {
+    pub(crate) fn catch_up(&self, writer: &mut Writer) -> Result<()> {
         for _ in 0..CATCH_UPS_AT_MOST {
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
-            if writer.journal.catch_up(&self.index, self.clock.now_ms())? == Begun::Busy {
-                return Ok(Begun::Busy);
-            }
+            writer.journal.catch_up(&self.index, self.clock.now_ms())?;
             let seen = CaughtUp::by(&mut writer.journal, number);
             self.caught_up(&seen, &mut writer.rebuilds);
             if !self.is_behind_index() {
@@ -159,7 +148,7 @@ impl Engine {
             }
         }
         self.sweep_when_due(writer);
-        Ok(Begun::Ready)
+        Ok(())
     }
 
     /// Whether what a look has heard took this store's time back: the index is true for a later time only.

@@ -14,7 +14,7 @@ use super::{Engine, Job, Writer};
 use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Begun, Transaction};
+use crate::journal::Transaction;
 use crate::machine::Mutex;
 
 /// The most calls that share one transaction: enough to spread its cost thin, and few enough that the
@@ -49,12 +49,12 @@ impl Engine {
         if let Some(mut writer) = self.writer.try_lock_idle() {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
             match self.try_write_small(writer, &mut decide) {
-                Ok(Some(answer)) => {
+                Ok(answer) => {
                     self.tidy_when_due(writer);
                     return Ok(answer);
                 }
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
             }
         }
         let answer = Arc::new(Mutex::new(None));
@@ -103,15 +103,11 @@ impl Engine {
         if refused && group.len() > 1 {
             return self.lead_one_by_one(writer, group, jobs);
         }
-        let committed = match committed {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => return Led::Busy,
+        match &committed {
             Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return Led::Busy,
-            Err(e) => Err(e),
-        };
-        if committed.is_err() && group.is_empty() {
             // The write lock could not even be asked for.
-            group = jobs.take(GROUP);
+            Err(_) if group.is_empty() => group = jobs.take(GROUP),
+            _ => {}
         }
         for taken in group {
             taken.answer(committed.clone());
@@ -143,9 +139,9 @@ impl Engine {
         let mut left = group.into_iter();
         while let Some(mut taken) = left.next() {
             match self.try_write(writer, taken.job()) {
-                Ok(Some(())) => taken.answer(Ok(())),
+                Ok(()) => taken.answer(Ok(())),
                 Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
-                Ok(None) | Err(_) => {
+                Err(_) => {
                     // Another process has the write lock now.
                     jobs.give_back(std::iter::once(taken).chain(left));
                     return Led::Busy;
@@ -194,7 +190,7 @@ impl Engine {
             let held = Stopwatch::start();
             let written = self.try_write(open, decide);
             match written {
-                Ok(Some(answer)) => {
+                Ok(answer) => {
                     and_then(open);
                     self.lead_waiting(writer, &jobs);
                     if writer.as_ref().is_some_and(Writer::has_company) {
@@ -203,7 +199,7 @@ impl Engine {
                     return Ok(answer);
                 }
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
             }
             drop(guard);
             drop(share);
@@ -231,32 +227,30 @@ impl Engine {
         &self,
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
+    ) -> Result<T> {
         if !writer.has_company() {
             return self.try_write(writer, decide);
         }
         writer.share.rest();
         let held = Stopwatch::start();
         let written = self.try_write(writer, decide);
-        if let Ok(Some(_)) = written {
+        if written.is_ok() {
             writer.share.used(held.elapsed());
         }
         written
     }
 
-    /// `None` when another process holds the write lock.
+    /// `Busy` when another process holds the write lock.
     pub(crate) fn try_write<T>(
         &self,
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
+    ) -> Result<T> {
         let mut looks = 0;
         let (newest, mut transaction) = loop {
             looks += 1;
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
-            if writer.journal.begin(&self.index, self.clock.now_ms())? == Begun::Busy {
-                return Ok(None);
-            }
+            writer.journal.begin(&self.index, self.clock.now_ms())?;
             let seen = CaughtUp::by(&mut writer.journal, number);
             let newest = writer.journal.newest_seq();
             // From here on a panic, of the caller's clock too, rolls back.
@@ -280,22 +274,19 @@ impl Engine {
             self.index.at_max_age.forget_after(newest);
         })?;
         self.checkpoints.committed(&mut writer.journal);
-        Ok(Some(answer))
+        Ok(answer)
     }
 
-    /// Runs `step` with the journal until it has an answer. `None`, or an error of kind `Busy`, means
-    /// that another process is in the way: the mutex is released and the call sleeps a little.
-    pub(crate) fn with_journal<T>(
-        &self,
-        step: impl FnMut(&mut Writer) -> Result<Option<T>>,
-    ) -> Result<T> {
+    /// Runs `step` with the journal until it has an answer. `Busy` means that another process is in the way:
+    /// the mutex is released and the call sleeps a little.
+    pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
         self.with_journal_within(self.config.busy_timeout, step)
     }
 
     pub(super) fn with_journal_within<T>(
         &self,
         timeout: Duration,
-        mut step: impl FnMut(&mut Writer) -> Result<Option<T>>,
+        mut step: impl FnMut(&mut Writer) -> Result<T>,
     ) -> Result<T> {
         self.check_process()?;
         let mut backoff = Backoff::new(timeout);
@@ -303,9 +294,9 @@ impl Engine {
             let mut guard = self.writer.lock();
             let writer = guard.as_mut().ok_or_else(|| self.closed_error())?;
             match step(writer) {
-                Ok(Some(answer)) => return Ok(answer),
+                Ok(answer) => return Ok(answer),
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
             }
             drop(guard);
             if !backoff.pause() {

@@ -17,9 +17,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::load::{ReadError, RowKeys, load, take_in};
-use super::{Begun, Journal, Tip, claims};
+use super::{Journal, Tip, claims};
 use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::id::Key;
 use crate::index::Index;
 use crate::machine::at_once;
@@ -103,19 +103,14 @@ enum Tail {
 
 impl Journal {
     /// Brings the index up to date with what other connections have committed.
-    pub(crate) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<Begun> {
+    pub(crate) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<()> {
         self.ensure_open()?;
         if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
             index.used_at(now_ms);
-            return Ok(Begun::Ready);
+            return Ok(());
         }
-        let looked =
-            self.catch_up_now(index, now_ms).and_then(|()| self.go_back_with_clock(index, now_ms));
-        match looked {
-            Err(e) if e.kind() == ErrorKind::Busy => Ok(Begun::Busy),
-            Err(e) => Err(e),
-            Ok(()) => Ok(Begun::Ready),
-        }
+        self.catch_up_now(index, now_ms)?;
+        self.go_back_with_clock(index, now_ms)
     }
 
     pub(crate) fn catch_up_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {

@@ -22,13 +22,13 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Begun, Home, Journal};
+use super::{Home, Journal};
 use crate::backoff;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, OpenedFiles, shown, wal};
 use crate::format::open;
-use crate::format::sqlite_errors::{failure, is_busy};
+use crate::format::sqlite_errors::failure;
 use crate::process::Own;
 
 /// How often a restart waits for the write lock and for readers: some 5 ms in all.
@@ -301,13 +301,12 @@ impl Journal {
     }
 
     /// Copies the log into the file and cuts it to nothing.
-    pub(crate) fn checkpoint(&mut self) -> Result<Begun> {
+    pub(crate) fn checkpoint(&mut self) -> Result<()> {
         self.refuse_read_only()?;
         self.check_files(ALL)?;
         match truncate_log(self.connection()?) {
-            Ok(true) => Ok(Begun::Ready),
-            Ok(false) => Ok(Begun::Busy),
-            Err(e) if is_busy(&e) => Ok(Begun::Busy),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::try_again()),
             Err(e) => Err(self.failure("checkpoint", e)),
         }
     }

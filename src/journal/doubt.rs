@@ -10,17 +10,9 @@
 use rusqlite::Connection;
 
 use super::Journal;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::Key;
 use crate::index::{Index, Slot};
-
-/// What came of a lookup.
-pub(crate) enum Lookup {
-    /// The live mark, if there is one.
-    Found(Option<Slot>),
-    /// The row was moved or deleted by another store since the last look: look and ask again.
-    Moved,
-}
 
 /// How far the pass has come. Without doubt there is nothing to do.
 #[derive(Default)]
@@ -54,21 +46,22 @@ pub(super) fn is_there(connection: &Connection, seq: i64) -> rusqlite::Result<bo
 }
 
 impl Journal {
-    /// The id's mark if it is live at `now_ms`, and its row, where that is in doubt, is in the table.
-    pub(crate) fn live(&mut self, index: &Index, key: Key, now_ms: i64) -> Result<Lookup> {
+    /// The id's mark if it is live at `now_ms`, and its row, where that is in doubt, is in the table. `Busy`
+    /// where another store has moved or deleted the row since the last catch-up.
+    pub(crate) fn live(&mut self, index: &Index, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         let found = index.get(key).filter(|slot| slot.is_live(now_ms));
         let Some(slot) = found.filter(|_| index.is_doubted()) else {
-            return Ok(Lookup::Found(found));
+            return Ok(found);
         };
         self.ensure_open()?;
         if self.with("read", |connection| is_there(connection, slot.seq))? {
-            return Ok(Lookup::Found(found));
+            return Ok(found);
         }
         if !self.is_current()? {
-            return Ok(Lookup::Moved);
+            return Err(Error::try_again());
         }
         index.remove(key, slot.seq);
-        Ok(Lookup::Found(None))
+        Ok(None)
     }
 
     /// Looks for the rows of up to `limit` slots that are in doubt. Returns false once there is no doubt

@@ -139,7 +139,7 @@ pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
 pub(crate) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
-    /// The file was restored in place amid the read: it is to be made again.
+    /// Something was committed, or the file was restored in place, amid the read: it is to be made again.
     Changed,
 }
 
@@ -155,7 +155,7 @@ impl ReadError {
             Self::Sqlite(e) => failure("read", name, e),
             Self::Changed => Error::new(
                 ErrorKind::Busy,
-                format!("{name} was restored each time it was read; try again"),
+                format!("{name} was changed each time it was read; try again"),
             ),
             Self::Content(what) => Error::new(
                 ErrorKind::Corrupt,

@@ -71,15 +71,15 @@ impl Journal {
         Ok(self.path().filter(|_| !self.config.exclusive))
     }
 
-    /// Compares up to `limit` rows after `after` with the index. `None` when another process wrote in
-    /// between: look and try again.
+    /// Compares up to `limit` rows after `after` with the index. `Busy` when another process wrote
+    /// in between: catch up and try again.
     pub(crate) fn compare_rows(
         &mut self,
         index: &Index,
         now_ms: i64,
         after: i64,
         limit: i64,
-    ) -> Result<Option<Compared>> {
+    ) -> Result<Compared> {
         let hasher = self.hasher.clone();
         self.in_step(|connection| {
             let mut statement = connection.prepare_cached(
@@ -106,14 +106,14 @@ impl Journal {
         })
     }
 
-    /// Which live ids of one shard of the index have no row. `None` as for `compare_rows`. While the index
+    /// Which live ids of one shard of the index have no row. `Busy` as for `compare_rows`. While the index
     /// is in doubt, such an id is one that another store has deleted.
     pub(crate) fn missing_rows(
         &mut self,
         index: &Index,
         now_ms: i64,
         shard: usize,
-    ) -> Result<Option<Vec<String>>> {
+    ) -> Result<Vec<String>> {
         self.in_step(|connection| {
             let mut problems = Vec::new();
             if index.is_doubted() {
@@ -129,10 +129,7 @@ impl Journal {
     }
 
     /// Runs a read on the very state that the index was last brought up to.
-    fn in_step<T>(
-        &mut self,
-        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
-    ) -> Result<Option<T>> {
+    fn in_step<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T> {
         self.ensure_open()?;
         let (known, is_private) = (self.data_version, self.is_private());
         let connection = self.open_connection();
@@ -140,7 +137,7 @@ impl Journal {
             let _one_snapshot = connection.unchecked_transaction()?;
             // A failed VACUUM moves SQLite's counter. Where no other connection can write, it is not asked.
             let unchanged = is_private || known == Some(read_data_version(connection)?);
-            if unchanged { read(connection).map(Some) } else { Ok(None) }
+            if unchanged { read(connection) } else { Err(ReadError::Changed) }
         };
         read().map_err(|e: ReadError| e.at(&self.name()))
     }

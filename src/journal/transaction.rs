@@ -13,7 +13,6 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::catch_up::Counters;
 use super::claims::ClaimRow;
-use super::doubt::Lookup;
 use super::load::id_bytes;
 use super::row::{MarkRow, NewMark, columns, duplicates_and, later};
 use super::{Journal, Tip, run};
@@ -106,10 +105,7 @@ impl<'j> Transaction<'j> {
     /// The id's row if it is live now, as this transaction has left it.
     pub(crate) fn live(&mut self, key: Key) -> Result<Option<Slot>> {
         if self.index.is_doubted() && !self.pending.contains_key(&key) {
-            // Under the write lock no other store moves a row.
-            if let Lookup::Found(live) = self.journal.live(self.index, key, self.now_ms)? {
-                return Ok(live);
-            }
+            return self.journal.live(self.index, key, self.now_ms);
         }
         Ok(self.newest(key).filter(|slot| slot.is_live(self.now_ms)))
     }

@@ -11,11 +11,11 @@ use std::collections::{HashSet, VecDeque};
 use super::SeenStore;
 use crate::engine::Writer;
 use crate::entry::{Entry, Filter, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
+use crate::journal::ExpiredRows;
 use crate::journal::claims::Place;
-use crate::journal::{Begun, ExpiredRows};
 use crate::machine::at_once;
 
 /// How many rows are read while the mutex is held.
@@ -50,26 +50,24 @@ impl SeenStore {
         let id = self.scope.id(id.as_ref())?;
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {
-            if self.engine.catch_up(writer)? == Begun::Busy {
-                return Ok(None);
-            }
+            self.engine.catch_up(writer)?;
             let now_ms = self.engine.clock.now_ms();
             if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
                 if let Some(row) = self.engine.row_of(writer, id.key, slot.seq)? {
-                    return Ok(Some(Some(self.engine.entry(slot.seq, row, now_ms))));
+                    return Ok(Some(self.engine.entry(slot.seq, row, now_ms)));
                 }
                 if !writer.journal.is_current()? {
                     // Refreshed or forgotten since the look, or the file was restored: look again.
-                    return Ok(None);
+                    return Err(Error::try_again());
                 }
                 // Purged by a process whose clock is ahead: gone for everybody else.
                 self.engine.index.remove(id.key, slot.seq);
             }
             let claim = writer.journal.claim(id, now_ms)?;
             if claim.is_none() && !writer.journal.is_current()? {
-                return Ok(None); // It may have been confirmed between the look and the claim.
+                return Err(Error::try_again()); // It may have been confirmed between the look and the claim.
             }
-            Ok(Some(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms))))
+            Ok(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms)))
         })
     }
 
@@ -125,15 +123,13 @@ impl Entries {
         let store = self.store.clone();
         store.engine.check_open()?;
         store.engine.with_journal(|writer| {
-            if store.engine.catch_up(writer)? == Begun::Busy {
-                return Ok(None);
-            }
+            store.engine.catch_up(writer)?;
             let now_ms = store.engine.clock.now_ms();
             match &self.stage {
-                Stage::Claims { .. } => self.claims_page(writer, now_ms).map(Some),
+                Stage::Claims { .. } => self.claims_page(writer, now_ms),
                 Stage::Marks { .. } => self.marks_page(writer, now_ms),
-                Stage::Expired { .. } => self.expired_page(writer, now_ms).map(Some),
-                Stage::Done => Ok(Some(())),
+                Stage::Expired { .. } => self.expired_page(writer, now_ms),
+                Stage::Done => Ok(()),
             }
         })?;
         store.engine.yield_to_waiters();
@@ -167,9 +163,8 @@ impl Entries {
         Ok(())
     }
 
-    /// `None` when another process is in the way: the same page again.
-    fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<Option<()>> {
-        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(Some(())) };
+    fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
+        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(()) };
         let index = &self.store.engine.index;
         while waiting.is_empty() {
             if *shard == index.shard_count() {
@@ -178,7 +173,7 @@ impl Entries {
                 } else {
                     Stage::Done
                 };
-                return Ok(Some(()));
+                return Ok(());
             }
             // In the table's order, from the back, where a Vec gives its entries up.
             *waiting = index.live_slots(*shard, now_ms);
@@ -200,9 +195,7 @@ impl Entries {
                 if writer.journal.is_current()? {
                     break; // Purged by a process whose clock is ahead.
                 }
-                if engine.catch_up(writer)? == Begun::Busy {
-                    return Ok(None);
-                }
+                engine.catch_up(writer)?;
             }
         }
         // Only now: a page that another process kept from being read is read again.
@@ -212,7 +205,7 @@ impl Entries {
         for entry in entries {
             self.take(entry, now_ms);
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     /// Marks that have expired are in the table only.

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::Upgrade;
-use crate::journal::{Begun, Report, check_file, copy_file};
+use crate::journal::{Report, check_file, copy_file};
 use crate::machine::at_once;
 
 /// How many rows `verify` compares with the index at a time.
@@ -59,10 +59,8 @@ impl Engine {
         while let Some(from) = after {
             let (found, next) = self.with_journal(|writer| {
                 // Another store may know of a later time, by which a purge would go.
-                if self.catch_up(writer)? == Begun::Busy {
-                    return Ok(None);
-                }
-                step(writer, from).map(Some)
+                self.catch_up(writer)?;
+                step(writer, from)
             })?;
             count += found;
             after = next;
@@ -129,9 +127,8 @@ impl SeenStore {
         let marks = engine.count_in_steps(|writer, after| {
             writer.journal.count_older(scope, before_ms(), after, ROWS_COUNTED_AT_ONCE)
         })?;
-        let claims = engine.with_journal(|writer| {
-            writer.journal.count_older_claims(scope, before_ms()).map(Some)
-        })?;
+        let claims =
+            engine.with_journal(|writer| writer.journal.count_older_claims(scope, before_ms()))?;
         Ok(marks + claims)
     }
 
@@ -166,8 +163,7 @@ impl SeenStore {
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed).
     pub fn compact(&self) -> Result<()> {
         self.engine.check_open()?;
-        self.engine
-            .with_journal(|writer| Ok((writer.journal.compact()? == Begun::Ready).then_some(())))?;
+        self.engine.with_journal(|writer| writer.journal.compact())?;
         self.checkpoint()
     }
 
@@ -178,7 +174,7 @@ impl SeenStore {
     ///
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn upgrade(&self) -> Result<Option<Upgrade>> {
-        self.engine.with_journal(|writer| Ok(Some(writer.journal.upgrade().cloned())))
+        self.engine.with_journal(|writer| Ok(writer.journal.upgrade().cloned()))
     }
 
     /// Figures of the store at this moment. Goes through the index: about 10 ms for a million ids.
@@ -191,12 +187,10 @@ impl SeenStore {
         engine.check_open()?;
         engine.settle_doubts()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
-            if engine.catch_up(writer)? == Begun::Busy {
-                return Ok(None);
-            }
+            engine.catch_up(writer)?;
             let journal = &mut writer.journal;
             let claims = journal.count_claims(engine.clock.now_ms())?;
-            Ok(Some((journal.last_purge_ms()?, journal.rebuilds(), journal.path(), claims)))
+            Ok((journal.last_purge_ms()?, journal.rebuilds(), journal.path(), claims))
         })?;
         let (seen, expired) = engine.index.count(engine.clock.now_ms());
         Ok(Stats {
@@ -220,7 +214,7 @@ impl SeenStore {
     /// [`Closed`](crate::ErrorKind::Closed), and what reading the file can meet.
     pub fn pragmas(&self) -> Result<Pragmas> {
         self.engine.check_open()?;
-        self.engine.with_journal(|writer| writer.journal.pragmas().map(Some))
+        self.engine.with_journal(|writer| writer.journal.pragmas())
     }
 
     /// Checks everything: SQLite's integrity check of the file, and the index against the table, row
@@ -236,16 +230,14 @@ impl SeenStore {
         engine.check_open()?;
         let problems = match self.readable_path()? {
             Some(path) => check_file(&path, &engine.config)?,
-            None => engine.with_journal(|writer| writer.journal.integrity_problems().map(Some))?,
+            None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
         };
         let mut report = Report { rows: 0, problems };
         engine.settle_doubts()?;
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {
-                if engine.catch_up(writer)? == Begun::Busy {
-                    return Ok(None);
-                }
+                engine.catch_up(writer)?;
                 let now_ms = engine.clock.now_ms();
                 writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_AT_ONCE)
             })?;
@@ -259,9 +251,7 @@ impl SeenStore {
         }
         for shard in 0..engine.index.shard_count() {
             let missing = engine.with_journal(|writer| {
-                if engine.catch_up(writer)? == Begun::Busy {
-                    return Ok(None);
-                }
+                engine.catch_up(writer)?;
                 writer.journal.missing_rows(&engine.index, engine.clock.now_ms(), shard)
             })?;
             report.problems.extend(missing);
@@ -284,7 +274,7 @@ impl SeenStore {
         let target = file::resolve(path.as_ref(), false)?;
         match self.readable_path()? {
             Some(source) => copy_file(&source, &target, &self.engine.config),
-            None => self.engine.with_journal(|writer| writer.journal.copy_to(&target).map(Some)),
+            None => self.engine.with_journal(|writer| writer.journal.copy_to(&target)),
         }
     }
 
@@ -299,8 +289,7 @@ impl SeenStore {
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.check_open()?;
-        self.engine
-            .with_journal(|writer| Ok((writer.journal.checkpoint()? == Begun::Ready).then_some(())))
+        self.engine.with_journal(|writer| writer.journal.checkpoint())
     }
 
     /// Closes the store for all of its handles; the last store on a file to close leaves no log or
@@ -321,6 +310,6 @@ impl SeenStore {
     }
 
     fn readable_path(&self) -> Result<Option<std::path::PathBuf>> {
-        self.engine.with_journal(|writer| writer.journal.readable_path().map(Some))
+        self.engine.with_journal(|writer| writer.journal.readable_path())
     }
 }
