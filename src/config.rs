@@ -4,7 +4,6 @@
 //! [`Config::validate`] has passed, which every `open` calls before it touches a file. Knows nothing
 //! of how a setting is put in force.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +88,7 @@ pub enum Synchronous {
 ///     .ttl(Duration::from_secs(36 * 3600))
 ///     .synchronous(Synchronous::Full);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Config {
     pub(crate) ttl: Ttl,
@@ -300,27 +299,6 @@ impl Config {
             return invalid("a store cannot be both exclusive and read_only");
         }
         Ok(())
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("ttl", &self.ttl)
-            .field("window", &self.window)
-            .field("retry_delay", &self.retry_delay)
-            .field("max_attempts", &self.max_attempts)
-            .field("synchronous", &self.synchronous)
-            .field("cache_size", &self.cache_size)
-            .field("busy_timeout", &self.busy_timeout)
-            .field("exclusive", &self.exclusive)
-            .field("read_only", &self.read_only)
-            .field("wal_autocheckpoint", &self.wal_autocheckpoint)
-            .field("journal_size_limit", &self.journal_size_limit)
-            .field("purge_on_open", &self.purge_on_open)
-            .field("purge_interval", &self.purge_interval)
-            .field("purge_thread", &self.purge_thread)
-            .finish_non_exhaustive()
     }
 }
 
