@@ -11,10 +11,11 @@ use crate::state::Windowing;
 /// Where the stores of a run keep what they know.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kept {
-    InOneFile,
+    /// In one file, for all stores of the run.
+    Shared,
     /// In a file that one store has for itself.
-    InAFileOfItsOwn,
-    InMemory,
+    Exclusive,
+    Memory,
 }
 
 /// The settings of all stores of a run.
@@ -38,13 +39,13 @@ impl Setup {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5345_5455);
         let kept = match rng.u32(..16) {
-            0 => Kept::InAFileOfItsOwn,
-            1 => Kept::InMemory,
-            _ => Kept::InOneFile,
+            0 => Kept::Exclusive,
+            1 => Kept::Memory,
+            _ => Kept::Shared,
         };
         Self {
             kept,
-            stores: if kept == Kept::InOneFile { rng.usize(1..4) } else { 1 },
+            stores: if kept == Kept::Shared { rng.usize(1..4) } else { 1 },
             callers: rng.usize(1..4),
             window: *choose(
                 &mut rng,
@@ -81,7 +82,7 @@ impl Setup {
             .purge_thread(self.purge_thread && self.purge_interval.is_some())
             .purge_on_open(self.purge_on_open)
             .synchronous(self.synchronous)
-            .exclusive(self.kept == Kept::InAFileOfItsOwn)
+            .exclusive(self.kept == Kept::Exclusive)
     }
 }
 

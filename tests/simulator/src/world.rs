@@ -351,7 +351,7 @@ impl World {
             }
             // Whatever a store writes down, it is what it takes the time to be.
             None => {
-                if self.setup.kept == Kept::InAFileOfItsOwn {
+                if self.setup.kept == Kept::Exclusive {
                     let nows = self.stores[0].nows();
                     self.reached.retain(|reached| !nows.contains(reached));
                     self.reached.extend(nows);
@@ -435,7 +435,7 @@ impl World {
     fn watch_again(&self) {
         let stores = &self.stores;
         // A store that has the file for itself is not to find another there when it opens it again.
-        if self.setup.kept == Kept::InOneFile
+        if self.setup.kept == Kept::Shared
             && stores.iter().any(|store| store.open.is_some())
             && !stores.iter().any(|store| store.changing)
         {
@@ -558,7 +558,7 @@ impl World {
             return;
         }
         self.under_way(number, "open", store);
-        if self.setup.kept == Kept::InMemory {
+        if self.setup.kept == Kept::Memory {
             self.model.forget_all();
         }
         let (path, kept) = (self.path.clone(), self.setup.kept);
@@ -566,14 +566,14 @@ impl World {
         at.changing = true;
         self.observer.leave();
         // Where only the store itself could look, it has written down one of the last.
-        let looked = if kept == Kept::InOneFile { 1 } else { LAST_OF_ITS_OWN };
+        let looked = if kept == Kept::Shared { 1 } else { LAST_OF_ITS_OWN };
         let reached = self.reached.iter().rev().take(looked).copied();
         (at.own, at.carried) = ([at.clock_ms].into(), reached.chain([0]).collect());
         let config = at.config.clone();
         let caller = at.callers[0].clone();
         self.give(&caller, number, move || {
             let opened = match kept {
-                Kept::InMemory => SeenStore::in_memory_with(config),
+                Kept::Memory => SeenStore::in_memory_with(config),
                 _ => SeenStore::open_with(&path, config),
             };
             opened.map(Came::Opened)

@@ -93,7 +93,7 @@ pub fn verify(draw: &mut Draw<'_>) -> Call {
 
 /// A Reader beside the stores, of what only one store reads: the store itself.
 pub fn read(draw: &mut Draw<'_>) -> Call {
-    if draw.setup.kept != Kept::InOneFile {
+    if draw.setup.kept != Kept::Shared {
         return verify(draw);
     }
     let (name, path, whole) = (draw.name(), draw.path.clone(), draw.rng.bool());

@@ -60,14 +60,14 @@ pub fn pragmas(draw: &mut Draw<'_>) -> Call {
     draw.on_none("pragmas", move |store, _| {
         let pragmas = store.pragmas()?;
         let (journal, locking) = match setup.kept {
-            Kept::InOneFile => ("wal", "normal"),
-            Kept::InAFileOfItsOwn => ("wal", "exclusive"),
-            Kept::InMemory => ("memory", "normal"),
+            Kept::Shared => ("wal", "normal"),
+            Kept::Exclusive => ("wal", "exclusive"),
+            Kept::Memory => ("memory", "normal"),
         };
         let synchronous = if setup.synchronous == Synchronous::Full { 2 } else { 1 };
         let is_right = pragmas.journal_mode == journal
             && pragmas.locking_mode == locking
-            && (pragmas.synchronous == synchronous || setup.kept == Kept::InMemory);
+            && (pragmas.synchronous == synchronous || setup.kept == Kept::Memory);
         Ok((!is_right).then(|| format!("{pragmas:?}")).into_iter().collect())
     })
 }

@@ -49,7 +49,7 @@ impl World {
     pub fn back_up(&mut self, number: Number, store: usize) {
         self.wait_for_all();
         self.settle();
-        if !self.is_open(store) || self.setup.kept != Kept::InOneFile {
+        if !self.is_open(store) || self.setup.kept != Kept::Shared {
             return;
         }
         let to = self.folder.join("backup.db");
@@ -108,7 +108,7 @@ impl World {
         let outsider = self.outsider();
         self.wait_for(outsider);
         self.settle();
-        if self.setup.kept != Kept::InOneFile
+        if self.setup.kept != Kept::Shared
             || self.stores[..outsider].iter().all(|store| store.open.is_none())
         {
             return;
