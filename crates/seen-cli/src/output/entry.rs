@@ -228,7 +228,7 @@ mod tests {
 
     fn defaults() -> Defaults {
         let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        Defaults { scope: "given".into(), ttl: Ttl::After(Duration::from_mins(1)), now }
+        Defaults { scope: "given".into(), ttl: Ttl::After(Duration::from_secs(60)), now }
     }
 
     fn read(text: &str) -> Result<Entry, String> {
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_an_object_does_not_say_is_taken_from_the_defaults() {
         let entry = read(r#"{"id": 17, "other": []}"#).unwrap();
-        let minute = Duration::from_mins(1);
+        let minute = Duration::from_secs(60);
         assert_eq!((entry.id.as_slice(), entry.scope.as_str()), (&b"17"[..], "given"));
         assert_eq!(entry.expires_at, Some(defaults().now + minute));
         let entry = read(r#"{"id": "a", "first_seen": "2023-11-14T22:13:20Z"}"#).unwrap();

@@ -9,7 +9,7 @@ use crate::support::{Place, assert_error, printed, run, seen, stderr};
 use seen_store::{Claim, Config, Entry, Filter, SeenStore, State, Ttl};
 use serde_json::Value;
 
-const HOUR: Duration = Duration::from_hours(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 fn granted(store: &SeenStore, id: &[u8]) -> seen_store::Lease {
     match store.claim(id, HOUR).unwrap() {

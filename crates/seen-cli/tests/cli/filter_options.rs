@@ -13,7 +13,7 @@ fn open(place: &Place) -> SeenStore {
 /// Marks `a` as a filter of a while ago would have, with a time to live of an hour.
 fn seen_before(place: &Place, ago: Duration) {
     let clock = ManualClock::new(SystemClock.now() - ago);
-    let config = Config::default().ttl(Duration::from_hours(1)).clock(clock);
+    let config = Config::default().ttl(Duration::from_secs(3_600)).clock(clock);
     let store = SeenStore::open_with(place.path("seen.db"), config).unwrap();
     store.window(Window::SLIDING).seed(["a"]).unwrap();
     store.close().unwrap();
@@ -24,7 +24,7 @@ fn left(place: &Place) -> Duration {
     entry.expires_at.unwrap().duration_since(SystemClock.now()).unwrap()
 }
 
-const MINUTE: Duration = Duration::from_mins(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_duplicate_extends_what_is_remembered_in_a_sliding_window_only() {

@@ -76,7 +76,7 @@ fn fill(store: &SeenStore) {
     let _ = store.check_and_mark("a").unwrap();
     store.scope("feed \"x\"\n").ttl(Ttl::Never).mark_seen("forever").unwrap();
     store.ttl(Duration::ZERO).mark_seen("gone").unwrap();
-    let claim = |id: &str| match store.claim(id, Duration::from_mins(10)).unwrap() {
+    let claim = |id: &str| match store.claim(id, Duration::from_secs(10 * 60)).unwrap() {
         Claim::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
@@ -237,7 +237,7 @@ fn stats_count_by_state_and_scope() {
     assert!(told.contains("\nall                    6             1             1"), "{told}");
     assert!(told.contains("0 within an hour, 0 within a day"), "{told}");
     assert!(!told.contains('█'), "drawn where there is no terminal: {told}");
-    place.store().ttl(Duration::from_mins(1)).mark_seen("soon").unwrap();
+    place.store().ttl(Duration::from_secs(60)).mark_seen("soon").unwrap();
     let told = place.answers(0, &["stats"]);
     assert!(told.contains("1 within an hour, 1 within a day"), "{told}");
 }

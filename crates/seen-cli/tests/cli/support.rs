@@ -18,7 +18,7 @@ const VARIABLES: [&str; 6] =
     ["SEEN_DB_PATH", "XDG_DATA_HOME", "HOME", "RUST_LOG", "RUST_LOG_STYLE", "NO_COLOR"];
 
 /// How long a process may take to do what it should do by itself before a test gives up on it.
-pub(crate) const LONG: Duration = Duration::from_mins(1);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A folder of its own for one test, with the path of a store in it.
 pub(crate) struct Place {

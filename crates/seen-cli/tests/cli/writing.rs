@@ -39,8 +39,8 @@ fn marked_ids_are_seen_for_the_time_that_was_asked_for() {
     let place = Place::new();
     assert_eq!(place.printed(&["mark", "a", " b "]), "");
     assert_eq!(place.printed(&["mark", "--ttl", "36h", "--", "-c"]), "");
-    assert_eq!(lasts(&place, " b "), Duration::from_hours(7 * 24));
-    assert_eq!(lasts(&place, "-c"), Duration::from_hours(36));
+    assert_eq!(lasts(&place, " b "), Duration::from_secs(7 * 24 * 3_600));
+    assert_eq!(lasts(&place, "-c"), Duration::from_secs(36 * 3_600));
     place.printed(&["mark", "a", "--ttl", "never"]);
     place.printed(&["mark", "a", "--ttl", "1s"]);
     assert_eq!(place.entry("a").unwrap().expires_at, None, "a later mark never shortens");
@@ -164,7 +164,7 @@ fn a_released_id_is_free_and_a_renewed_one_is_not() {
     let until = place.entry("a").unwrap().lease_until.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the command reads the system's clock")]
     let left = until.duration_since(SystemTime::now()).unwrap();
-    assert!(left > Duration::from_mins(179), "{left:?}");
+    assert!(left > Duration::from_secs(179 * 60), "{left:?}");
     place.told_with_input(&["confirm", "-", "--token", &token], "a\n").assert(0, &[]);
     assert!(place.store().is_seen("a"));
 }
@@ -304,7 +304,7 @@ fn a_file_of_the_older_format_is_upgraded_with_its_time_to_live() {
     let expected = format!("upgraded 2 ids; the old file is kept as {}\n", copy.display());
     assert_eq!(told.stdout, expected);
     told.assert(0, &["1 rows had no valid id"]);
-    assert_eq!(lasts(&place, "a"), Duration::from_hours(30 * 24));
+    assert_eq!(lasts(&place, "a"), Duration::from_secs(30 * 24 * 3_600));
     let again = place.printed(&["upgrade"]);
     assert_eq!(again, "nothing to do: the file has the present format\n");
     assert!(!place.path("seen.db.v0.bak.2").exists());
