@@ -8,7 +8,7 @@ help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Runs the example alert bot on a sample feed, twice: alerts once
-	$(CARGO) build --example alert_bot
+	$(CARGO) build --profile demo --package seen-store --example alert_bot
 	@CARGO='$(CARGO)' scripts/demo
 
 test: ## Everything that checks the behaviour: needs Rust and a C compiler
@@ -19,7 +19,7 @@ test: ## Everything that checks the behaviour: needs Rust and a C compiler
 simulate: ## Looks for what nobody thought of: stores in one process, then real ones. 10 minutes
 	$(CARGO) run --package seen-simulator
 	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
-	    $(CARGO) test --release --all-features --test many_processes -- --nocapture
+	    $(CARGO) test --profile bench --all-features --test many_processes -- --nocapture
 
 prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. An hour
 	tests/bugs/prove
