@@ -24,11 +24,18 @@ simulate: ## Looks for what nobody thought of: stores in one process, then real 
 prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. An hour
 	tests/bugs/prove
 
-check: ## Formatting, lints, documentation, layers
+# The packages beside the library and the command: the rest of the workspace, and what cannot be in it.
+others := --package seen-simulator --package bench-compare --package bench-four-ways \
+    --package bench-harness --package bench-peers
+pools := --manifest-path crates/bench-pools/Cargo.toml
+
+check: ## Formatting, lints, documentation, layers, licences
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check $(pools)
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --package seen-simulator -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy $(others) -- -D warnings
+	$(CARGO) clippy $(pools) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
 	scripts/check-layers
 	scripts/check-layers --prove
@@ -39,4 +46,4 @@ bench: ## What the verbs cost, in time, memory and disk
 # The figures depend on nothing else being busy. The contenders take some minutes to build the first time.
 # RocksDB and Redis take part if librocksdb-dev and redis-server are installed.
 compare: ## This store against its peers: writes docs/performance.md. Half an hour; COMPARE_QUICK=1: 6 min
-	$(CARGO) run --release --manifest-path benches/compare/Cargo.toml
+	$(CARGO) run --profile bench --package bench-compare

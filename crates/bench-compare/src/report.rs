@@ -415,7 +415,7 @@ fn contenders(out: &mut String, results: &Results) -> Result<()> {
     writeln!(
         out,
         "## The contenders\n\nWhy the settings are equal in durability is said where they are made: at \
-         the top of each file in `benches/four_ways/src` and `benches/peers/src`. Before the \
+         the top of each file in `crates/bench-four-ways/src` and `crates/bench-peers/src`. Before the \
          measurements each was killed (`SIGKILL`) while it marked ids, and opened again.\n"
     )?;
     writeln!(

@@ -44,7 +44,8 @@ impl Ids {
 fn push_hex(buffer: &mut String, n: u64) {
     let mut text = [0; 16];
     for (i, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(n >> (60 - 4 * i)) as usize & 15];
+        let [lowest, ..] = (n >> (60 - 4 * i)).to_le_bytes();
+        *digit = DIGITS[usize::from(lowest & 15)];
     }
     buffer.push_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"));
 }

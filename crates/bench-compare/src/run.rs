@@ -12,7 +12,7 @@ use harness::{IdLength, Outcome, Plan, Result, Workload};
 use crate::build::Programs;
 use crate::contenders::{ALL, Contender, Kind};
 use crate::results::{Results, Survival};
-use crate::schedule::{Cell, LARGE, Scale};
+use crate::schedule::{self, Cell, LARGE, Scale};
 
 /// When a contender is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -94,13 +94,13 @@ impl<'a> Runner<'a> {
         sync(self.scratch)
     }
 
-    pub(crate) fn round(&self, round: usize, results: &mut Results) -> Result<()> {
+    pub(crate) fn round(&self, round: usize, results: &mut Results) {
         let cells = self.scale.cells();
         for (i, &cell) in cells.iter().enumerate() {
             eprint!("\rround {} of {}: {i} of {}  ", round + 1, self.scale.rounds, cells.len());
             let mut contenders: Vec<_> = self
                 .contenders()
-                .filter(|contender| self.scale.includes(contender, cell, round))
+                .filter(|contender| schedule::includes(contender, cell, round))
                 .collect();
             // Nobody always comes first, or always after the same other.
             let first = (round * 5 + i) % contenders.len().max(1);
@@ -116,7 +116,6 @@ impl<'a> Runner<'a> {
             }
         }
         eprintln!();
-        Ok(())
     }
 
     fn measure(&self, contender: &Contender, cell: Cell) -> Result<Outcome> {

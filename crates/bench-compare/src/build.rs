@@ -17,14 +17,14 @@ pub(crate) struct Programs {
 
 pub(crate) fn all() -> Result<Programs> {
     let mut programs = Programs { paths: BTreeMap::new(), missing: BTreeMap::new() };
-    for folder in ["harness", "four_ways", "four_ways/pools"] {
+    for folder in ["bench-harness", "bench-four-ways", "bench-pools"] {
         programs.build(folder, &[])?;
     }
-    if programs.build("peers", &["--features", "rocksdb"]).is_err() {
+    if programs.build("bench-peers", &["--features", "rocksdb"]).is_err() {
         let why = "its library is not installed (librocksdb-dev, or ROCKSDB_LIB_DIR and \
                    ROCKSDB_INCLUDE_DIR)";
         programs.missing.insert("rocksdb".to_owned(), why.to_owned());
-        programs.build("peers", &[])?;
+        programs.build("bench-peers", &[])?;
     }
     let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
     if redis.is_err() {
@@ -39,17 +39,17 @@ pub(crate) fn all() -> Result<Programs> {
 
 impl Programs {
     fn build(&mut self, folder: &str, options: &[&str]) -> Result<()> {
-        eprintln!("building benches/{folder} {}", options.join(" "));
+        eprintln!("building crates/{folder} {}", options.join(" "));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let output = Command::new(cargo)
-            .args(["build", "--release", "--message-format=json-render-diagnostics"])
+            .args(["build", "--profile", "bench", "--message-format=json-render-diagnostics"])
             .arg("--manifest-path")
-            .arg(root().join("benches").join(folder).join("Cargo.toml"))
+            .arg(root().join("crates").join(folder).join("Cargo.toml"))
             .args(options)
             .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
-            return Err(format!("benches/{folder} does not build").into());
+            return Err(format!("crates/{folder} does not build").into());
         }
         for line in String::from_utf8(output.stdout)?.lines() {
             let message: serde_json::Value = serde_json::from_str(line)?;

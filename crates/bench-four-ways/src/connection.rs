@@ -1,5 +1,5 @@
 //! SQLite as one would use it without this crate: `id TEXT PRIMARY KEY` and an insert that does nothing
-//! on conflict. Compiled with two versions of rusqlite: this file is also part of `pools`.
+//! on conflict. Compiled with two versions of rusqlite: this file is also part of bench-pools.
 //!
 //! Durability: in WAL mode `synchronous=NORMAL` has every commit written, but not synced, before it
 //! returns, so it survives a killed process; `FULL` syncs each. The same levels as this store's.

@@ -156,7 +156,9 @@ fn waits(results: &Results) -> Vec<Target> {
         target(
             "write-ahead log under the steady load",
             "at most 8 MiB",
-            wal.map(|bytes| (format!("{:.1} MiB", bytes / 1048576.0), bytes <= 8.0 * 1048576.0)),
+            wal.map(|bytes| {
+                (format!("{:.1} MiB", bytes / 1_048_576.0), bytes <= 8.0 * 1_048_576.0)
+            }),
         ),
     ]
 }

@@ -14,7 +14,7 @@ const STEADY_PURGE_INTERVAL: Duration = Duration::from_millis(500);
 const LEASE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Store {
-    store: SeenStore,
+    opened: SeenStore,
     steady: bool,
     settings: String,
 }
@@ -35,8 +35,8 @@ impl Contender for Store {
             "Config::default(), synchronous {synchronous:?}{}",
             if exclusive { ", exclusive" } else { "" }
         );
-        let store = SeenStore::open_with(plan.dir.join("seen.db"), config)?;
-        Ok(Self { store, steady, settings })
+        let opened = SeenStore::open_with(plan.dir.join("seen.db"), config)?;
+        Ok(Self { opened, steady, settings })
     }
 
     fn report(&self) -> Report {
@@ -45,7 +45,7 @@ impl Contender for Store {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker + '_>> {
-        let new = if self.steady { self.store.ttl(STEADY_TTL) } else { self.store.clone() };
+        let new = if self.steady { self.opened.ttl(STEADY_TTL) } else { self.opened.clone() };
         Ok(Box::new(Handle { store: new }))
     }
 
@@ -54,21 +54,21 @@ impl Contender for Store {
     }
 
     fn extra(&self) -> Result<BTreeMap<String, f64>> {
-        let index_bytes = self.store.stats()?.memory_bytes as f64;
+        let index_bytes = self.opened.stats()?.memory_bytes as f64;
         Ok(BTreeMap::from([("index_bytes".to_owned(), index_bytes)]))
     }
 
     fn mark_expired(&self, ids: &[String]) -> Result<()> {
-        self.store.ttl(Duration::ZERO).seed(ids)?;
+        self.opened.ttl(Duration::ZERO).seed(ids)?;
         Ok(())
     }
 
     fn purge(&self) -> Result<u64> {
-        Ok(self.store.purge_expired()?)
+        Ok(self.opened.purge_expired()?)
     }
 
     fn close(self) -> Result<()> {
-        Ok(self.store.close()?)
+        Ok(self.opened.close()?)
     }
 }
 

@@ -533,6 +533,10 @@ impl Default for Locks {
 
 impl Locks {
     /// Keeps everybody else from deciding on `id`.
+    ///
+    /// # Panics
+    ///
+    /// If a holder has panicked.
     pub fn one(&self, id: &str) -> (RwLockReadGuard<'_, ()>, MutexGuard<'_, ()>) {
         // The ids end in well-mixed digits.
         let tail = id.as_bytes()[id.len() - 4..].iter().rev();
@@ -542,6 +546,10 @@ impl Locks {
     }
 
     /// Keeps everybody else from deciding on any id.
+    ///
+    /// # Panics
+    ///
+    /// If a holder has panicked.
     pub fn all(&self) -> RwLockWriteGuard<'_, ()> {
         self.batches.write().expect("no holder panics")
     }

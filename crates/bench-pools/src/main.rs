@@ -1,6 +1,6 @@
 //! An r2d2 pool of connections, and tokio-rusqlite's one connection behind a channel.
 
-#[path = "../../src/connection.rs"]
+#[path = "../../bench-four-ways/src/connection.rs"]
 mod connection;
 
 use std::sync::Arc;

@@ -142,21 +142,19 @@ impl Scale {
         }
         once
     }
+}
 
-    /// Whether a contender takes part in a figure.
-    pub(crate) fn includes(&self, contender: &Contender, cell: Cell, round: usize) -> bool {
-        match contender.kind {
-            Kind::Baseline if contender.name == "fsync" => {
-                cell == Cell::new(Workload::New, 1).power()
-            }
-            Kind::Baseline => {
-                let works = [Workload::New, Workload::Duplicate].contains(&cell.workload);
-                works && cell.threads == 1 && cell.durability == Durability::Kill
-            }
-            Kind::Own => cell.ids < LARGE || round < 2,
-            _ if matches!(cell.workload, Workload::Claim | Workload::Purge) => false,
-            // The large ones cost the most time and vary the least.
-            _ => cell.ids < LARGE || (contender.large && round < 2),
+/// Whether a contender takes part in a figure.
+pub(crate) fn includes(contender: &Contender, cell: Cell, round: usize) -> bool {
+    match contender.kind {
+        Kind::Baseline if contender.name == "fsync" => cell == Cell::new(Workload::New, 1).power(),
+        Kind::Baseline => {
+            let works = [Workload::New, Workload::Duplicate].contains(&cell.workload);
+            works && cell.threads == 1 && cell.durability == Durability::Kill
         }
+        Kind::Own => cell.ids < LARGE || round < 2,
+        _ if matches!(cell.workload, Workload::Claim | Workload::Purge) => false,
+        // The large ones cost the most time and vary the least.
+        _ => cell.ids < LARGE || (contender.large && round < 2),
     }
 }
