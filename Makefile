@@ -2,7 +2,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compare simulate prove
+.PHONY: help demo test check deny bench compare simulate prove
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,11 @@ check: ## Formatting, lints, documentation, layers, licences
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
 	scripts/check-layers
 	scripts/check-layers --prove
+	@$(CARGO) deny --version >/dev/null 2>&1 && exec $(MAKE) deny || \
+	    echo 'cargo-deny is not installed: the licences of the dependencies are not checked'
+
+deny: ## Licences, bans and sources of the dependencies: needs cargo-deny
+	$(CARGO) deny check licenses bans sources
 
 bench: ## What the verbs cost, in time, memory and disk
 	$(CARGO) bench --bench store

@@ -52,7 +52,7 @@ Environment:
 /// use from any number of processes at once: of all that ask for an id, exactly one is told that it is
 /// new, and what a killed process had begun comes back. An id is any 1 to 65536 bytes.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "seen", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
     after_help = "`seen help` tells more, with examples; `seen help COMMAND` all of a command."
 )]

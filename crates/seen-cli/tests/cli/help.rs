@@ -18,6 +18,11 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
+fn the_version_is_told_with_the_name_of_the_command() {
+    assert_eq!(text(&["--version"]), concat!("seen ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
 fn the_help_tells_examples_statuses_and_the_environment() {
     let help = text(&["help"]);
     for told in ["Examples:", "Status:", "Environment:", "SEEN_DB_PATH", "NO_COLOR", "seen filter"]

@@ -1,4 +1,6 @@
 //! The command `seen` as its users run it: a process with arguments, pipes and a status.
+//!
+//! `support_process.rs` is a link to the library's, and `recipes.md` to its README, so that the package has them.
 
 #[cfg(unix)]
 mod exchange;
@@ -17,7 +19,6 @@ mod recipes;
 mod run_command;
 mod support;
 #[cfg(unix)]
-#[path = "../../../../tests/support_process/mod.rs"]
 mod support_process;
 mod writing;
 

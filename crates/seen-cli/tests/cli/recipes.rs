@@ -9,7 +9,7 @@ use crate::support::{Place, Told, wait_until};
 
 /// The blocks of code that follow these words in the README.
 fn blocks(words: &str) -> impl Iterator<Item = &'static str> {
-    let readme = include_str!("../../../../README.md");
+    let readme = include_str!("recipes.md");
     let (_, rest) = readme.split_once(words).unwrap_or_else(|| panic!("{words:?} is not there"));
     rest.split("```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1)
 }
