@@ -2,13 +2,13 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compare simulate prove
+.PHONY: help demo test check deny bench compare simulate prove
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Runs the example alert bot on a sample feed, twice: alerts once
-	$(CARGO) build --example alert_bot
+	$(CARGO) build --profile demo --package seen-store --example alert_bot
 	@CARGO='$(CARGO)' scripts/demo
 
 test: ## Everything that checks the behaviour: needs Rust and a C compiler
@@ -19,19 +19,31 @@ test: ## Everything that checks the behaviour: needs Rust and a C compiler
 simulate: ## Looks for what nobody thought of: stores in one process, then real ones. 10 minutes
 	$(CARGO) run --package seen-simulator
 	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
-	    $(CARGO) test --release --all-features --test many_processes -- --nocapture
+	    $(CARGO) test --profile bench --all-features --test many_processes -- --nocapture
 
 prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. An hour
 	tests/bugs/prove
 
-check: ## Formatting, lints, documentation, layers
+# The packages beside the library and the command: the rest of the workspace, and what cannot be in it.
+others := --package seen-simulator --package bench-compare --package bench-four-ways \
+    --package bench-harness --package bench-peers
+pools := --manifest-path crates/bench-pools/Cargo.toml
+
+check: ## Formatting, lints, documentation, layers, licences
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check $(pools)
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --package seen-simulator -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy $(others) -- -D warnings
+	$(CARGO) clippy $(pools) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
 	scripts/check-layers
 	scripts/check-layers --prove
+	@$(CARGO) deny --version >/dev/null 2>&1 && exec $(MAKE) deny || \
+	    echo 'cargo-deny is not installed: the licences of the dependencies are not checked'
+
+deny: ## Licences, bans and sources of the dependencies: needs cargo-deny
+	$(CARGO) deny check licenses bans sources
 
 bench: ## What the verbs cost, in time, memory and disk
 	$(CARGO) bench --bench store
@@ -39,4 +51,4 @@ bench: ## What the verbs cost, in time, memory and disk
 # The figures depend on nothing else being busy. The contenders take some minutes to build the first time.
 # RocksDB and Redis take part if librocksdb-dev and redis-server are installed.
 compare: ## This store against its peers: writes docs/performance.md. Half an hour; COMPARE_QUICK=1: 6 min
-	$(CARGO) run --release --manifest-path benches/compare/Cargo.toml
+	$(CARGO) run --profile bench --package bench-compare

@@ -179,7 +179,7 @@ fn claims(c: &mut Criterion, files: &Files) {
             b.iter_custom(|iterations| {
                 shared_out(threads, iterations, |_| {
                     let Claim::Granted(mut lease) =
-                        store.claim(new_id(), Duration::from_mins(1)).unwrap()
+                        store.claim(new_id(), Duration::from_secs(60)).unwrap()
                     else {
                         panic!("a new id is granted");
                     };

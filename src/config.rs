@@ -111,7 +111,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            ttl: Ttl::After(Duration::from_hours(7 * 24)),
+            ttl: Ttl::After(Duration::from_secs(7 * 24 * 3_600)),
             window: Window::Fixed,
             retry_delay: Duration::ZERO,
             max_attempts: None,
@@ -123,7 +123,7 @@ impl Default for Config {
             wal_autocheckpoint: 7_000,
             journal_size_limit: 8 << 20,
             purge_on_open: true,
-            purge_interval: Some(Duration::from_hours(1)),
+            purge_interval: Some(Duration::from_secs(3_600)),
             purge_thread: false,
             clock: Arc::new(SystemClock),
         }
@@ -382,7 +382,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(path, PathBuf::from("/x/seen.db"));
-        assert_eq!(config.ttl, Ttl::After(Duration::from_hours(72)));
+        assert_eq!(config.ttl, Ttl::After(Duration::from_secs(72 * 3_600)));
         assert_eq!(config.synchronous, Synchronous::Full);
         assert_eq!(config.cache_size, -2000);
     }

@@ -19,8 +19,8 @@ use seen_store::{
     Reader, Result, SeenStore, State, Token, Ttl, Verdict,
 };
 
-const LEASE: Duration = Duration::from_mins(1);
-const TTL: Duration = Duration::from_hours(24);
+const LEASE: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(24 * 3_600);
 
 /// A store on a file, with marks that last a day, and what looks at it from outside.
 struct Bench {
@@ -764,7 +764,7 @@ fn a_purge_removes_expired_claims_and_no_others() {
 
 #[test]
 fn commits_purge_expired_claims_by_and_by() {
-    let bench = Bench::with(|config| config.purge_interval(Duration::from_hours(1)));
+    let bench = Bench::with(|config| config.purge_interval(Duration::from_secs(3_600)));
     let ids: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     drop(bench.store.claim_all(&ids, LEASE).unwrap());
     let _in_flight = granted(bench.store.claim("in flight", TTL * 2).unwrap());
@@ -774,7 +774,7 @@ fn commits_purge_expired_claims_by_and_by() {
         bench.store.mark_seen(format!("one {n}")).unwrap();
     }
     assert_eq!(claim_rows(&sql), 1_001);
-    bench.clock.advance(Duration::from_hours(1));
+    bench.clock.advance(Duration::from_secs(3_600));
     for n in 0..50 {
         bench.store.mark_seen(format!("other {n}")).unwrap();
     }

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use rusqlite::backup::Backup;
 use seen_store::{Claim, Clock, Config, ManualClock, Reader, SeenStore, State, Ttl, Verdict};
 
-const DAY: Duration = Duration::from_hours(24);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn back(clock: &ManualClock, by: Duration) {
     clock.set(clock.now().checked_sub(by).unwrap());

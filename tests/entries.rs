@@ -14,8 +14,8 @@ use common::{Place, clock_and_config, ms, secs};
 use seen_store::{Claim, Config, Entry, ErrorKind, Filter, Lease, SeenStore, State, Ttl};
 use support_process::Random;
 
-const LEASE: Duration = Duration::from_mins(1);
-const HOUR: Duration = Duration::from_hours(1);
+const LEASE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 fn granted(store: &SeenStore, id: &str) -> Lease {
     match store.claim(id, LEASE).unwrap() {

@@ -528,7 +528,7 @@ fn a_group_that_takes_back_its_own_claim_is_answered_as_the_file_says() {
             "forgotten",
             [
                 |store| store.mark_seen("a"),
-                |store| store.claim("x", Duration::from_mins(1)).map(keep),
+                |store| store.claim("x", Duration::from_secs(60)).map(keep),
                 |store| store.forget("x").map(|known| assert!(known)),
             ],
         ),
@@ -668,7 +668,7 @@ fn claims_that_a_full_disk_refused_are_neither_held_nor_in_anybodys_way() {
     let (folder, path) = new_file();
     let store = SeenStore::open(&path).unwrap();
     let ids: Vec<_> = (0..3_000).map(|n| format!("id-{n}")).collect();
-    let lease = Duration::from_mins(1);
+    let lease = Duration::from_secs(60);
     let faults = Faults::on(folder.path(), None, "", Action::DiskFull, 0);
     assert_eq!(store.claim_all(&ids, lease).unwrap_err().kind(), ErrorKind::StorageFull);
     drop(faults);
@@ -875,7 +875,7 @@ fn copy(from: &Path, to: &Path) {
 /// The settings of the script's runs: everything has to happen in them, checkpoints too.
 fn settings() -> [Config; 2] {
     let clock = Arc::new(ManualClock::default());
-    clock.advance(Duration::from_mins(1));
+    clock.advance(Duration::from_secs(60));
     let config = Config::default().clock(clock).busy_timeout(Duration::from_millis(100));
     [
         config.clone().wal_autocheckpoint(1),

@@ -123,7 +123,7 @@ fn assert_can_open_all(folder: &Path) {
 }
 
 fn granted(store: &SeenStore, id: &str) -> Lease {
-    match store.claim(id, Duration::from_mins(1)).unwrap() {
+    match store.claim(id, Duration::from_secs(60)).unwrap() {
         Claim::Granted(lease) => lease,
         other => panic!("{other:?}"),
     }

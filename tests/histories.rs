@@ -78,7 +78,7 @@ fn is_new(store: &SeenStore, id: &str, first: First) -> bool {
         }
         First::Checks => store.check_and_mark(id).unwrap() == Verdict::New,
         First::ChecksBatch => store.check_and_mark_all([id]).unwrap() == [Verdict::New],
-        First::Claims => match store.claim(id, Duration::from_mins(1)).unwrap() {
+        First::Claims => match store.claim(id, Duration::from_secs(60)).unwrap() {
             Claim::Granted(mut lease) => {
                 lease.confirm().unwrap();
                 true
@@ -144,7 +144,7 @@ const LATER: [Later; 7] = [
 
 #[test]
 fn whatever_happened_to_a_restored_file_each_verb_answers_as_the_file_says() {
-    for ttl in [Ttl::Never, Ttl::After(Duration::from_hours(1))] {
+    for ttl in [Ttl::Never, Ttl::After(Duration::from_secs(3_600))] {
         for (what, later, seen) in LATER {
             for first in FIRSTS {
                 for id in ["1", "2", "3", "4", "x", "y", "z", "w"] {
@@ -219,7 +219,7 @@ fn a_rebuild_that_failed_is_made_up_for() {
 #[test]
 fn what_memory_kept_by_row_is_forgotten_with_the_rows() {
     let mut setting = Setting::new();
-    let hour = Duration::from_hours(1);
+    let hour = Duration::from_secs(3_600);
     setting.config =
         setting.config.ttl(hour).window(Window::Sliding { max_age: Some(hour + hour / 32) });
     let store = setting.open();
@@ -287,7 +287,7 @@ impl Clock for Restoring {
         if self.left.fetch_sub(1, SeqCst) == 0 {
             restore_to(&self.place, &self.backup.lock().unwrap());
         }
-        SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(24 * 365 * 50 * 3_600)
     }
 }
 

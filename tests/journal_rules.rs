@@ -130,7 +130,7 @@ fn a_tip_that_was_refreshed_by_another_store_needs_no_rebuild() {
     one.mark_seen("a").unwrap();
     look(&one);
     // The row that `one` knows as the newest goes; a later one of the same id explains it.
-    setting.clock.advance(Duration::from_mins(1));
+    setting.clock.advance(Duration::from_secs(60));
     two.mark_seen("a").unwrap();
     two.mark_seen("b").unwrap();
     look(&one);
@@ -186,7 +186,7 @@ fn a_restored_file_that_has_grown_to_the_same_length_again_is_noticed() {
         let store = setting.open();
         store.mark_seen("before").unwrap();
         store.backup(&old).unwrap();
-        store.ttl(Duration::from_hours(1)).mark_seen("after").unwrap();
+        store.ttl(Duration::from_secs(3_600)).mark_seen("after").unwrap();
         restore_in_place(&old, &setting);
         let other = setting.open().ttl(Duration::from_secs(ttl));
         other.mark_seen(id).unwrap();
@@ -200,7 +200,7 @@ fn a_restored_file_that_has_grown_to_the_same_length_again_is_noticed() {
 #[test]
 fn no_seq_is_ever_given_twice_and_the_newest_row_survives_every_deletion() {
     let setting = Setting::new();
-    let minute = Duration::from_mins(1);
+    let minute = Duration::from_secs(60);
     let deletions: [fn(&SeenStore) -> u64; 4] = [
         |store| store.purge_expired().unwrap(),
         |store| ["a", "b", "c"].iter().map(|id| u64::from(store.forget(id).unwrap())).sum(),
@@ -308,7 +308,7 @@ fn a_cleanup_by_another_store_is_noticed_without_a_rebuild() {
 #[test]
 fn each_store_sweeps_its_own_index_whoever_purged_the_file() {
     let setting = Setting::new();
-    let config = || setting.config().purge_interval(Duration::from_mins(1));
+    let config = || setting.config().purge_interval(Duration::from_secs(60));
     let one = SeenStore::open_with(&setting.path, config()).unwrap();
     let two = SeenStore::open_with(&setting.path, config()).unwrap();
     one.ttl(Duration::from_secs(1)).seed((0..5_000).map(|n| n.to_string())).unwrap();
@@ -448,7 +448,7 @@ fn a_panic_in_the_callers_clock_leaves_neither_an_open_transaction_nor_a_stuck_l
     });
     let config = Config::default()
         .clock(clock.clone())
-        .purge_interval(Duration::from_mins(1))
+        .purge_interval(Duration::from_secs(60))
         .busy_timeout(Duration::from_millis(500));
     let store = SeenStore::open_with(&setting.path, config).unwrap();
     let plain = setting.plain();

@@ -47,7 +47,7 @@ fn worst_wait_during_a_purge() -> Duration {
     let config = Config::default().clock(clock.clone());
     let store = SeenStore::open_with(folder.path().join("seen.db"), config).unwrap();
     // Expiring and lasting ids lie mixed in the file, as they do in life.
-    let (brief, lasting) = (store.ttl(Duration::from_mins(1)), store.ttl(Ttl::Never));
+    let (brief, lasting) = (store.ttl(Duration::from_secs(60)), store.ttl(Ttl::Never));
     for block in 0..HALF / 10_000 {
         let ids = |kind: &str| -> Vec<String> {
             (0..10_000).map(|n| format!("{kind}-incident-{:09}", block * 10_000 + n)).collect()

@@ -9,7 +9,7 @@ use seen_store::{
     Claim, Clock as _, Config, Entry, ErrorKind, Filter, Restored, SeedFile, SeenStore, State, Ttl,
 };
 
-const HOUR: Duration = Duration::from_hours(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 struct Bench {
     place: Place,

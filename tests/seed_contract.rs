@@ -11,7 +11,7 @@ use common::{Place, marks, secs};
 use rayon::prelude::*;
 use seen_store::{Config, ErrorKind, SeenStore, Synchronous, Ttl, Verdict};
 
-const DAY: Duration = Duration::from_hours(24);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Runs `work(0..count)` on as many threads, all let go at the same moment.
 fn at_once(count: usize, work: impl Fn(usize) + Sync) {

@@ -69,7 +69,7 @@ fn every_row_of_a_seed_file_is_seen_and_expires_one_ttl_after_its_timestamp() {
     let (clock, config) = clock_and_config();
     let now = u64::try_from(unix_ms(clock.now())).unwrap() / 1000;
     seed_file_of(&place, 5_000, now - 86_400);
-    let store = place.open(config.ttl(Duration::from_hours(7 * 24)));
+    let store = place.open(config.ttl(Duration::from_secs(7 * 24 * 3_600)));
     assert_eq!(store.stats().unwrap().seen, 5_000);
     assert!((0..5_000).all(|number| store.is_seen(format!("id-{number}"))));
     let entry = store.get("id-17").unwrap().unwrap();
@@ -79,7 +79,7 @@ fn every_row_of_a_seed_file_is_seen_and_expires_one_ttl_after_its_timestamp() {
     assert!(store.verify().unwrap().is_ok());
     assert_eq!(store.check_and_mark("id-0").unwrap(), Verdict::Duplicate);
     assert_eq!(store.check_and_mark("news").unwrap(), Verdict::New);
-    clock.advance(Duration::from_hours(6 * 24));
+    clock.advance(Duration::from_secs(6 * 24 * 3_600));
     assert!(!store.is_seen("id-17"));
     drop(store);
     // A second opening finds a store.

@@ -16,7 +16,7 @@ use seen_store::{
 use support_process::Random;
 
 const TTL: Duration = Duration::from_secs(16_000);
-const LEASE: Duration = Duration::from_mins(1);
+const LEASE: Duration = Duration::from_secs(60);
 
 fn capped(max_age: Duration) -> Window {
     Window::Sliding { max_age: Some(max_age) }

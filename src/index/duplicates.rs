@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_cap_covers_shorter_ages_and_forgets_rather_than_grows() {
         let capped = AtMaxAge::new();
-        let hour = Duration::from_hours(1);
+        let hour = Duration::from_secs(3_600);
         capped.add(7, hour);
         assert!(
             capped.covers(7, hour, refuse).unwrap() && capped.covers(7, hour / 2, refuse).unwrap()
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_held_is_not_waited_for_without_leave() {
         let (suppressed, capped) = (DuplicateCounts::new(), AtMaxAge::new());
-        let hour = Duration::from_hours(1);
+        let hour = Duration::from_secs(3_600);
         capped.add(7, hour);
         let held = (lock(suppressed.shard(7)), lock(capped.shard(7)));
         assert!(suppressed.add(7, refuse).is_err());

@@ -516,7 +516,7 @@ impl SeenStore {
     ///
     /// As there.
     pub fn fail(&self, id: impl AsRef<[u8]>, token: &Token, reason: &str) -> Result<()> {
-        let reason = reason[..reason.floor_char_boundary(MAX_NOTE_BYTES)].to_owned();
+        let reason = first_bytes(reason, MAX_NOTE_BYTES).to_owned();
         let retry_delay = Ttl::After(self.engine.config.retry_delay);
         self.change_claim(id.as_ref(), *token, Change::Fail { reason, retry_delay }).map(drop)
     }
@@ -593,4 +593,13 @@ fn valid_lease(lease: Duration) -> Result<Ttl> {
         ));
     }
     Ok(Ttl::After(lease))
+}
+
+/// The text, cut before the character that would make it longer than `most` bytes.
+fn first_bytes(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -1,0 +1,471 @@
+//! Writes docs/performance.md. Every figure in it comes from the run.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use harness::{Durability, IdLength, Result, Workload};
+
+use crate::contenders::{ALL, Contender, EXCLUSIVE, Kind, STORE, label, rivals};
+use crate::plots;
+use crate::results::Results;
+use crate::run::{filled_cell, resident_cell};
+use crate::schedule::{Cell, LARGE, MEDIUM, STEADY_THREADS};
+use crate::targets;
+
+/// A time for people.
+pub(crate) fn duration(ns: f64) -> String {
+    let (value, unit) = match ns {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    match value {
+        v if v >= 100.0 || unit == "ns" => format!("{v:.0} {unit}"),
+        v if v >= 10.0 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    }
+}
+
+/// A number of ids for people.
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Writes the report and its plots into a folder.
+pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let plots = plots::draw(results, folder)?;
+    let mut text = String::new();
+    let out = &mut text;
+    head(out, results)?;
+    target_table(out, results)?;
+    losses(out, results)?;
+    throughput(out, results)?;
+    latency(out, results)?;
+    growth(out, results)?;
+    room(out, results)?;
+    own(out, results)?;
+    writeln!(out, "## Plots\n")?;
+    for (file, title) in &plots {
+        writeln!(out, "![{title}]({file})\n")?;
+    }
+    contenders(out, results)?;
+    method(out, results)?;
+    let path = folder.join("performance.md");
+    std::fs::write(&path, text)?;
+    eprintln!("written: {}", path.display());
+    Ok(())
+}
+
+fn head(out: &mut String, results: &Results) -> Result<()> {
+    let scale = &results.scale;
+    writeln!(out, "# Performance\n")?;
+    writeln!(
+        out,
+        "Written by `make compare`, which measured everything here in one run: {} in {:.0} \
+         minutes, all contenders in turn, one process at a time. Run it again to have your own \
+         machine's figures.\n",
+        if results.rounds == 1 {
+            "1 round".to_owned()
+        } else {
+            format!("{} rounds", results.rounds)
+        },
+        results.seconds / 60.0
+    )?;
+    if scale.quick {
+        writeln!(
+            out,
+            "**This was a quick run** (`COMPARE_QUICK=1`): short measurements, and nothing of \
+             10,000,000 ids. `make compare` without it is the one to quote.\n"
+        )?;
+    }
+    for (contender, why) in &results.missing {
+        writeln!(out, "**Without {}**: {why}.\n", label(contender))?;
+    }
+    for (name, value) in &results.machine {
+        writeln!(out, "- {name}: {value}")?;
+    }
+    writeln!(
+        out,
+        "\nIn the tables, `1.00×` is this store in shared mode: another's `2.00×` took twice as long \
+         an id. `±` is the range over the rounds as a share of the median.\n"
+    )?;
+    Ok(())
+}
+
+fn target_table(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(out, "## Targets\n\n| work | target | measured | |\n|---|---|---|---|")?;
+    for target in targets::all(results) {
+        let met = match target.met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "-",
+        };
+        writeln!(out, "| {} | {} | {} | {met} |", target.work, target.asked, target.measured)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// What a cell is, in words.
+fn describe(cell: Cell) -> String {
+    let work = match cell.workload {
+        Workload::New => "new ids",
+        Workload::Duplicate => "duplicates",
+        Workload::Mixed => "95 % duplicates",
+        Workload::Batch => "batches of 1,000 new ids",
+        Workload::Open => "opening",
+        Workload::Claim => "claim and confirm",
+        other => other.name(),
+    };
+    let mut text = format!("{work}, {} held", count(cell.ids));
+    if cell.workload != Workload::Open {
+        let _ =
+            write!(text, ", {} thread{}", cell.threads, if cell.threads == 1 { "" } else { "s" });
+    }
+    if cell.id_length == IdLength::Url {
+        text.push_str(", URLs");
+    }
+    if cell.durability == Durability::Power {
+        text.push_str(", power-cut safe");
+    }
+    text
+}
+
+fn losses(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(out, "## Where this store loses\n")?;
+    let mut lost = Vec::new();
+    let cells = results.scale.cells();
+    for cell in cells.iter().filter(|cell| cell.workload != Workload::Steady) {
+        let Some(own) = results.ns(STORE, *cell) else { continue };
+        for rival in rivals() {
+            if let Some(ns) = results.ns(rival.name, *cell).filter(|ns| *ns < own) {
+                lost.push((own / ns, rival.label, *cell, ns, own));
+            }
+        }
+    }
+    lost.sort_by(|a, b| b.0.total_cmp(&a.0));
+    if lost.is_empty() {
+        writeln!(out, "Nowhere in this run, by the time an id takes.\n")?;
+    } else {
+        writeln!(
+            out,
+            "Shared mode, by the time an id takes (opening: by the time to the answer):\n"
+        )?;
+        for (times, rival, cell, theirs, own) in lost {
+            writeln!(
+                out,
+                "- {}: {rival} is {times:.2} times as fast ({} to {})",
+                describe(cell),
+                duration(theirs),
+                duration(own)
+            )?;
+        }
+        writeln!(out)?;
+    }
+    let memory = |name| results.median_of(name, resident_cell(), |o| o.rss_bytes as f64);
+    let disk = |contender: &Contender| {
+        let filler = ALL.iter().find(|other| other.family == contender.family)?;
+        results
+            .median_of(filler.name, filled_cell(IdLength::Short, MEDIUM), |o| o.disk_bytes as f64)
+    };
+    let own_disk = ALL.iter().find(|contender| contender.name == STORE).and_then(disk);
+    for (what, own, theirs) in [
+        ("memory", memory(STORE), &(|c: &Contender| memory(c.name)) as &dyn Fn(&Contender) -> _),
+        ("disk", own_disk, &disk),
+    ] {
+        let Some(own) = own else { continue };
+        let smaller: Vec<_> = rivals()
+            .filter_map(|rival| Some((rival.label, theirs(rival).filter(|bytes| *bytes < own)?)))
+            .map(|(label, bytes)| format!("{label} {:.0}", bytes / MEDIUM as f64))
+            .collect();
+        if !smaller.is_empty() {
+            let own = own / MEDIUM as f64;
+            writeln!(out, "Less {what}, bytes an id (here {own:.0}): {}.\n", smaller.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+/// A table of contenders by cells.
+fn table(
+    out: &mut String,
+    results: &Results,
+    columns: &[(String, Cell)],
+    include: impl Fn(&Contender) -> bool,
+) -> Result<()> {
+    let measured: Vec<_> =
+        columns.iter().filter(|(_, cell)| results.ns(STORE, *cell).is_some()).collect();
+    write!(out, "| |")?;
+    for (name, _) in &measured {
+        write!(out, " {name} |")?;
+    }
+    writeln!(out, "\n|---|{}", "---|".repeat(measured.len()))?;
+    for contender in ALL.iter().filter(|contender| include(contender)) {
+        if measured.iter().all(|(_, cell)| results.ns(contender.name, *cell).is_none()) {
+            continue;
+        }
+        write!(out, "| {} |", contender.label)?;
+        for (_, cell) in &measured {
+            match (results.ns(contender.name, *cell), results.ns(STORE, *cell)) {
+                (Some(ns), Some(own)) => {
+                    write!(out, " {:.2}× · {}", ns / own, duration(ns))?;
+                    if let Some(spread) = results.spread(contender.name, *cell) {
+                        write!(out, " ±{:.0} %", 100.0 * spread)?;
+                    }
+                    write!(out, " |")?;
+                }
+                _ => write!(out, " - |")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn threads_of(results: &Results, workload: Workload) -> Vec<(String, Cell)> {
+    let cells = results.scale.cells().into_iter().filter(move |cell| {
+        *cell == Cell::new(workload, cell.threads) && cell.workload != Workload::Steady
+    });
+    let name = |n: usize| if n == 1 { "1 thread".to_owned() } else { format!("{n} threads") };
+    cells.map(|cell| (name(cell.threads), cell)).collect()
+}
+
+fn throughput(out: &mut String, results: &Results) -> Result<()> {
+    let contends = |contender: &Contender| contender.kind != Kind::Baseline;
+    for (workload, title) in [
+        (Workload::New, "New ids"),
+        (Workload::Duplicate, "Duplicates"),
+        (Workload::Mixed, "95 % duplicates"),
+    ] {
+        writeln!(
+            out,
+            "## {title}\n\nA million ids of 25 bytes held. A mark survives a killed process.\n"
+        )?;
+        // The harness alone shows how much of the smallest figures is not the store's.
+        table(out, results, &threads_of(results, workload), |contender| {
+            contends(contender) || contender.name == "nothing"
+        })?;
+    }
+    writeln!(out, "## Power-cut safe\n\nEvery call waits for the disk.\n")?;
+    let power = [
+        ("new ids, 1 thread".to_owned(), Cell::new(Workload::New, 1).power()),
+        ("16 threads".to_owned(), Cell::new(Workload::New, 16).power()),
+        ("batches of 1,000".to_owned(), Cell::new(Workload::Batch, 1).power()),
+    ];
+    table(out, results, &power, |contender| contends(contender) || contender.name == "fsync")?;
+    for contender in ALL {
+        if let Some(why) = results.unsupported(contender.name, power[0].1) {
+            writeln!(out, "Without {}: {why}.\n", contender.label)?;
+        }
+    }
+    writeln!(out, "## Batches, and long ids\n\nOne thread; a mark survives a killed process.\n")?;
+    let urls = results.scale.url_ids;
+    let columns = [
+        ("batches of 1,000, an id".to_owned(), Cell::new(Workload::Batch, 1)),
+        (
+            format!("new 200-byte URLs, {} held", count(urls)),
+            Cell::new(Workload::New, 1).ids(urls).url(),
+        ),
+        ("duplicate URLs".to_owned(), Cell::new(Workload::Duplicate, 1).ids(urls).url()),
+    ];
+    table(out, results, &columns, contends)
+}
+
+fn latency_rows(out: &mut String, results: &Results, rows: &[(&str, &str, Cell)]) -> Result<()> {
+    writeln!(out, "| | p50 | p99 | p99.9 | worst |\n|---|---|---|---|---|")?;
+    for (label, name, cell) in rows {
+        let Some(latency) = results.latency(name, *cell) else { continue };
+        let [p50, p99, p999, max] =
+            [latency.p50, latency.p99, latency.p999, latency.max].map(duration);
+        writeln!(out, "| {label} | {p50} | {p99} | {p999} | {max} |")?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn latency(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(
+        out,
+        "## Waiting times\n\nA steady load: {STEADY_THREADS} threads, each five calls a millisecond at \
+         most, one of them a new id; a million ids held. The load leaves processors idle, so that this \
+         is the store's doing rather than the scheduler's. This store's new ids expire after a second \
+         and are purged meanwhile. Medians of the rounds; the worst of all rounds. This store is \
+         measured for {} s a round and the others for {} s, so that its worst had longer to \
+         happen.\n",
+        results.scale.own_steady_seconds, results.scale.steady_seconds
+    )?;
+    let steady = Cell::new(Workload::Steady, STEADY_THREADS);
+    let contends = ALL.iter().filter(|contender| contender.kind != Kind::Baseline);
+    let mut rows: Vec<_> = contends.map(|c| (c.label, c.name, steady)).collect();
+    rows.push(("a bare fsync, nothing else", "fsync", Cell::new(Workload::New, 1).power()));
+    latency_rows(out, results, &rows)
+}
+
+fn growth(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(out, "## As the store grows\n\nOne thread, 25-byte ids, safe from kills.\n")?;
+    let mut columns = Vec::new();
+    for (workload, name) in [(Workload::New, "new"), (Workload::Duplicate, "duplicate")] {
+        for &size in &results.scale.sizes {
+            columns.push((format!("{name}, {}", count(size)), Cell::new(workload, 1).ids(size)));
+        }
+    }
+    table(out, results, &columns, |contender| contender.kind != Kind::Baseline)
+}
+
+fn room(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(
+        out,
+        "## Opening, memory and disk\n\nA million ids held. Memory is what the process grew by at most \
+         after it opened the store and while it looked up ids all over it, caches included; mapped \
+         files, which the system can take back, apart.\n"
+    )?;
+    writeln!(
+        out,
+        "| | open | open, 10,000,000 | private memory an id | with mapped files | disk an id | disk a \
+         200-byte URL |\n|---|---|---|---|---|---|---|"
+    )?;
+    for contender in ALL.iter().filter(|contender| contender.kind != Kind::Baseline) {
+        let name = contender.name;
+        let Some(open) = results.ns(name, Cell::new(Workload::Open, 1)) else { continue };
+        let large = results.ns(name, Cell::new(Workload::Open, 1).ids(LARGE));
+        let memory = |value: fn(&harness::Outcome) -> u64| {
+            let bytes = results.median_of(name, resident_cell(), |outcome| value(outcome) as f64);
+            bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", bytes / MEDIUM as f64))
+        };
+        let filler =
+            ALL.iter().find(|other| other.family == contender.family).map_or(name, |c| c.name);
+        let disk = |id_length, ids: u64| {
+            let cell = filled_cell(id_length, ids);
+            let bytes = results.median_of(filler, cell, |outcome| outcome.disk_bytes as f64);
+            bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", bytes / ids as f64))
+        };
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            contender.label,
+            duration(open),
+            large.map_or("-".to_owned(), duration),
+            memory(|outcome| outcome.anon_bytes),
+            memory(|outcome| outcome.rss_bytes),
+            disk(IdLength::Short, MEDIUM),
+            disk(IdLength::Url, results.scale.url_ids)
+        )?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// What only this store does, and its own modes.
+fn own(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(out, "## This store's modes, and what only it does\n")?;
+    writeln!(
+        out,
+        "| | shared, Normal | exclusive, Normal | shared, Full | exclusive, Full |\n|---|---|---|---|---|"
+    )?;
+    for (workload, threads) in [
+        (Workload::New, 1),
+        (Workload::New, 16),
+        (Workload::Batch, 1),
+        (Workload::Claim, 1),
+        (Workload::Claim, 16),
+    ] {
+        let cell = Cell::new(workload, threads);
+        write!(out, "| {} |", describe(cell))?;
+        for cell in [cell, cell.power()] {
+            for name in [STORE, EXCLUSIVE] {
+                let ns = results.ns(name, cell).map_or("-".to_owned(), duration);
+                write!(out, " {ns} |")?;
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "\nA claim and its confirmation are two commits; the figure is for both.\n")?;
+    let purge = Cell::new(Workload::Purge, STEADY_THREADS);
+    let extra = |name: &str| {
+        results.median_of(STORE, purge, |o| o.extra.get(name).copied().unwrap_or(f64::NAN))
+    };
+    if let (Some(purged), Some(seconds)) = (extra("purged"), extra("purge_seconds")) {
+        writeln!(
+            out,
+            "Purging {} expired of {} ids took {} ({} each), while {STEADY_THREADS} threads looked up \
+             live ones at a steady pace and waited:\n",
+            count(purged as u64),
+            count(2 * purge.ids),
+            duration(seconds * 1e9),
+            duration(seconds * 1e9 / purged)
+        )?;
+        let rows = [(label(STORE), STORE, purge), (label(EXCLUSIVE), EXCLUSIVE, purge)];
+        latency_rows(out, results, &rows)?;
+    }
+    Ok(())
+}
+
+fn contenders(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(
+        out,
+        "## The contenders\n\nWhy the settings are equal in durability is said where they are made: at \
+         the top of each file in `crates/bench-four-ways/src` and `crates/bench-peers/src`. Before the \
+         measurements each was killed (`SIGKILL`) while it marked ids, and opened again.\n"
+    )?;
+    writeln!(
+        out,
+        "| | version | to survive a kill | to survive a power cut | marks lost by the kill |\n\
+         |---|---|---|---|---|"
+    )?;
+    for contender in ALL.iter().filter(|contender| contender.kind != Kind::Baseline) {
+        let cell = Cell::new(Workload::New, 16);
+        let Some((version, settings)) = results.about(contender.name, cell) else { continue };
+        let power =
+            results.about(contender.name, cell.power()).map_or("-", |(_, settings)| settings);
+        let survival = results.survival.get(contender.name).map_or("-".to_owned(), |survival| {
+            format!("{} of {}", count(survival.lost), count(survival.acknowledged))
+        });
+        writeln!(out, "| {} | {version} | {settings} | {power} | {survival} |", contender.label)?;
+    }
+    writeln!(out)?;
+    if !results.failures.is_empty() {
+        writeln!(out, "Runs that failed:\n")?;
+        for failure in &results.failures {
+            writeln!(out, "- {failure}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn method(out: &mut String, results: &Results) -> Result<()> {
+    writeln!(
+        out,
+        "## How it was measured\n\n\
+         - Each figure is a process of its own, run for {} s after a warm-up, on files that were filled \
+         beforehand in random order and copied (new ids) or read as they are (duplicates). Whatever \
+         copying left unwritten is synced first.\n\
+         - The files lie on the file system named above and in the page cache, as a store in use does. \
+         They are never in memory only.\n\
+         - Every contender keeps an expiry with the id and checks it when it reads, except SQLite used \
+         directly, which keeps a timestamp and checks nothing, and Redis, which expires by itself.\n\
+         - Every answer is checked: a contender that answers wrongly fails its run.\n\
+         - Times an id are wall-clock time divided by the ids that all threads together got through. The \
+         making of the id and one reading of the clock are in them: see \"the harness alone\".\n\
+         - Callers are threads, with as much processor time as is left; more threads than processors \
+         make the slowest calls the scheduler's. Waiting times are therefore measured under a paced \
+         load.\n\
+         - Redis is a server: its processor time is not the caller's, its memory is counted, and a \
+         call is a round trip.\n\
+         - Short runs flatter log-structured trees (fjall, RocksDB): what they write is not compacted \
+         yet when the run ends. This store and SQLite empty their logs within every run.\n",
+        results.scale.seconds
+    )?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What is run, and at which size.
+
+use std::time::Duration;
+
+use harness::{Durability, IdLength, Plan, Workload};
+use serde::{Deserialize, Serialize};
+
+use crate::contenders::{Contender, Kind};
+
+pub(crate) const SMALL: u64 = 10_000;
+pub(crate) const MEDIUM: u64 = 1_000_000;
+pub(crate) const LARGE: u64 = 10_000_000;
+/// The paced load's callers, and the purge's readers.
+pub(crate) const STEADY_THREADS: usize = 4;
+
+/// One figure of a contender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    pub(crate) workload: Workload,
+    pub(crate) threads: usize,
+    pub(crate) ids: u64,
+    pub(crate) durability: Durability,
+    pub(crate) id_length: IdLength,
+}
+
+impl Cell {
+    pub(crate) fn new(workload: Workload, threads: usize) -> Self {
+        let (ids, durability, id_length) = (MEDIUM, Durability::Kill, IdLength::Short);
+        Self { workload, threads, ids, durability, id_length }
+    }
+
+    pub(crate) fn ids(self, ids: u64) -> Self {
+        Self { ids, ..self }
+    }
+
+    pub(crate) fn power(self) -> Self {
+        Self { durability: Durability::Power, ..self }
+    }
+
+    pub(crate) fn url(self) -> Self {
+        Self { id_length: IdLength::Url, ..self }
+    }
+
+    /// Whether a run leaves the files as they were.
+    pub(crate) fn only_reads(self) -> bool {
+        matches!(self.workload, Workload::Duplicate | Workload::Open)
+    }
+
+    pub(crate) fn plan(self, contender: &Contender, scale: &Scale, dir: &std::path::Path) -> Plan {
+        Plan {
+            contender: contender.name.to_owned(),
+            workload: self.workload,
+            threads: self.threads,
+            ids: self.ids,
+            durability: self.durability,
+            id_length: self.id_length,
+            seconds: match self.workload {
+                // A limit is made of its rarest values.
+                _ if contender.name == "fsync" => scale.own_steady_seconds,
+                Workload::Steady if contender.kind == Kind::Own => scale.own_steady_seconds,
+                Workload::Steady | Workload::Purge => scale.steady_seconds,
+                _ => scale.seconds,
+            },
+            dir: dir.to_owned(),
+        }
+    }
+}
+
+/// How thorough a run is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    /// When no further round begins that would end after it.
+    pub(crate) budget: Duration,
+    pub(crate) seconds: f64,
+    pub(crate) steady_seconds: f64,
+    /// This store's steady load lasts longer: its checkpoints and purges have to come round often.
+    pub(crate) own_steady_seconds: f64,
+    pub(crate) threads: Vec<usize>,
+    pub(crate) url_ids: u64,
+    /// The sizes at which growth is measured.
+    pub(crate) sizes: Vec<u64>,
+}
+
+impl Scale {
+    pub(crate) fn quick() -> Self {
+        Self {
+            quick: true,
+            rounds: 3,
+            budget: Duration::from_secs(5 * 60 + 30),
+            seconds: 0.2,
+            steady_seconds: 0.5,
+            own_steady_seconds: 3.0,
+            threads: vec![1, 16],
+            url_ids: SMALL,
+            sizes: vec![SMALL, MEDIUM],
+        }
+    }
+
+    pub(crate) fn full() -> Self {
+        Self {
+            quick: false,
+            rounds: 3,
+            budget: Duration::from_secs(28 * 60),
+            seconds: 0.5,
+            steady_seconds: 2.0,
+            own_steady_seconds: 10.0,
+            threads: vec![1, 2, 16, 64],
+            url_ids: MEDIUM,
+            sizes: vec![SMALL, MEDIUM, LARGE],
+        }
+    }
+
+    /// All figures, in the order in which they are taken.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        use Workload::{Batch, Claim, Duplicate, Mixed, New, Open, Purge, Steady};
+        let mut cells = Vec::new();
+        for &threads in &self.threads {
+            cells.extend([Cell::new(New, threads), Cell::new(Duplicate, threads)]);
+        }
+        for threads in [1, 16] {
+            cells.push(Cell::new(Mixed, threads));
+            cells.push(Cell::new(New, threads).power());
+            cells.push(Cell::new(Claim, threads));
+            cells.push(Cell::new(Claim, threads).power());
+        }
+        cells.push(Cell::new(Batch, 1));
+        cells.push(Cell::new(Batch, 1).power());
+        for workload in [New, Duplicate] {
+            cells.extend(self.sizes.iter().map(|size| Cell::new(workload, 1).ids(*size)));
+            cells.push(Cell::new(workload, 1).ids(self.url_ids).url());
+        }
+        cells.extend(self.sizes.iter().skip(1).map(|size| Cell::new(Open, 1).ids(*size)));
+        cells.push(Cell::new(Steady, STEADY_THREADS));
+        cells.push(Cell::new(Purge, STEADY_THREADS));
+        let mut once = Vec::new();
+        for cell in cells {
+            if !once.contains(&cell) {
+                once.push(cell);
+            }
+        }
+        once
+    }
+}
+
+/// Whether a contender takes part in a figure.
+pub(crate) fn includes(contender: &Contender, cell: Cell, round: usize) -> bool {
+    match contender.kind {
+        Kind::Baseline if contender.name == "fsync" => cell == Cell::new(Workload::New, 1).power(),
+        Kind::Baseline => {
+            let works = [Workload::New, Workload::Duplicate].contains(&cell.workload);
+            works && cell.threads == 1 && cell.durability == Durability::Kill
+        }
+        Kind::Own => cell.ids < LARGE || round < 2,
+        _ if matches!(cell.workload, Workload::Claim | Workload::Purge) => false,
+        // The large ones cost the most time and vary the least.
+        _ => cell.ids < LARGE || (contender.large && round < 2),
+    }
+}

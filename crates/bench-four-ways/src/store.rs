@@ -1,0 +1,94 @@
+//! This store, with its defaults.
+//!
+//! Durability: `Synchronous::Normal` survives a killed process, `Synchronous::Full` a power cut.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::{Contender, Durability, Plan, Report, Result, Worker, Workload};
+use seen_store::{Claim, Config, SeenStore, Synchronous, Verdict};
+
+/// How long a mark of the steady load lasts: short, so that its purges have something to remove.
+const STEADY_TTL: Duration = Duration::from_secs(1);
+const STEADY_PURGE_INTERVAL: Duration = Duration::from_millis(500);
+const LEASE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Store {
+    opened: SeenStore,
+    steady: bool,
+    settings: String,
+}
+
+impl Contender for Store {
+    fn open(plan: &Plan) -> Result<Self> {
+        let steady = plan.workload == Workload::Steady;
+        let exclusive = plan.contender == "store-exclusive";
+        let synchronous = match plan.durability {
+            Durability::Kill => Synchronous::Normal,
+            Durability::Power => Synchronous::Full,
+        };
+        let mut config = Config::default().synchronous(synchronous).exclusive(exclusive);
+        if steady {
+            config = config.purge_interval(STEADY_PURGE_INTERVAL).purge_thread(true);
+        }
+        let settings = format!(
+            "Config::default(), synchronous {synchronous:?}{}",
+            if exclusive { ", exclusive" } else { "" }
+        );
+        let opened = SeenStore::open_with(plan.dir.join("seen.db"), config)?;
+        Ok(Self { opened, steady, settings })
+    }
+
+    fn report(&self) -> Report {
+        let version = format!("this tree, SQLite {}", rusqlite::version());
+        Report { version, settings: self.settings.clone() }
+    }
+
+    fn worker(&self) -> Result<Box<dyn Worker + '_>> {
+        let new = if self.steady { self.opened.ttl(STEADY_TTL) } else { self.opened.clone() };
+        Ok(Box::new(Handle { store: new }))
+    }
+
+    fn unsupported(_: &Plan) -> Option<String> {
+        None
+    }
+
+    fn extra(&self) -> Result<BTreeMap<String, f64>> {
+        let index_bytes = self.opened.stats()?.memory_bytes as f64;
+        Ok(BTreeMap::from([("index_bytes".to_owned(), index_bytes)]))
+    }
+
+    fn mark_expired(&self, ids: &[String]) -> Result<()> {
+        self.opened.ttl(Duration::ZERO).seed(ids)?;
+        Ok(())
+    }
+
+    fn purge(&self) -> Result<u64> {
+        Ok(self.opened.purge_expired()?)
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(self.opened.close()?)
+    }
+}
+
+struct Handle {
+    store: SeenStore,
+}
+
+impl Worker for Handle {
+    fn test_and_set(&mut self, id: &str, _: bool) -> Result<bool> {
+        Ok(self.store.check_and_mark(id)? == Verdict::New)
+    }
+
+    fn test_and_set_all(&mut self, ids: &[String]) -> Result<u64> {
+        let verdicts = self.store.check_and_mark_all(ids)?;
+        Ok(verdicts.iter().filter(|verdict| **verdict == Verdict::New).count() as u64)
+    }
+
+    fn claim_and_confirm(&mut self, id: &str) -> Result<bool> {
+        let Claim::Granted(mut lease) = self.store.claim(id, LEASE)? else { return Ok(false) };
+        lease.confirm()?;
+        Ok(true)
+    }
+}

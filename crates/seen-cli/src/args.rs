@@ -1,0 +1,10 @@
+//! What the arguments of several commands share: which store, which ids, which claim, how long.
+//!
+//! Knows nothing of what a command does with them.
+
+pub(crate) mod claiming;
+pub(crate) mod database;
+pub(crate) mod duration;
+pub(crate) mod holder;
+pub(crate) mod ids;
+pub(crate) mod key;

@@ -1,0 +1,65 @@
+//! The holder of a claim, who has its token: what `confirm`, `fail`, `release` and `renew` share.
+//!
+//! What always holds: a claim that is no longer the holder's is told in one line, with status 1, and nothing
+//! was changed.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Args;
+use seen_store::{Config, ErrorKind, SeenStore, Token, Ttl};
+
+use crate::Result;
+use crate::args::database::{self, Database};
+use crate::args::duration::parse_ttl;
+use crate::args::ids::{self, shown};
+
+/// The id, the proof, and where they belong.
+#[derive(Args)]
+pub(crate) struct Holder {
+    /// The id. `-` reads it from standard input, which must be one line.
+    #[arg(value_name = "ID")]
+    id: OsString,
+
+    /// What `seen claim` printed
+    #[arg(long, value_name = "TOKEN")]
+    token: Token,
+
+    #[command(flatten)]
+    database: Database,
+
+    /// How long the id is remembered from now on: when seen, as seen; else, its attempts. 90s, 36h, 7d,
+    /// never. A day has 24 hours.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    ttl: Ttl,
+}
+
+impl Holder {
+    pub(crate) fn reads_standard_input(&self) -> bool {
+        self.id == "-"
+    }
+
+    /// Does one thing with the claim.
+    pub(crate) fn act(
+        &self,
+        config: Config,
+        act: impl FnOnce(&SeenStore, &[u8], &Token) -> seen_store::Result<()>,
+    ) -> Result<ExitCode> {
+        let id = ids::one(&self.id)?;
+        let store = self.database.open_existing(config.ttl(self.ttl))?;
+        let status = match act(&store, &id, &self.token) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) if e.kind() == ErrorKind::LeaseLost => {
+                log::error!(
+                    "{}: this token no longer holds it: it was ended before, or its lease ran out and \
+                     another worker took it over; nothing was changed",
+                    shown(&id)
+                );
+                ExitCode::FAILURE
+            }
+            Err(e) => return Err(e.into()),
+        };
+        database::close(&store);
+        Ok(status)
+    }
+}

@@ -1,0 +1,54 @@
+//! `seen claim`: takes an id for a worker that proves itself by a token.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::Result;
+use crate::args::claiming::{Claimed, Claiming};
+use crate::args::database::{self, Database};
+use crate::args::ids;
+
+/// Claim an id, and print the token that proves it
+///
+/// Of any number of workers at once, one gets the id, and has it until its lease ends. It does its work,
+/// then calls `seen confirm ID --token TOKEN`, or `seen fail` or `seen release` to let the id go, and before
+/// the lease ends `seen renew` for more time. `seen run` does all this for a command. Statuses: 0 claimed;
+/// 1 not (seen before, another worker has it, or given up: standard error tells which); 2 an error.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The id. `-` reads it from standard input, which must be one line.
+    #[arg(value_name = "ID")]
+    id: OsString,
+
+    #[command(flatten)]
+    database: Database,
+
+    #[command(flatten)]
+    claiming: Claiming,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let id = ids::one(&arguments.id)?;
+    let store = arguments.database.open(arguments.claiming.config())?;
+    let status = match arguments.claiming.claim(&store, &id)? {
+        Claimed::Ours { token, .. } => {
+            if let Err(e) = writeln!(io::stdout(), "{token}") {
+                // Nobody has the token, so nobody could end the claim.
+                store.release(&id, &token)?;
+                if e.kind() != io::ErrorKind::BrokenPipe {
+                    return Err(format!("cannot write to standard output: {e}").into());
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Claimed::Refused(refusal) => {
+            log::warn!("{}", refusal.told(&id));
+            ExitCode::FAILURE
+        }
+    };
+    database::close(&store);
+    Ok(status)
+}

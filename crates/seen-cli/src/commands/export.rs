@@ -1,0 +1,131 @@
+//! `seen export`: what a store holds, for other programs and other machines.
+//!
+//! Owns the two forms of an export. What always holds: the store is only read; an entry is on its way
+//! before the next is looked for, so memory does not grow with their number.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seen_store::{Entry, Filter, State};
+use serde_json::Value;
+
+use crate::Result;
+use crate::args::database::ReadLocation;
+use crate::output::entry::{MEMBERS, parse_state, to_json, to_object};
+
+/// Print all that the store holds, to be imported elsewhere
+///
+/// Goes over all scopes, or the one of --scope, and prints in-flight and failed ids, then seen ones in
+/// the order in which they were marked. Times are UTC. `seen import` gives the same entries back. The store may be in use
+/// meanwhile: an entry that exists throughout is printed, and one that is refreshed meanwhile perhaps a
+/// second time, which an import merges. Statuses: 0 done, 2 an error.
+///
+/// A claim in flight is printed without its token: where it is imported nobody can confirm it, and it
+/// ends with its lease. What has expired is not printed, unless --state expired asks for it.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    database: ReadLocation,
+
+    /// Only this namespace; without it, all of them.
+    #[arg(long, value_name = "NAME")]
+    scope: Option<String>,
+
+    /// How entries are written.
+    #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
+    format: Format,
+
+    /// Only entries in this state: seen, in-flight, failed, expired.
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    state: Option<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One JSON object a line. `id_hex` and `receipt_hex` stand for bytes that are not UTF-8; a null
+    /// `expires_at` is never.
+    Jsonl,
+    /// Comma-separated values with a header. Cannot tell an empty receipt or error from none.
+    Csv,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut filter = Filter::default();
+    if let Some(scope) = &arguments.scope {
+        filter = filter.scope(scope);
+    }
+    if let Some(state) = arguments.state {
+        filter = filter.state(state);
+    }
+    let reader = arguments.database.read()?;
+    let entries = reader.entries(filter);
+    let output = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let written = match arguments.format {
+        Format::Jsonl => write_json(output, entries),
+        Format::Csv => write_csv(output, entries),
+    };
+    match written {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Failure::Store(e)) => Err(e.into()),
+        // Whoever closed the pipe has read enough.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(Failure::Output(e)) => Err(format!("cannot write to standard output: {e}").into()),
+    }
+}
+
+enum Failure {
+    Store(seen_store::Error),
+    Output(io::Error),
+}
+
+impl From<seen_store::Error> for Failure {
+    fn from(error: seen_store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<csv::Error> for Failure {
+    fn from(error: csv::Error) -> Self {
+        match error.into_kind() {
+            csv::ErrorKind::Io(e) => Self::Output(e),
+            other => Self::Output(io::Error::other(format!("{other:?}"))),
+        }
+    }
+}
+
+fn write_json(
+    mut output: impl Write,
+    entries: impl Iterator<Item = seen_store::Result<Entry>>,
+) -> Result<(), Failure> {
+    for entry in entries {
+        serde_json::to_writer(&mut output, &to_json(&entry?)).map_err(io::Error::from)?;
+        output.write_all(b"\n")?;
+    }
+    Ok(output.flush()?)
+}
+
+fn write_csv(
+    output: impl Write,
+    entries: impl Iterator<Item = seen_store::Result<Entry>>,
+) -> Result<(), Failure> {
+    let mut output = csv::Writer::from_writer(output);
+    output.write_record(MEMBERS)?;
+    for entry in entries {
+        let object = to_object(&entry?);
+        let fields = MEMBERS.map(|name| match object.get(name) {
+            None => String::new(),
+            Some(Value::Null) => "never".into(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        });
+        output.write_record(fields)?;
+    }
+    Ok(output.flush()?)
+}

@@ -1,0 +1,454 @@
+//! `seen filter`: a `uniq` that lasts.
+//!
+//! Owns the way of a batch: identify its lines, claim those that are new, write and flush them, confirm.
+//! What always holds: a line is confirmed only after it was flushed, so a crash at any point leaves it to
+//! whoever runs next; lines are written in their order; no claim is held while another filter's line is
+//! waited for, so two filters never wait for each other.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, StdoutLock, Write};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use seen_store::{Ttl, Window};
+
+use crate::Result;
+use crate::args::database::Database;
+use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
+use crate::args::key::{Key, NoKey, id_of};
+use crate::input::lines::Lines;
+use crate::output::message;
+use crate::output::progress::{self, Progress};
+use crate::work::memory::{Decision, Held, Memory};
+use crate::work::renewer::Renewer;
+
+/// How many lines without an id are told of one by one.
+const WARNINGS: u64 = 10;
+
+/// How often another filter's line is looked at while it is waited for.
+const WAIT: Duration = Duration::from_millis(10);
+
+/// Print each line not seen before, and remember it
+///
+/// A persistent `uniq`: prints, unchanged and in order, each input line that no earlier run printed,
+/// and remembers it for the time to live. A line typed is answered at once; plentiful input is worked
+/// on in large batches. An empty line is printed and not remembered. Statuses: 0 done, 2 an error.
+///
+/// Several filters may run at once on one store: each line is printed by one of them, as long as none
+/// dies or outlives its lease. A line is claimed, printed, and then remembered: after a crash at any
+/// point, whoever runs next prints what was claimed and not remembered, some of which may have been
+/// printed already. A line that another filter has claimed is waited for until that one remembers it
+/// or its lease ends.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub(crate) struct Arguments {
+    /// Files to read; standard input without any, or for `-`.
+    ///
+    /// Each file is read when its turn comes. A last line without a newline is printed without one,
+    /// unless another line follows it from the next file.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    database: Database,
+
+    /// How long a line is remembered: 90s, 36h, 7d, never. A day has 24 hours.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    ttl: Ttl,
+
+    /// Whether the time to live begins when a line is first printed (fixed), or anew each time that it
+    /// comes (sliding): what keeps coming stays silent.
+    #[arg(long, value_name = "KIND", default_value = "fixed")]
+    window: Span,
+
+    /// In a sliding window, the longest that a line may stay silent after it was printed, however often
+    /// it comes: 90s, 36h, 7d. Without it, for ever.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
+
+    /// How long a batch of lines is this filter's to print. Renewed while the output blocks; when the
+    /// filter dies, others print its lines after this time.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_lease)]
+    lease: Duration,
+
+    /// Remember this field of each line, which is a JSON object, instead of the line.
+    ///
+    /// Several fields, with commas between, are remembered together. A dotted path leads into objects
+    /// and arrays (`user.id`, `tags.0`), unless the object has a name with these very dots. A line
+    /// that is not a JSON object, or in which a field is missing, null or an empty string, is taken as
+    /// new every time, with a warning. Use one scope for each choice of fields.
+    #[arg(long, value_name = "FIELD[,FIELD...]")]
+    key: Option<Key>,
+
+    /// Lines end with a NUL character instead of a newline, in the input and in the output.
+    ///
+    /// For names of files, as `find -print0` and `xargs -0` pass them.
+    #[arg(short = '0', long)]
+    null: bool,
+
+    /// End after so many lines were printed.
+    ///
+    /// The rest of the input is neither printed nor remembered: a later run finds it new. Keeps a bot
+    /// from flooding a channel.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    /// Print the duplicates instead: what would not be printed otherwise. What is new is remembered.
+    #[arg(long)]
+    invert: bool,
+
+    /// Remember nothing: neither create nor change the store.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// End with status 2 at the first line that --key finds no id in.
+    ///
+    /// The lines before it are remembered and printed, itself and those after it are not.
+    #[arg(long)]
+    strict: bool,
+
+    /// Tell on standard error how many lines were read, new and duplicates, when done.
+    ///
+    /// Empty lines and lines without an id count as new.
+    #[arg(long)]
+    stats: bool,
+}
+
+/// When the time to live of a line begins.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Span {
+    /// When the line is first printed.
+    Fixed,
+    /// Each time that the line comes.
+    Sliding,
+}
+
+impl Arguments {
+    fn window(&self) -> Result<Window> {
+        match (self.window, self.max_age) {
+            (Span::Sliding, max_age) => Ok(Window::Sliding { max_age }),
+            (Span::Fixed, None) => Ok(Window::Fixed),
+            (Span::Fixed, Some(_)) => {
+                Err("--max-age is for a sliding window; add --window sliding, or use --ttl".into())
+            }
+        }
+    }
+
+    fn separator(&self) -> u8 {
+        if self.null { 0 } else { b'\n' }
+    }
+
+    fn inputs(&self) -> &[PathBuf] {
+        static STANDARD_INPUT: LazyLock<[PathBuf; 1]> = LazyLock::new(|| [PathBuf::from("-")]);
+        if self.files.is_empty() { &*STANDARD_INPUT } else { &self.files }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let window = arguments.window()?;
+    let memory = if arguments.dry_run {
+        Memory::dry(&arguments.database, arguments.ttl)?
+    } else {
+        Memory::lasting(&arguments.database, arguments.ttl, window, arguments.lease)?
+    };
+    let mut filter = Filter {
+        arguments,
+        renewer: Renewer::start(&memory)?,
+        memory,
+        output: Output::new(arguments.separator()),
+        counts: Counts::default(),
+        progress: if io::stdout().is_terminal() {
+            Progress::hidden() // Its lines would run into the bar.
+        } else {
+            progress::of_files(arguments.inputs())
+        },
+    };
+    let done = filter.all_files();
+    let counts = filter.counts;
+    filter.progress.finish();
+    drop(filter.renewer);
+    filter.memory.close();
+    if counts.lost > 0 {
+        log::warn!(
+            "{} lines were printed after their lease had run out, and perhaps by another filter too; \
+             a longer --lease avoids this",
+            counts.lost
+        );
+    }
+    if counts.without_id > WARNINGS {
+        log::warn!("{} more lines without an id, taken as new", counts.without_id - WARNINGS);
+    }
+    done?;
+    if arguments.stats {
+        let (new, duplicates) = (counts.read - counts.duplicates, counts.duplicates);
+        message::tell(&format!("read {}, new {new}, duplicates {duplicates}", counts.read));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Filter<'a> {
+    arguments: &'a Arguments,
+    memory: Memory,
+    renewer: Renewer,
+    output: Output,
+    counts: Counts,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    read: u64,
+    printed: u64,
+    duplicates: u64,
+    without_id: u64,
+    lost: u64,
+}
+
+/// What a line is remembered by.
+enum Name<'a> {
+    Id(Cow<'a, [u8]>),
+    /// An empty line is always new.
+    Empty,
+    /// So is one without an id.
+    None(NoKey),
+}
+
+impl Name<'_> {
+    fn id(&self) -> Option<&[u8]> {
+        if let Self::Id(id) = self { Some(id) } else { None }
+    }
+}
+
+/// Some lines of an input, and how they are spoken of.
+struct Batch<'a> {
+    input: &'a str,
+    lines_before: u64,
+    lines: &'a [&'a [u8]],
+}
+
+impl Batch<'_> {
+    fn place(&self, line: usize) -> String {
+        format!("{}: line {}", self.input, self.lines_before + line as u64 + 1)
+    }
+}
+
+impl Filter<'_> {
+    /// Ends early, and quietly, when nobody reads the output any more.
+    fn all_files(&mut self) -> Result<()> {
+        for path in self.arguments.inputs() {
+            let flow = if path == Path::new("-") {
+                self.file("standard input", io::stdin().lock())?
+            } else {
+                let name = path.to_string_lossy();
+                let file = File::open(path).map_err(|e| format!("cannot open {name}: {e}"))?;
+                self.file(&name, file)?
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, name: &str, input: impl Read) -> Result<ControlFlow<()>> {
+        let mut lines = Lines::new(input, self.arguments.separator());
+        let mut lines_before = 0;
+        while let Some(lines) =
+            lines.next_batch().map_err(|e| format!("cannot read {name}: {e}"))?
+        {
+            let batch = Batch { input: name, lines_before, lines: &lines };
+            if self.batch(&batch)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            lines_before += lines.len() as u64;
+            self.progress.add(lines.iter().map(|line| line.len() as u64).sum());
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn batch(&mut self, batch: &Batch<'_>) -> Result<ControlFlow<()>> {
+        let names: Vec<Name<'_>> = batch.lines.iter().map(|line| self.name(line)).collect();
+        // With --strict, what comes before such a line is done first.
+        let end = names
+            .iter()
+            .position(|name| self.arguments.strict && matches!(name, Name::None(_)))
+            .unwrap_or(names.len());
+        let mut done = 0;
+        while done < end {
+            let reach = done + self.within_limit(&names[done..end])?;
+            let decided = self.decide(&names[done..reach])?;
+            self.warn(batch, &names, done..done + decided.prints.len());
+            self.renewer.hold(decided.held);
+            let written = self.output.write(&batch.lines[done..], &decided.prints);
+            let held = self.renewer.give_back();
+            let printed = match written {
+                Ok(printed) => printed,
+                Err(e) => return self.give_up(held, &e),
+            };
+            self.counts.lost += self.memory.confirm(held)? as u64;
+            self.counts.printed += printed;
+            if self.left() == Some(0) {
+                return Ok(ControlFlow::Break(()));
+            }
+            done += decided.prints.len();
+            if let Some(id) = names.get(done).filter(|_| decided.waits).and_then(Name::id) {
+                while self.memory.is_in_flight(id)? {
+                    thread::sleep(WAIT);
+                }
+            }
+        }
+        match names.get(end) {
+            Some(Name::None(why)) => Err(format!("{}: {why}", batch.place(end)).into()),
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// How many lines may still be printed.
+    fn left(&self) -> Option<u64> {
+        self.arguments.limit.map(|limit| limit.saturating_sub(self.counts.printed))
+    }
+
+    /// How many of these lines can be decided on before more of them are new than may be printed: what
+    /// is not printed is not to be claimed either.
+    fn within_limit(&self, names: &[Name<'_>]) -> Result<usize> {
+        let Some(left) = self.left().and_then(|left| usize::try_from(left).ok()) else {
+            return Ok(names.len());
+        };
+        if self.arguments.invert {
+            return Ok(left.min(names.len()));
+        }
+        let mut new = 0;
+        for (reach, name) in names.iter().enumerate() {
+            if new == left {
+                return Ok(reach);
+            }
+            let seen = name.id().map(|id| self.memory.is_seen(id)).transpose()?;
+            new += usize::from(seen != Some(true));
+        }
+        Ok(names.len())
+    }
+
+    /// The output is closed or broken: nobody knows which lines arrived, so all are left to a later run.
+    fn give_up(&self, held: Vec<Held>, why: &io::Error) -> Result<ControlFlow<()>> {
+        self.memory.release(held)?;
+        if why.kind() == io::ErrorKind::BrokenPipe {
+            return Ok(ControlFlow::Break(()));
+        }
+        Err(format!("cannot write to standard output: {why}; the next run prints the batch again")
+            .into())
+    }
+
+    fn name<'l>(&self, line: &'l [u8]) -> Name<'l> {
+        let line = line.strip_suffix(&[self.arguments.separator()]).unwrap_or(line);
+        if line.is_empty() {
+            return Name::Empty;
+        }
+        match &self.arguments.key {
+            None => Name::Id(id_of(line)),
+            Some(key) => match key.id(line) {
+                Ok(id) => Name::Id(Cow::Owned(id)),
+                Err(why) => Name::None(why),
+            },
+        }
+    }
+
+    fn warn(&mut self, batch: &Batch<'_>, names: &[Name<'_>], lines: Range<usize>) {
+        for line in lines {
+            let Name::None(why) = &names[line] else { continue };
+            self.counts.without_id += 1;
+            if self.counts.without_id <= WARNINGS {
+                log::warn!("{}: {why}; taken as new", batch.place(line));
+            }
+        }
+    }
+
+    /// Decides on lines up to the first that another filter is printing at this moment.
+    fn decide(&mut self, names: &[Name<'_>]) -> Result<Decided> {
+        let known: Vec<&[u8]> = names.iter().filter_map(Name::id).collect();
+        let mut decisions = self.memory.decide(&known)?.into_iter();
+        let mut decided =
+            Decided { prints: Vec::with_capacity(names.len()), held: Vec::new(), waits: false };
+        let mut left = self.left();
+        for name in names {
+            if left == Some(0) {
+                break; // A line expired since `within_limit` looked.
+            }
+            let decision = match name.id() {
+                None => Decision::New(None),
+                Some(_) => decisions.next().expect("a decision for each id"),
+            };
+            match decision {
+                Decision::New(held) => {
+                    decided.held.extend(held);
+                    decided.prints.push(!self.arguments.invert);
+                }
+                Decision::Duplicate => {
+                    self.counts.duplicates += 1;
+                    decided.prints.push(self.arguments.invert);
+                }
+                Decision::InFlight => {
+                    decided.waits = true;
+                    break;
+                }
+            }
+            let printed = decided.prints.last() == Some(&true);
+            left = left.map(|left| left - u64::from(printed));
+        }
+        self.counts.read += decided.prints.len() as u64;
+        // The claims of later lines must not be held during a wait: the other filter may be waiting for
+        // one of them.
+        let later = decisions.filter_map(|decision| match decision {
+            Decision::New(held) => held,
+            _ => None,
+        });
+        self.memory.release(later.collect())?;
+        Ok(decided)
+    }
+}
+
+/// What was decided on some lines.
+struct Decided {
+    /// For each line whether it is printed.
+    prints: Vec<bool>,
+    /// The claims of the lines that are new.
+    held: Vec<Held>,
+    /// The next line is another filter's at the moment.
+    waits: bool,
+}
+
+/// Standard output.
+struct Output {
+    stdout: BufWriter<StdoutLock<'static>>,
+    separator: u8,
+    /// The last line written came from the end of a file and had no separator.
+    separator_due: bool,
+}
+
+impl Output {
+    fn new(separator: u8) -> Self {
+        let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        Self { stdout, separator, separator_due: false }
+    }
+
+    /// Writes those lines that are to be printed, and flushes them; how many.
+    fn write(&mut self, lines: &[&[u8]], prints: &[bool]) -> io::Result<u64> {
+        let mut printed = 0;
+        for (line, _) in lines.iter().zip(prints).filter(|(_, print)| **print) {
+            // Without this, two lines from two files would become one.
+            let complete = line.ends_with(&[self.separator]);
+            if std::mem::replace(&mut self.separator_due, !complete) {
+                self.stdout.write_all(&[self.separator])?;
+            }
+            self.stdout.write_all(line)?;
+            printed += 1;
+        }
+        self.stdout.flush()?;
+        Ok(printed)
+    }
+}

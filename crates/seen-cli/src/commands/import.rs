@@ -1,0 +1,124 @@
+//! `seen import`: takes over what another store, another program or the seed's file remembers.
+//!
+//! Owns the batches and what is told of them. What always holds: what was read before a failure is
+//! committed and counted; a run that was interrupted is repeated without harm; an entry that the store
+//! refuses is told by name and stops no other. What a file holds is [`source`](crate::input::source)'s affair.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use seen_store::{Clock, Config, Entry, Refused, Restored, SystemClock, Ttl};
+
+use crate::Result;
+use crate::args::database::Database;
+use crate::args::duration::parse_ttl;
+use crate::args::ids;
+use crate::input::source::{Format, Source};
+use crate::output::entry::Defaults;
+use crate::output::message;
+
+/// How many entries are taken over at a time: what the store commits at once.
+const BATCH: usize = 1_000;
+
+/// Take over what an export, a list of ids or an older file holds
+///
+/// Reads what `seen export` printed, a CSV file with a column `id` (or `id_hex`), plain ids, one a
+/// line, or the SQLite file seen(id, ts) of the bot that this program grew from. Creates the store
+/// where it is missing. Statuses: 0 done, 2 an error.
+///
+/// An import may be repeated: entries that are known are merged and never shortened or doubled, so one
+/// that was interrupted is simply started again. Of an id that is known already the earliest and latest
+/// times, the latest expiry and the largest counts are kept. An id that comes without a time counts as
+/// seen at the time of the import. A failed claim keeps its attempts and its
+/// error; a claim in flight ends with its lease, and nobody can confirm it. What has expired is left
+/// out. An entry that no store can take, such as one whose id is too long, is told on standard error and
+/// left out; all others are imported, and the status is 2. The first line that is not understood ends the
+/// import: what comes before it is imported.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The file to read; standard input for `-`.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    database: Database,
+
+    /// What the file is. Told from its content by default: a database, lines that begin with `{`, a
+    /// first line with a column `id`; anything else is plain ids.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// How long after it was last seen an id expires that comes without an expiry: 90s, 36h, 7d, never.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    ttl: Ttl,
+
+    /// Tell on standard error how many entries were added, changed, known and expired, when done.
+    #[arg(long)]
+    stats: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let defaults = Defaults {
+        scope: arguments.database.scope().to_owned(),
+        ttl: arguments.ttl,
+        now: SystemClock.now(),
+    };
+    // Before the store, which a wrong file must not create.
+    let mut source = Source::open(&arguments.file, arguments.format, &defaults)?;
+    let store = arguments.database.open(Config::default())?;
+    let (mut restored, mut refused_count) = (Restored::default(), 0_u64);
+    let mut done = Ok(());
+    while done.is_ok() {
+        let mut batch: Vec<Entry> = Vec::new();
+        done = source.fill(&mut batch, BATCH);
+        if batch.is_empty() {
+            break;
+        }
+        match store.restore(batch) {
+            Ok(mut more) => {
+                // Told at once and not kept: a file may be full of them.
+                for refused in std::mem::take(&mut more.refused) {
+                    message::tell(&left_out(&refused));
+                    refused_count += 1;
+                }
+                restored += more;
+            }
+            Err(e) => {
+                let (why, told) = (message::with_causes(&e), counts(&restored));
+                return Err(format!("{why}; import it again to go on: so far {told}").into());
+            }
+        }
+    }
+    source.finish();
+    store.close()?;
+    if let Err(e) = done {
+        let told = counts(&restored);
+        return Err(format!("{e}; what comes before it is imported: {told}").into());
+    }
+    refused_count += source.left_out();
+    if refused_count > 0 {
+        let entries = if refused_count == 1 { "entry was" } else { "entries were" };
+        let told = counts(&restored);
+        return Err(
+            format!("{refused_count} {entries} left out; all others are imported: {told}").into()
+        );
+    }
+    if arguments.stats {
+        message::tell(&counts(&restored));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn left_out(refused: &Refused) -> String {
+    let (id, why) = (ids::shown(&refused.id), message::with_causes(&refused.error));
+    match refused.scope.as_str() {
+        "" => format!("{id}: left out: {why}"),
+        scope => format!("{id} in scope {}: left out: {why}", ids::shown(scope.as_bytes())),
+    }
+}
+
+fn counts(restored: &Restored) -> String {
+    let Restored { added, changed, unchanged, expired, .. } = restored;
+    format!("added {added}, changed {changed}, known {unchanged}, expired {expired}")
+}

@@ -1,0 +1,38 @@
+//! `seen mark`: remembers ids.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Args;
+use seen_store::{Config, Ttl};
+
+use crate::Result;
+use crate::args::database::{self, Database};
+use crate::args::duration::parse_ttl;
+use crate::args::ids;
+
+/// Remember ids as seen
+///
+/// An id that is seen already is remembered for longer, never for less. Whether it was is not told: ask
+/// `seen check` before, or let `seen claim` or `seen run` decide where several may ask at once. Statuses:
+/// 0 all are remembered, 2 an error; the ids before it are remembered.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The ids. `-` reads ids from standard input, one a line.
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<OsString>,
+
+    #[command(flatten)]
+    database: Database,
+
+    /// How long they are remembered: 90s, 36h, 7d, never. A day has 24 hours.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    ttl: Ttl,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let store = arguments.database.open(Config::default().ttl(arguments.ttl))?;
+    ids::for_each(&arguments.ids, |id| Ok(store.mark_seen(id)?))?;
+    database::close(&store);
+    Ok(ExitCode::SUCCESS)
+}

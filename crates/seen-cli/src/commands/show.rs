@@ -1,0 +1,124 @@
+//! `seen show`: everything known about an id.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use seen_store::{Entry, State};
+
+use crate::Result;
+use crate::args::database::ReadLocation;
+use crate::args::ids;
+use crate::output::Output;
+use crate::output::entry;
+use crate::output::words::{self, harmless, local_time, rough_duration};
+
+/// Tell everything that is known about ids
+///
+/// When an id was first and last seen, when it expires, how many duplicates were turned away; of a
+/// claim, its attempts, its last error and when its lease ends; the receipt of a confirmed one. Marks
+/// that have expired are told of until they are purged. Changes nothing, and works without permission
+/// to write. Statuses: 0 all ids are known, 1 the store knows nothing of some, 2 an error.
+///
+/// The store is read once for all ids, which takes about a second for 10,000,000 ids.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The ids to tell about; `-` reads some from standard input, one a line.
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<OsString>,
+
+    #[command(flatten)]
+    database: ReadLocation,
+
+    /// The namespace that the ids are in.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    scope: String,
+
+    /// Print a JSON object a line for each id; the state of one that is not known is "unknown".
+    #[arg(long)]
+    json: bool,
+
+    /// Ids on standard input end with a NUL instead of a newline.
+    #[arg(short = '0', long)]
+    null: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let reader = arguments.database.read()?;
+    let ids = ids::read(&arguments.ids, arguments.null)?;
+    let entries = reader.get_all(&arguments.scope, &ids)?;
+    let now = reader.now();
+    let mut output = Output::new();
+    let mut all_known = true;
+    for (id, found) in ids.iter().zip(entries) {
+        all_known &= found.is_some();
+        match found {
+            Some(entry) if arguments.json => output.line(entry::to_json(&entry).to_string())?,
+            None if arguments.json => {
+                output.line(entry::unknown(&arguments.scope, id).to_string())?;
+            }
+            Some(entry) => tell(&mut output, &entry, now)?,
+            None => {
+                output.line(words::id(id))?;
+                output.line("  not seen: the store knows nothing of it")?;
+            }
+        }
+    }
+    output.finish()?;
+    Ok(ExitCode::from(u8::from(!all_known)))
+}
+
+fn tell(output: &mut Output, entry: &Entry, now: SystemTime) -> Result<()> {
+    output.line(words::id(&entry.id))?;
+    for (name, value) in facts(entry, now) {
+        output.line(format!("  {name:<12}{value}"))?;
+    }
+    Ok(())
+}
+
+fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if !entry.scope.is_empty() {
+        facts.push(("scope", harmless(&entry.scope)));
+    }
+    facts.push(("state", entry::state_word(entry.state).to_owned()));
+    let is_claim = entry.lease_until.is_some();
+    if is_claim {
+        facts.push(("claimed", moment(entry.first_seen, now)));
+    } else {
+        facts.push(("first seen", moment(entry.first_seen, now)));
+        facts.push(("last seen", moment(entry.last_seen, now)));
+    }
+    match (entry.lease_until, entry.state) {
+        (Some(until), State::InFlight) => facts.push(("lease ends", moment(until, now))),
+        (Some(until), State::Failed) if until > now => {
+            facts.push(("retry from", moment(until, now)));
+        }
+        _ => {}
+    }
+    let expires = entry.expires_at.map_or_else(|| "never".into(), |at| moment(at, now));
+    facts.push((if is_claim { "forgotten" } else { "expires" }, expires));
+    if !is_claim {
+        facts.push(("suppressed", words::count(entry.suppressed)));
+    }
+    if entry.attempts > 0 {
+        facts.push(("attempts", entry.attempts.to_string()));
+    }
+    if let Some(error) = &entry.last_error {
+        facts.push(("last error", harmless(error)));
+    }
+    if let Some(receipt) = &entry.receipt {
+        facts.push(("receipt", words::id(receipt)));
+    }
+    facts
+}
+
+/// A time, and how far it is from now.
+fn moment(time: SystemTime, now: SystemTime) -> String {
+    let distance = match time.duration_since(now) {
+        Ok(ahead) if !ahead.is_zero() => format!("in {}", rough_duration(ahead)),
+        _ => format!("{} ago", rough_duration(now.duration_since(time).unwrap_or_default())),
+    };
+    format!("{} ({distance})", local_time(time))
+}

@@ -1,0 +1,381 @@
+//! The files that an import reads, as entries.
+//!
+//! Owns the recognition of a format and the reading of each. What always holds: a file is read once, from
+//! its beginning to its end, in bounded memory; whatever is wrong with it is told with its name, the
+//! line, the cause and what to do. A line that is not understood ends the reading; one that is understood
+//! and that no store can take is left out.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use clap::ValueEnum;
+use seen_store::{Entry, SeedFile};
+use serde_json::{Map, Value};
+
+use crate::Result;
+use crate::output::entry::{Defaults, from_json};
+use crate::output::message;
+use crate::output::progress::{self, Progress};
+
+/// How much of a file tells what it is.
+const TELLING: usize = 1 << 16;
+
+/// The longest line that is read: an id, a scope, an error and a receipt, all escaped, and more to spare.
+const LONGEST_LINE: u64 = 4 << 20;
+
+const DATABASE: &[u8] = b"SQLite format 3\0";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What a file can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line, as exported.
+    Jsonl,
+    /// Comma-separated values with a header that names at least a column `id` or `id_hex`.
+    Csv,
+    /// One id a line, byte for byte.
+    Ids,
+    /// The SQLite file seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL), `ts` in unix seconds.
+    Seed,
+}
+
+/// A file that is being read.
+pub(crate) struct Source<'a> {
+    name: String,
+    defaults: &'a Defaults,
+    progress: Progress,
+    reader: Reader,
+    left_out: u64,
+}
+
+type Text = BufReader<Chain<Cursor<Vec<u8>>, Box<dyn Read>>>;
+
+enum Reader {
+    Json(Lines),
+    Ids(Lines),
+    Csv(Table),
+    Seed(SeedFile),
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn open(
+        path: &Path,
+        format: Option<Format>,
+        defaults: &'a Defaults,
+    ) -> Result<Self> {
+        let standard_input = path == Path::new("-");
+        let name = if standard_input { "standard input".into() } else { path.to_string_lossy() };
+        let name = name.into_owned();
+        let mut input: Box<dyn Read> = if standard_input {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(File::open(path).map_err(|e| format!("cannot open {name}: {e}"))?)
+        };
+        let cannot_read = |e| format!("cannot read {name}: {e}");
+        let beginning = beginning(&mut input).map_err(cannot_read)?;
+        let format = match format {
+            Some(format) => format,
+            None => recognise(&beginning).map_err(|why| format!("{name}: {why}"))?,
+        };
+        if format == Format::Seed {
+            if standard_input {
+                return Err("a database cannot be read from standard input; give its path".into());
+            }
+            let seed = SeedFile::open(path, defaults.ttl)?;
+            let progress = progress::of_count(seed.count_rows()?);
+            let reader = Reader::Seed(seed);
+            return Ok(Self { name, defaults, progress, reader, left_out: 0 });
+        }
+        let marked = if beginning.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let text = BufReader::new(Cursor::new(beginning[marked..].to_vec()).chain(input));
+        let reader = match format {
+            Format::Ids => Reader::Ids(Lines::new(text)),
+            Format::Csv => Reader::Csv(Table::new(text).map_err(|why| format!("{name}: {why}"))?),
+            _ => Reader::Json(Lines::new(text)),
+        };
+        let progress = progress::of_files(&[path.to_owned()]);
+        Ok(Self { name, defaults, progress, reader, left_out: 0 })
+    }
+
+    /// Reads up to `limit` entries; none at the end. After an error `entries` holds what came before it.
+    /// Tells which lines are left out.
+    pub(crate) fn fill(&mut self, entries: &mut Vec<Entry>, limit: usize) -> Result<()> {
+        while entries.len() < limit {
+            let Some(entry) = self.next()? else { break };
+            match valid(&entry) {
+                Ok(()) => entries.push(entry),
+                Err(why) => {
+                    message::tell(&format!("{}: line {}: left out: {why}", self.name, self.line()));
+                    self.left_out += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many lines were understood and left out.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Where the last entry came from, from 1; 0 where there are no lines.
+    fn line(&self) -> u64 {
+        match &self.reader {
+            Reader::Json(lines) | Reader::Ids(lines) => lines.number,
+            Reader::Csv(table) => table.line,
+            Reader::Seed(_) => 0,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>> {
+        let Self { name, defaults, progress, reader, .. } = self;
+        match reader {
+            Reader::Json(lines) => {
+                let Some(line) = lines.next(name, progress)? else { return Ok(None) };
+                let entry = serde_json::from_slice::<Map<String, Value>>(line)
+                    .map_err(|e| format!("not a JSON object: {e}"))
+                    .and_then(|object| from_json(&object, defaults));
+                entry.map(Some).map_err(|why| wrong_line(name, lines.number, &why))
+            }
+            Reader::Ids(lines) => {
+                let Some(line) = lines.next(name, progress)? else { return Ok(None) };
+                Ok(Some(defaults.entry(line)))
+            }
+            Reader::Csv(table) => {
+                let Some(object) = table.next(name, progress)? else { return Ok(None) };
+                let entry = object.and_then(|object| from_json(&object, defaults));
+                entry.map(Some).map_err(|why| wrong_line(name, table.line, &why))
+            }
+            Reader::Seed(seed) => {
+                progress.add(1);
+                let Some(mut entry) = seed.next().transpose()? else { return Ok(None) };
+                entry.scope.clone_from(&defaults.scope);
+                Ok(Some(entry))
+            }
+        }
+    }
+
+    /// Tells what was left out, and takes the progress bar away.
+    pub(crate) fn finish(&self) {
+        self.progress.finish();
+        if let Reader::Seed(seed) = &self.reader
+            && seed.skipped() > 0
+        {
+            log::warn!(
+                "{}: {} rows have no valid id (NULL, empty or longer than 65536 bytes) and were left out",
+                self.name,
+                seed.skipped()
+            );
+        }
+    }
+}
+
+/// The first bytes, up to where the first line and more are there.
+fn beginning(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut beginning = Vec::new();
+    input.take(TELLING as u64).read_to_end(&mut beginning)?;
+    Ok(beginning)
+}
+
+fn recognise(beginning: &[u8]) -> Result<Format, String> {
+    if beginning.starts_with(DATABASE) {
+        return Ok(Format::Seed);
+    }
+    let text = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start();
+    if text.starts_with(b"{") {
+        return Ok(Format::Jsonl);
+    }
+    if text.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")) {
+        return Err("a JSON array; write one object a line, as `jq -c '.[]'` does".into());
+    }
+    let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or(text);
+    let names = csv::ReaderBuilder::new().has_headers(false).from_reader(first_line);
+    let header = names.into_byte_records().next().and_then(Result::ok).unwrap_or_default();
+    if names_an_id(header.iter()) {
+        return Ok(Format::Csv);
+    }
+    if beginning.contains(&0) {
+        return Err("neither text nor a database; say --format ids if its lines are ids".into());
+    }
+    Ok(Format::Ids)
+}
+
+fn names_an_id<'a>(mut columns: impl Iterator<Item = &'a [u8]>) -> bool {
+    columns.any(|name| matches!(name.trim_ascii(), b"id" | b"id_hex"))
+}
+
+/// Whether the store takes the entry: told here, the line can be named.
+fn valid(entry: &Entry) -> Result<(), String> {
+    let note = entry.last_error.as_ref().map_or(0, String::len);
+    let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
+    let lengths = [("id", entry.id.len()), ("scope", entry.scope.len())];
+    for (what, length) in lengths.into_iter().chain([("last_error", note), ("receipt", receipt)]) {
+        if length > 65_536 {
+            return Err(format!("its {what} has {length} bytes; at most 65536 are stored"));
+        }
+    }
+    if entry.id.is_empty() { Err("its id is empty".into()) } else { Ok(()) }
+}
+
+fn wrong_line(name: &str, line: u64, why: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("{name}: line {line}: {why}; mend or remove this line and import the file again").into()
+}
+
+/// The lines of a text that are not blank.
+struct Lines {
+    text: Text,
+    line: Vec<u8>,
+    /// Of the present line, from 1.
+    number: u64,
+}
+
+impl Lines {
+    fn new(text: Text) -> Self {
+        Self { text, line: Vec::new(), number: 0 }
+    }
+
+    fn next(&mut self, name: &str, progress: &Progress) -> Result<Option<&[u8]>> {
+        loop {
+            self.line.clear();
+            let mut limited = (&mut self.text).take(LONGEST_LINE);
+            let read = limited
+                .read_until(b'\n', &mut self.line)
+                .map_err(|e| format!("cannot read {name}: {e}"))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            progress.add(read as u64);
+            if read as u64 == LONGEST_LINE {
+                return Err(wrong_line(name, self.number, "it is longer than 4 MiB"));
+            }
+            if self.line.last() == Some(&b'\n') {
+                self.line.pop();
+            }
+            if !self.line.is_empty() {
+                return Ok(Some(&self.line));
+            }
+        }
+    }
+}
+
+/// The rows of a CSV file.
+struct Table {
+    rows: csv::Reader<Limited>,
+    row: csv::ByteRecord,
+    header: Vec<String>,
+    /// What the present row may still take of the file.
+    allowance: Rc<Cell<u64>>,
+    /// Where the present row begins.
+    line: u64,
+}
+
+/// Keeps a quote that is never closed from taking the rest of a file into memory.
+struct Limited {
+    text: Text,
+    allowance: Rc<Cell<u64>>,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.text.read(buffer)?;
+        match self.allowance.get().checked_sub(read as u64) {
+            Some(left) => self.allowance.set(left),
+            None => {
+                return Err(io::Error::other("a row of more than 4 MiB; is a quote not closed?"));
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl Table {
+    fn new(text: Text) -> Result<Self, String> {
+        let allowance = Rc::new(Cell::new(LONGEST_LINE));
+        let mut rows = csv::Reader::from_reader(Limited { text, allowance: allowance.clone() });
+        let header = rows.byte_headers().map_err(|e| cause(&e))?;
+        if !names_an_id(header.iter()) {
+            return Err("its first line names no column id or id_hex; name the column so, or say \
+                        --format ids if its lines are ids"
+                .into());
+        }
+        let name = |field: &[u8]| String::from_utf8_lossy(field.trim_ascii()).into_owned();
+        let header = header.iter().map(name).collect();
+        Ok(Self { rows, row: csv::ByteRecord::new(), header, allowance, line: 1 })
+    }
+
+    /// The next row as an object, or what is wrong with it.
+    fn next(
+        &mut self,
+        name: &str,
+        progress: &Progress,
+    ) -> Result<Option<Result<Map<String, Value>, String>>> {
+        self.allowance.set(LONGEST_LINE);
+        let before = self.rows.position().clone();
+        let read = self.rows.read_byte_record(&mut self.row);
+        self.line = self.row.position().map_or(before.line(), csv::Position::line);
+        progress.add(self.rows.position().byte() - before.byte());
+        match read {
+            Ok(false) => Ok(None),
+            Ok(true) => Ok(Some(self.object())),
+            Err(e) => Err(wrong_line(name, self.line, &cause(&e))),
+        }
+    }
+
+    /// A field that is empty is not there, but for the scope, which may be empty.
+    fn object(&self) -> Result<Map<String, Value>, String> {
+        let mut object = Map::new();
+        for (name, field) in self.header.iter().zip(&self.row) {
+            if field.is_empty() && name != "scope" {
+                continue;
+            }
+            let text = str::from_utf8(field).map_err(|_| {
+                format!("{name} is not UTF-8; `seen export` shows how bytes are written")
+            })?;
+            object.insert(name.clone(), text.into());
+        }
+        Ok(object)
+    }
+}
+
+fn cause(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} fields, and the first line {expected_len}")
+        }
+        csv::ErrorKind::Io(e) => e.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_beginning() {
+        for (beginning, format) in [
+            (&b"SQLite format 3\0\x10\0"[..], Format::Seed),
+            (b"\n {\"id\": 1}\n", Format::Jsonl),
+            (b"\xef\xbb\xbf{\"id\": 1}\n", Format::Jsonl),
+            (b"scope,id\n,a\n", Format::Csv),
+            (b"\xef\xbb\xbf\"id\"\r\na\r\n", Format::Csv),
+            (b"id_hex, seen\nff,\0\n", Format::Csv),
+            (b"identity,valid\n", Format::Ids),
+            (b"[ERROR] a, b\n", Format::Ids),
+            (b"", Format::Ids),
+        ] {
+            assert_eq!(
+                recognise(beginning),
+                Ok(format),
+                "{:?}",
+                String::from_utf8_lossy(beginning)
+            );
+        }
+        assert!(recognise(b"\x1f\x8b\x08\0\0\0").unwrap_err().contains("neither text"));
+        assert!(recognise(b"[\n  {\"id\": 1}]").unwrap_err().contains("jq -c"));
+    }
+}

@@ -1,0 +1,76 @@
+//! Keeps claims while what they are for takes its time: the output of a batch that blocks, on a full pipe
+//! or a terminal that was stopped, or a command that runs.
+//!
+//! Owns the thread that renews. What always holds: what was taken back by [`Renewer::give_back`] is not
+//! renewed any more when that returns.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use seen_store::SeenStore;
+
+use crate::Result;
+use crate::work::memory::{Held, Memory};
+
+/// How many times a lease is renewed before it would end.
+const RENEWALS_A_LEASE: u32 = 3;
+
+/// Renews what it is given to hold. Dropping it ends its thread.
+pub(crate) struct Renewer {
+    held: Arc<Mutex<Vec<Held>>>,
+    _stop: Option<mpsc::Sender<()>>,
+}
+
+impl Renewer {
+    pub(crate) fn start(memory: &Memory) -> Result<Self> {
+        match memory {
+            Memory::Lasting { store, lease, .. } => Self::of(store, *lease),
+            Memory::Dry { .. } => Ok(Self { held: Arc::default(), _stop: None }),
+        }
+    }
+
+    /// Renews claims of this store for as long again.
+    pub(crate) fn of(store: &SeenStore, lease: Duration) -> Result<Self> {
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = mpsc::channel();
+        let (store, renewed) = (store.clone(), Arc::clone(&held));
+        thread::Builder::new()
+            .name("seen-renew".into())
+            .spawn(move || renew_until_stopped(&store, lease, &renewed, &stopped))
+            .map_err(|e| format!("cannot start a thread: {e}"))?;
+        Ok(Self { held, _stop: Some(stop) })
+    }
+
+    pub(crate) fn hold(&self, held: Vec<Held>) {
+        *lock(&self.held) = held;
+    }
+
+    pub(crate) fn give_back(&self) -> Vec<Held> {
+        std::mem::take(&mut lock(&self.held))
+    }
+}
+
+fn renew_until_stopped(
+    store: &SeenStore,
+    lease: Duration,
+    held: &Mutex<Vec<Held>>,
+    stopped: &mpsc::Receiver<()>,
+) {
+    while stopped.recv_timeout(lease / RENEWALS_A_LEASE) == Err(RecvTimeoutError::Timeout) {
+        let held = lock(held);
+        if held.is_empty() {
+            continue;
+        }
+        // Which were lost is told when they are confirmed.
+        if let Err(e) = store.renew_all(held.iter().map(|(id, token)| (id, *token)), lease) {
+            log::warn!("cannot renew claims: {}", crate::output::message::with_causes(&e));
+        }
+    }
+}
+
+/// The list is whole whenever the lock is free, also after a panic.
+fn lock(held: &Mutex<Vec<Held>>) -> MutexGuard<'_, Vec<Held>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}

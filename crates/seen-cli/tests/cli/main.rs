@@ -1,0 +1,32 @@
+//! The command `seen` as its users run it: a process with arguments, pipes and a status.
+//!
+//! `support_process.rs` is a link to the library's, and `recipes.md` to its README, so that the package has them.
+
+#[cfg(unix)]
+mod exchange;
+mod filter;
+#[cfg(unix)]
+mod filter_claims;
+#[cfg(unix)]
+mod filter_options;
+#[cfg(unix)]
+mod help;
+#[cfg(unix)]
+mod reading;
+#[cfg(target_os = "linux")]
+mod recipes;
+#[cfg(unix)]
+mod run_command;
+mod support;
+#[cfg(unix)]
+mod support_process;
+mod writing;
+
+/// A store in another process, for the tests that need one.
+#[cfg(unix)]
+#[test]
+fn child() {
+    if support_process::role().as_deref() == Some("puppet") {
+        support_process::puppet();
+    }
+}

@@ -1,0 +1,1 @@
+../../../../tests/support_process/mod.rs
