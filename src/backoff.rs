@@ -11,15 +11,15 @@ use crate::clock::Stopwatch;
 use crate::error::{ErrorKind, Result};
 use crate::machine::{random_u64, sleep};
 
-const SHORTEST: Duration = Duration::from_micros(50);
-const LONGEST: Duration = Duration::from_millis(1);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const MAX_PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest pause of a call that has waited for long. It asks more often than those that came after it.
-const URGENT: Duration = Duration::from_micros(200);
+const MAX_URGENT_PAUSE: Duration = Duration::from_micros(200);
 
 /// How long a wait is long: for a small write, and for a long transaction, which lets small ones go first.
-const LONG: Duration = Duration::from_millis(20);
-const LONG_FOR_LONG: Duration = Duration::from_millis(200);
+const URGENT_AFTER: Duration = Duration::from_millis(20);
+const URGENT_AFTER_LONG_WORK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Backoff {
     started: Stopwatch,
@@ -30,12 +30,12 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { started: Stopwatch::start(), timeout, urgent_after: LONG, pauses: 0 }
+        Self { started: Stopwatch::start(), timeout, urgent_after: URGENT_AFTER, pauses: 0 }
     }
 
     /// For a transaction that will keep others waiting.
     pub(crate) fn for_long_work(timeout: Duration) -> Self {
-        Self { urgent_after: LONG_FOR_LONG, ..Self::new(timeout) }
+        Self { urgent_after: URGENT_AFTER_LONG_WORK, ..Self::new(timeout) }
     }
 
     /// Sleeps a little, or returns false when the time is up.
@@ -45,20 +45,20 @@ impl Backoff {
         if left.is_zero() {
             return false;
         }
-        let most = (SHORTEST * 2_u32.pow(self.pauses.min(7))).min(self.longest_after(waited));
+        let most = (FIRST_PAUSE * 2_u32.pow(self.pauses.min(7))).min(self.max_pause_after(waited));
         sleep(jittered(most).min(left));
         self.pauses += 1;
         true
     }
 
-    fn longest_after(&self, waited: Duration) -> Duration {
-        if waited < self.urgent_after { LONGEST } else { URGENT }
+    fn max_pause_after(&self, waited: Duration) -> Duration {
+        if waited < self.urgent_after { MAX_PAUSE } else { MAX_URGENT_PAUSE }
     }
 }
 
 /// One short pause, for what has a deadline of its own.
-pub(crate) fn nap() {
-    sleep(jittered(2 * SHORTEST));
+pub(crate) fn short_pause() {
+    sleep(jittered(2 * FIRST_PAUSE));
 }
 
 /// Between a quarter and all of it.
@@ -72,44 +72,44 @@ fn jittered(most: Duration) -> Duration {
 /// then. A store that takes it again as soon as it has let go leaves hardly a moment for them, and none at
 /// all that is long enough for a transaction of theirs to begin in. So it leaves the lock alone for a tenth
 /// of the time for which it held it, as soon as that comes to a pause that others can hit.
-pub(crate) struct Share {
+pub(crate) struct LockShare {
     /// What was not left to the others yet.
-    owed: Duration,
-    let_go: Stopwatch,
+    due: Duration,
+    since_release: Stopwatch,
 }
 
 /// For how much longer the lock is held than left alone.
-const HELD_FOR_ONE: u32 = 10;
+const HELD_PER_PAUSE: u32 = 10;
 
-/// The most that is owed for one transaction, which may have waited for a disk.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// The most that is due for one transaction, which may have waited for a disk.
+const MAX_PAUSE_PER_USE: Duration = Duration::from_millis(5);
 
 /// The shortest pause that is worth making: about twice as long as one of an urgent wait.
-const SHORTEST_REST: Duration = Duration::from_micros(400);
+const MIN_PAUSE: Duration = Duration::from_micros(400);
 
-impl Share {
+impl LockShare {
     pub(crate) fn new() -> Self {
-        Self { owed: Duration::ZERO, let_go: Stopwatch::start() }
+        Self { due: Duration::ZERO, since_release: Stopwatch::start() }
     }
 
-    /// Sleeps off what is owed. Comes before the write lock is taken.
-    pub(crate) fn rest(&mut self) {
-        if let Some(rest) = self.rest_after(self.let_go.elapsed()) {
-            sleep(rest);
+    /// Sleeps off what is due. Comes before the write lock is taken.
+    pub(crate) fn pause(&mut self) {
+        if let Some(pause) = self.pause_after(self.since_release.elapsed()) {
+            sleep(pause);
         }
     }
 
-    /// How long to rest when the lock was left alone for `left` already.
-    fn rest_after(&mut self, left: Duration) -> Option<Duration> {
-        let worth_it = self.owed >= SHORTEST_REST;
-        self.owed = self.owed.saturating_sub(left);
-        (worth_it && !self.owed.is_zero()).then(|| std::mem::take(&mut self.owed))
+    /// How long to pause when the lock was left alone for `left` already.
+    fn pause_after(&mut self, left: Duration) -> Option<Duration> {
+        let is_long_enough = self.due >= MIN_PAUSE;
+        self.due = self.due.saturating_sub(left);
+        (is_long_enough && !self.due.is_zero()).then(|| std::mem::take(&mut self.due))
     }
 
     /// Takes note of how long the lock was held until now.
-    pub(crate) fn used(&mut self, held: Duration) {
-        self.owed += (held / HELD_FOR_ONE).min(LONGEST_REST);
-        self.let_go = Stopwatch::start();
+    pub(crate) fn record_use(&mut self, held: Duration) {
+        self.due += (held / HELD_PER_PAUSE).min(MAX_PAUSE_PER_USE);
+        self.since_release = Stopwatch::start();
     }
 }
 
@@ -143,25 +143,25 @@ mod tests {
 
     #[test]
     fn a_long_wait_asks_more_often_and_that_of_a_long_work_later() {
-        let longest = |backoff: &Backoff, ms| backoff.longest_after(Duration::from_millis(ms));
-        let (small, long) = (Backoff::new(LONG), Backoff::for_long_work(LONG));
-        assert_eq!((longest(&small, 19), longest(&small, 20)), (LONGEST, URGENT));
-        assert_eq!((longest(&long, 199), longest(&long, 200)), (LONGEST, URGENT));
+        let longest = |backoff: &Backoff, ms| backoff.max_pause_after(Duration::from_millis(ms));
+        let (small, long) = (Backoff::new(URGENT_AFTER), Backoff::for_long_work(URGENT_AFTER));
+        assert_eq!((longest(&small, 19), longest(&small, 20)), (MAX_PAUSE, MAX_URGENT_PAUSE));
+        assert_eq!((longest(&long, 199), longest(&long, 200)), (MAX_PAUSE, MAX_URGENT_PAUSE));
     }
 
     #[test]
     fn a_tenth_of_the_time_is_left_to_others_in_pauses_that_they_can_hit() {
         let (ms, none) = (Duration::from_millis, Duration::ZERO);
-        let mut share = Share::new();
-        share.used(ms(3));
-        assert_eq!(share.rest_after(none), None, "too short a pause");
-        share.used(ms(3));
-        assert_eq!(share.rest_after(none), Some(Duration::from_micros(600)));
-        assert_eq!(share.rest_after(none), None, "slept off already");
-        share.used(ms(50));
-        assert_eq!(share.rest_after(ms(2)), Some(ms(3)), "what was left alone counts");
-        share.used(ms(50));
-        assert_eq!(share.rest_after(ms(5)), None);
+        let mut share = LockShare::new();
+        share.record_use(ms(3));
+        assert_eq!(share.pause_after(none), None, "too short a pause");
+        share.record_use(ms(3));
+        assert_eq!(share.pause_after(none), Some(Duration::from_micros(600)));
+        assert_eq!(share.pause_after(none), None, "slept off already");
+        share.record_use(ms(50));
+        assert_eq!(share.pause_after(ms(2)), Some(ms(3)), "what was left alone counts");
+        share.record_use(ms(50));
+        assert_eq!(share.pause_after(ms(5)), None);
     }
 
     #[test]

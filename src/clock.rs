@@ -18,7 +18,7 @@ pub(crate) const MAX_MS: i64 = (1 << 48) - 2;
 /// Backward steps of up to this much are absorbed: time stands still until the clock catches up.
 pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
 /// How far the time in the file may be from a store's own before a commit of that store writes it again.
-pub(crate) const TOLD_EVERY_MS: i64 = 1_000;
+pub(crate) const CLOCK_WRITE_INTERVAL_MS: i64 = 1_000;
 
 /// Where a store reads the time of day.
 ///
@@ -112,21 +112,21 @@ pub(crate) struct SteadyClock {
     latest_ms: AtomicI64,
     /// The time that the file says stores have reached. It may go back: when another store has followed a
     /// large step, this one must not stay ahead of it.
-    carried_ms: AtomicI64,
+    file_ms: AtomicI64,
 }
 
 /// The time in the file, as a store finds it after another one has committed. It is that store's time, to
-/// within [`TOLD_EVERY_MS`].
+/// within [`CLOCK_WRITE_INTERVAL_MS`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reached {
+pub(crate) struct FileTime {
     pub(crate) ms: i64,
     /// It is another value than the one that the store knew: what it wrote itself is no news.
-    pub(crate) is_news: bool,
+    pub(crate) is_new: bool,
 }
 
 impl SteadyClock {
     pub(crate) fn new(clock: Box<dyn Clock>) -> Self {
-        Self { clock, latest_ms: AtomicI64::new(MIN_MS), carried_ms: AtomicI64::new(MIN_MS) }
+        Self { clock, latest_ms: AtomicI64::new(MIN_MS), file_ms: AtomicI64::new(MIN_MS) }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -138,14 +138,14 @@ impl SteadyClock {
                 self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
             if read < latest {
                 // A large step: what others had reached was reached before it.
-                self.carried_ms.store(MIN_MS, Ordering::Relaxed);
+                self.file_ms.store(MIN_MS, Ordering::Relaxed);
             }
             read
         } else {
             latest
         };
-        let carried = self.carried_ms.load(Ordering::Relaxed);
-        if carried > own && carried - own <= ABSORBED_STEP_MS { carried } else { own }
+        let file = self.file_ms.load(Ordering::Relaxed);
+        if file > own && file - own <= ABSORBED_STEP_MS { file } else { own }
     }
 
     /// Takes in the time that another store on the same file has reached.
@@ -159,17 +159,17 @@ impl SteadyClock {
     /// this store's time, so this one goes back, to its clock's reading or the other's time, whichever is
     /// later. A time that is farther before this clock's reading than a step that is absorbed was not written
     /// since the step: it comes from a file that was restored.
-    pub(crate) fn hear(&self, reached: Reached) {
+    pub(crate) fn observe(&self, reached: FileTime) {
         let latest = self.latest_ms.load(Ordering::Relaxed);
-        let goes_back_to = Some(reached.ms)
-            .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= TOLD_EVERY_MS)
+        let back_to = Some(reached.ms)
+            .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= CLOCK_WRITE_INTERVAL_MS)
             .map(|_| self.read_ms())
             .filter(|read| *read < latest)
             .filter(|read| read.saturating_sub(reached.ms) <= ABSORBED_STEP_MS);
-        if reached.is_news || goes_back_to.is_some() {
-            self.carried_ms.store(reached.ms, Ordering::Relaxed);
+        if reached.is_new || back_to.is_some() {
+            self.file_ms.store(reached.ms, Ordering::Relaxed);
         }
-        if let Some(read) = goes_back_to {
+        if let Some(read) = back_to {
             // A lost race means that another thread has just read the same clock: its time does.
             let _ =
                 self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
@@ -183,7 +183,7 @@ impl SteadyClock {
 
 impl fmt::Debug for SteadyClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SteadyClock").field(&self.latest_ms).field(&self.carried_ms).finish()
+        f.debug_tuple("SteadyClock").field(&self.latest_ms).field(&self.file_ms).finish()
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
             let start = steady.now_ms();
             manual.set(from_ms(start - back));
             assert_eq!(steady.now_ms(), start);
-            steady.hear(Reached { ms: start + reached, is_news: true });
+            steady.observe(FileTime { ms: start + reached, is_new: true });
             assert_eq!(steady.now_ms() - start, right, "{back} back, {reached} reached");
         }
     }
@@ -276,7 +276,7 @@ mod tests {
             let (manual, steady) = steady();
             let start = steady.now_ms();
             manual.set(from_ms(start - 1_000));
-            steady.hear(Reached { ms, is_news: true });
+            steady.observe(FileTime { ms, is_new: true });
             assert_eq!(steady.now_ms(), start);
         }
     }

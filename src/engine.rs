@@ -19,10 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use self::checkpointer::Checkpoints;
+use self::checkpointer::Checkpointer;
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
-use crate::backoff::Share;
+use crate::backoff::LockShare;
 use crate::clock::{SteadyClock, Stopwatch};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +42,7 @@ const YIELDS: u32 = 64;
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
     /// What the small transactions of this store leave to other stores, while there are others.
-    share: Share,
+    share: LockShare,
     pub(crate) purges: PurgeSchedule,
     /// How many rebuilds of the index are accounted for.
     rebuilds: u64,
@@ -67,8 +67,8 @@ pub(crate) struct Engine {
     writer: SharedWriter,
     /// What the long transactions of this store leave to others. Held by the one whose turn it is, while it
     /// rests and while it runs.
-    share: Mutex<Share>,
-    checkpoints: Checkpoints,
+    share: Mutex<LockShare>,
+    checkpointer: Checkpointer,
     closed: AtomicBool,
     /// The process that opened the file. A forked child shares its parent's locks and buffers and must
     /// touch neither: it may even find the mutex held by a thread that it does not have.
@@ -96,10 +96,10 @@ impl Engine {
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
         if let Some(reached) = journal.take_reached() {
-            clock.hear(reached);
+            clock.observe(reached);
         }
         let engine = Self::new(registration, journal, index, hasher, clock, config);
-        engine.tell_the_time();
+        engine.write_clock();
         Ok((engine, expired))
     }
 
@@ -129,7 +129,7 @@ impl Engine {
         let process = registration.process();
         let writer = Writer {
             purges: PurgeSchedule::new(&config, clock.now_ms()),
-            share: Share::new(),
+            share: LockShare::new(),
             rebuilds: journal.rebuilds(),
             journal,
             _registration: registration,
@@ -140,9 +140,9 @@ impl Engine {
             tokens: Tokens::new(),
             name,
             private,
-            checkpoints: Checkpoints::new(log_source, Arc::clone(&writer), &config),
+            checkpointer: Checkpointer::new(log_source, Arc::clone(&writer), &config),
             writer,
-            share: Mutex::new(Share::new()),
+            share: Mutex::new(LockShare::new()),
             clock,
             config,
             hasher,
@@ -159,13 +159,13 @@ impl Engine {
 
     /// Stores that open from now on are to know the time that this one has reached. They do without where
     /// it cannot be written now.
-    fn tell_the_time(&self) {
+    fn write_clock(&self) {
         if self.config.read_only {
             return;
         }
         let mut writer = self.writer.lock();
         let Some(writer) = writer.as_mut() else { return };
-        match self.try_write(writer, &mut |transaction| transaction.tell_the_time()) {
+        match self.try_write(writer, &mut |transaction| transaction.write_clock()) {
             Ok(_) => {}
             Err(e) => log::debug!("{}: the time is not written down: {e}", self.name),
         }
@@ -195,7 +195,7 @@ impl Engine {
         let flushed = if self.config.read_only { Ok(()) } else { self.flush_before_closing() };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
-        self.checkpoints.stop();
+        self.checkpointer.stop();
         let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
         writer.journal.close().and(flushed)
     }

@@ -41,7 +41,7 @@ pub(crate) use self::reports::{MOST_PROBLEMS, check_file, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
 pub(crate) use self::transaction::{ExpiredRows, Transaction};
 use crate::backoff::retry_while_busy;
-use crate::clock::{MIN_MS, Reached, Stopwatch};
+use crate::clock::{MIN_MS, FileTime, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, OpenedFiles, shown};
@@ -82,7 +82,7 @@ pub(crate) struct Journal {
     /// SQLite's `data_version` at the last look: unchanged means that no other connection has committed.
     data_version: Option<i64>,
     /// A time that another store has reached, to be taken by the caller.
-    reached: Option<Reached>,
+    reached: Option<FileTime>,
     /// How much of the index may hold marks that another store has deleted.
     doubts: doubt::Doubts,
     /// What is known of the table of claims, until somebody else commits.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use self::access::FileReader;
-use crate::clock::{Reached, SteadyClock, from_ms};
+use crate::clock::{FileTime, SteadyClock, from_ms};
 use crate::config::Config;
 use crate::entry::{Entry, State};
 use crate::error::Result;
@@ -119,7 +119,7 @@ impl Reader {
     fn now_ms(&self, access: &mut FileReader) -> Result<i64> {
         let now_ms = self.clock.now_ms();
         let Some(ms) = access.take_reached_ms()? else { return Ok(now_ms) };
-        self.clock.hear(Reached { ms, is_news: true });
+        self.clock.observe(FileTime { ms, is_new: true });
         Ok(self.clock.now_ms())
     }
 

@@ -27,7 +27,7 @@ use crate::id::{Id, Scope};
 use crate::journal::Transaction;
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
-const IDS_A_COMMIT: usize = 10_000;
+const IDS_PER_COMMIT: usize = 10_000;
 
 /// A durable set of ids that were handled before.
 ///
@@ -109,7 +109,7 @@ impl SeenStore {
     /// [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade).
     pub fn open_with(path: impl AsRef<Path>, config: Config) -> Result<Self> {
         let (engine, expired) = Engine::open(path.as_ref(), config)?;
-        let store = Self::on(engine);
+        let store = Self::from_engine(engine);
         let config = &store.engine.config;
         if expired > 0 && config.purge_on_open && !config.read_only {
             // What has expired is not seen anyway: a purge that fails is no reason not to open.
@@ -158,7 +158,7 @@ impl SeenStore {
     ///
     /// Only when SQLite fails to allocate.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self::on(Engine::in_memory(Config::default())?))
+        Ok(Self::from_engine(Engine::in_memory(Config::default())?))
     }
 
     /// The same with settings of your own, such as a [`ManualClock`](crate::ManualClock).
@@ -167,12 +167,12 @@ impl SeenStore {
     ///
     /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings that make no sense.
     pub fn in_memory_with(config: Config) -> Result<Self> {
-        let store = Self::on(Engine::in_memory(config)?);
+        let store = Self::from_engine(Engine::in_memory(config)?);
         store.start_purge_thread()?;
         Ok(store)
     }
 
-    fn on(engine: Engine) -> Self {
+    fn from_engine(engine: Engine) -> Self {
         let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
         let scope = Scope::new("", &engine.hasher);
         Self { engine: Arc::new(Owner::new(engine)), scope, lifetime }
@@ -223,7 +223,7 @@ impl SeenStore {
         )
     }
 
-    /// Decides on many things, in one commit for each [`IDS_A_COMMIT`] of them.
+    /// Decides on many things, in one commit for each [`IDS_PER_COMMIT`] of them.
     pub(crate) fn in_batches<T, A>(
         &self,
         all: &[T],
@@ -231,7 +231,7 @@ impl SeenStore {
     ) -> Result<Vec<A>> {
         self.engine.check_open()?;
         let mut answers = Vec::with_capacity(all.len());
-        for batch in all.chunks(IDS_A_COMMIT) {
+        for batch in all.chunks(IDS_PER_COMMIT) {
             answers.extend(self.engine.write(|transaction| decide(transaction, batch))?);
         }
         Ok(answers)

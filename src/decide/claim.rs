@@ -61,7 +61,7 @@ pub(crate) fn confirm<'a>(
     receipt: Option<&'a [u8]>,
     now_ms: i64,
 ) -> NewMark<'a> {
-    let first_seen = lifetime.begun_at(claim.claimed_at, now_ms);
+    let first_seen = lifetime.window_start(claim.claimed_at, now_ms);
     let expires_at = lifetime.expires_at(now_ms, first_seen);
     let mark = NewMark { first_seen, receipt, ..NewMark::at(now_ms, expires_at) };
     NewMark { expires_at, ..after_claim(mark, claim, now_ms) }

@@ -30,7 +30,7 @@ impl Lifetime {
 
     /// When the window of an id began that was claimed at `claimed_ms` and is confirmed at `now_ms`: with
     /// the claim, unless its maximum age is over by now. The mark would have expired before it was made.
-    pub(crate) fn begun_at(self, claimed_ms: i64, now_ms: i64) -> i64 {
+    pub(crate) fn window_start(self, claimed_ms: i64, now_ms: i64) -> i64 {
         let end = match self.window {
             Window::Sliding { max_age: Some(age) } => Ttl::After(age).expires_at(claimed_ms),
             _ => None,
@@ -40,7 +40,7 @@ impl Lifetime {
 
     /// Whether a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum age
     /// allows one.
-    pub(crate) fn wants_more(self, expires_at: Option<i64>, now_ms: i64) -> bool {
+    pub(crate) fn wants_later_expiry(self, expires_at: Option<i64>, now_ms: i64) -> bool {
         let Some(expires_at) = expires_at else { return false };
         self.window != Window::Fixed
             && self.ttl.expires_at(now_ms).is_none_or(|wanted| expires_at < wanted)

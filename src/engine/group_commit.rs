@@ -25,4 +25,4 @@ mod locks;
 mod model;
 mod queue;
 
-pub(crate) use queue::{GroupCommit, Jobs, Led, Outcome, Taken};
+pub(crate) use queue::{GroupCommit, Jobs, LeadResult, JobOutcome, TakenJob};

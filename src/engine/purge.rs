@@ -18,16 +18,16 @@ use crate::journal::{Found, Transaction};
 use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
-const ROWS_A_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_PER_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
 /// The same for a step that rides on somebody's commit.
-const ROWS_A_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
+const ROWS_PER_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
 /// How many slots of the index such a step sweeps, at least.
-const SLOTS_A_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
+const SLOTS_PER_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
 /// How many counts of duplicates a finished pass writes down.
-const COUNTS_A_PASS: usize = at_once!(128, in_a_simulation: 2);
+const COUNTS_PER_PASS: usize = at_once!(128, in_a_simulation: 2);
 
 /// How long the thread rests at most after a step of its purge.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+const MAX_REST: Duration = Duration::from_millis(5);
 
 /// When the next pass begins and how far the present one has come.
 pub(crate) struct PurgeSchedule {
@@ -37,7 +37,7 @@ pub(crate) struct PurgeSchedule {
     sweep: Sweep,
 }
 
-/// The sweep of the index by a store that looks and does not write. A pass sweeps it too.
+/// The sweep of the index by a store that catch_ups and does not write. A pass sweeps it too.
 struct Sweep {
     interval_ms: Option<i64>,
     due_ms: i64,
@@ -95,7 +95,7 @@ impl Engine {
     /// Sweeps shards from this one on, a small step; where to go on. The mutex is held.
     fn sweep_shards(&self, from: usize, now_ms: i64) -> usize {
         let (mut next, mut swept) = (from, 0);
-        while next < self.index.shard_count() && swept < SLOTS_A_COMMIT {
+        while next < self.index.shard_count() && swept < SLOTS_PER_COMMIT {
             swept += self.index.sweep_shard(next, now_ms);
             next += 1;
         }
@@ -114,7 +114,7 @@ impl Engine {
         let mut after = Some(0);
         while let Some(from) = after {
             let found = self.with_journal(|writer| {
-                writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms())
+                writer.journal.find_expired(from, ROWS_PER_STEP, self.clock.now_ms())
             })?;
             after = match found {
                 Found::Nothing { next } => {
@@ -123,7 +123,7 @@ impl Engine {
                 }
                 Found::Expired => {
                     let step =
-                        self.write_step(|transaction| transaction.purge_step(from, ROWS_A_STEP))?;
+                        self.write_step(|transaction| transaction.purge_step(from, ROWS_PER_STEP))?;
                     deleted += step.deleted;
                     step.next
                 }
@@ -133,7 +133,7 @@ impl Engine {
         let mut place = Some(Place::default());
         while let Some(after) = place {
             let step =
-                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
+                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_PER_STEP))?;
             place = step.next;
         }
         self.sweep()?;
@@ -145,7 +145,7 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Removes what was last seen in `scope` longer ago than `older_than`, expired or not, and the
+    /// Removes what was last take_in in `scope` longer ago than `older_than`, expired or not, and the
     /// claims that are not in flight and last changed longer ago.
     pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
         self.check_open()?;
@@ -165,7 +165,7 @@ impl Engine {
         let mut place = Some(Place { scope: scope.to_owned(), ..Place::default() });
         while let Some(after) = place {
             let step = self.write_step(|transaction| {
-                transaction.cleanup_claims(scope, before_ms, &after, ROWS_A_STEP)
+                transaction.cleanup_claims(scope, before_ms, &after, ROWS_PER_STEP)
             })?;
             deleted += step.deleted;
             place = step.next;
@@ -173,7 +173,7 @@ impl Engine {
         let mut after = Some(0);
         while let Some(from) = after {
             let step = self.write_step(|transaction| {
-                transaction.cleanup_step(scope, before_ms, from, ROWS_A_STEP)
+                transaction.cleanup_step(scope, before_ms, from, ROWS_PER_STEP)
             })?;
             deleted += step.deleted;
             after = step.next;
@@ -195,10 +195,10 @@ impl Engine {
     }
 
     /// After a commit: one small step of what is due. Never fails the caller.
-    pub(crate) fn tidy_when_due(&self, writer: &mut Writer) {
-        self.settle_some_doubts(writer);
+    pub(crate) fn maintenance_step(&self, writer: &mut Writer) {
+        self.check_some_doubted_rows(writer);
         if writer.purges.is_due(self.clock.now_ms())
-            && let Err(e) = self.purge_a_little(writer)
+            && let Err(e) = self.purge_step(writer)
             && e.kind() != ErrorKind::Busy
         {
             log::warn!("{}: the purge is put off: {e}", self.name);
@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// `Busy`: another process writes; the same step again next time.
-    fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
+    fn purge_step(&self, writer: &mut Writer) -> Result<()> {
         let mut pass = match writer.purges.pass.take() {
             Some(pass) => pass,
             None => self.begin_pass(writer)?,
@@ -215,7 +215,7 @@ impl Engine {
         let step = self.step(&mut pass, writer);
         if matches!(step, Ok(true)) {
             writer.purges.purged(self.clock.now_ms());
-            return self.write_duplicates(writer, COUNTS_A_PASS).map(drop);
+            return self.write_duplicates(writer, COUNTS_PER_PASS).map(drop);
         }
         writer.purges.pass = Some(pass);
         step.map(drop)
@@ -225,11 +225,11 @@ impl Engine {
     fn step(&self, pass: &mut Pass, writer: &mut Writer) -> Result<bool> {
         let now_ms = self.clock.now_ms();
         if let Some(from) = pass.rows_after {
-            pass.rows_after = match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
+            pass.rows_after = match writer.journal.find_expired(from, ROWS_PER_COMMIT, now_ms)? {
                 Found::Nothing { next } => next,
                 Found::Expired => {
                     let mut delete = |transaction: &mut Transaction<'_>| {
-                        transaction.purge_step(from, ROWS_A_COMMIT)
+                        transaction.purge_step(from, ROWS_PER_COMMIT)
                     };
                     self.try_write(writer, &mut delete)?.next
                 }
@@ -237,7 +237,7 @@ impl Engine {
         }
         if let Some(after) = &pass.claims_after {
             let mut delete =
-                |transaction: &mut Transaction<'_>| transaction.purge_claims(after, ROWS_A_COMMIT);
+                |transaction: &mut Transaction<'_>| transaction.purge_claims(after, ROWS_PER_COMMIT);
             pass.claims_after = self.try_write(writer, &mut delete)?.next;
         }
         pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
@@ -273,7 +273,7 @@ impl PurgeThread {
     pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
         let (stop, stopped) = sync_channel(0);
         let weak = Arc::downgrade(engine);
-        machine::spawn("seen-purge", move || purge_every(&weak, interval, &stopped))
+        machine::spawn("take_in-purge", move || purge_every(&weak, interval, &stopped))
             .map_err(|e| Error::io("cannot start the purge thread", e))?;
         Ok(Self { _stop: stop })
     }
@@ -285,7 +285,7 @@ fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &Receiver<()>
         // As long a rest as each step took: the callers are to have the processors.
         let mut step = Stopwatch::start();
         let mut rest = || {
-            machine::sleep(step.elapsed().min(LONGEST_REST));
+            machine::sleep(step.elapsed().min(MAX_REST));
             step = Stopwatch::start();
         };
         match engine.purge(&mut rest) {

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{Engine, Writer};
-use crate::clock::Reached;
+use crate::clock::FileTime;
 use crate::entry::Entry;
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
@@ -15,22 +15,22 @@ use crate::journal::{Journal, MarkRow};
 use crate::machine::at_once;
 
 /// How old a look may be for a hit to be answered without another.
-const CATCH_UP_EVERY_MS: u64 = 100;
+const CATCH_UP_INTERVAL_MS: u64 = 100;
 
 /// A look that takes this store's time back is made once more at the earlier time. A clock that falls at each
 /// reading cannot make it go on for ever.
-pub(super) const CATCH_UPS_AT_MOST: u32 = 2;
+pub(super) const MAX_CATCH_UPS: u32 = 2;
 
 /// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
-const DOUBTS_A_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
+const DOUBTED_ROWS_PER_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
 
 /// The same for a step of a work of its own: about a millisecond.
-const DOUBTS_A_STEP: usize = at_once!(1_000, in_a_simulation: 5);
+const DOUBTED_ROWS_PER_STEP: usize = at_once!(1_000, in_a_simulation: 5);
 
 /// What a look brings besides rows.
 pub(super) struct CaughtUp {
     number: u64,
-    reached: Option<Reached>,
+    reached: Option<FileTime>,
     rebuilds: u64,
 }
 
@@ -46,7 +46,7 @@ impl Engine {
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
         // Read before the index: a look that begins after this and finds nothing answers the call.
         let (begun, now_ms) = (self.catch_ups_begun.load(SeqCst), self.clock.now_ms());
-        let hit = self.recently_live(key, now_ms)?;
+        let hit = self.live_in_index(key, now_ms)?;
         if hit.is_some() {
             return Ok(hit);
         }
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
-    pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
+    pub(crate) fn live_in_index(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
         let known = self.index.get_if_free(key, || self.check_process())?;
         let hit = known.filter(|slot| slot.is_live(now_ms));
@@ -83,7 +83,7 @@ impl Engine {
         if self.index.is_doubted() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
-        if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_EVERY_MS {
+        if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
             return Ok(hit);
         }
         self.check_process()?;
@@ -103,13 +103,13 @@ impl Engine {
     /// The id's mark if it is live now and, while the index is in doubt, its row is in the file.
     fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
-        self.settle_some_doubts(writer);
+        self.check_some_doubted_rows(writer);
         Ok(live)
     }
 
     /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
-    pub(crate) fn settle_some_doubts(&self, writer: &mut Writer) {
-        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP) {
+    pub(crate) fn check_some_doubted_rows(&self, writer: &mut Writer) {
+        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTED_ROWS_PER_LOOKUP) {
             log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
         }
     }
@@ -119,13 +119,13 @@ impl Engine {
     ///
     /// Beside a store that goes on deleting the doubt would not end: once all shards were begun and the last
     /// of them was done, what was deleted before the call is settled.
-    pub(crate) fn settle_doubts(&self) -> Result<()> {
+    pub(crate) fn check_doubted_rows(&self) -> Result<()> {
         let mut enough = None;
         while self.with_journal(|writer| {
             self.catch_up(writer)?;
             let begun = writer.journal.doubted_shards_begun();
             let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
-            let more = writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP)?;
+            let more = writer.journal.settle_doubts(&self.index, DOUBTED_ROWS_PER_STEP)?;
             Ok(more && writer.journal.doubted_shards_begun() <= enough)
         })? {
             self.yield_to_waiters();
@@ -138,11 +138,11 @@ impl Engine {
     }
 
     pub(crate) fn catch_up(&self, writer: &mut Writer) -> Result<()> {
-        for _ in 0..CATCH_UPS_AT_MOST {
+        for _ in 0..MAX_CATCH_UPS {
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
             writer.journal.catch_up(&self.index, self.clock.now_ms())?;
-            let seen = CaughtUp::by(&mut writer.journal, number);
-            self.caught_up(&seen, &mut writer.rebuilds);
+            let caught_up = CaughtUp::by(&mut writer.journal, number);
+            self.apply_catch_up(&caught_up, &mut writer.rebuilds);
             if !self.is_behind_index() {
                 break;
             }
@@ -157,16 +157,16 @@ impl Engine {
     }
 
     /// Takes in what a look brings besides rows.
-    pub(super) fn caught_up(&self, seen: &CaughtUp, rebuilds: &mut u64) {
-        if let Some(reached) = seen.reached {
-            self.clock.hear(reached);
+    pub(super) fn apply_catch_up(&self, caught_up: &CaughtUp, rebuilds: &mut u64) {
+        if let Some(reached) = caught_up.reached {
+            self.clock.observe(reached);
         }
-        if std::mem::replace(rebuilds, seen.rebuilds) != seen.rebuilds {
+        if std::mem::replace(rebuilds, caught_up.rebuilds) != caught_up.rebuilds {
             // The file's history may have gone back: then its numbers are given again, to other ids.
             self.index.duplicates.clear();
             self.index.at_max_age.clear();
         }
-        self.last_catch_up.store(seen.number, Relaxed);
+        self.last_catch_up.store(caught_up.number, Relaxed);
         self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::group_commit::{Jobs, Led, Outcome, Taken};
-use super::read::{CATCH_UPS_AT_MOST, CaughtUp};
+use super::group_commit::{Jobs, LeadResult, JobOutcome, TakenJob};
+use super::read::{MAX_CATCH_UPS, CaughtUp};
 use super::{Engine, Job, Writer};
 use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
@@ -19,16 +19,16 @@ use crate::machine::Mutex;
 
 /// The most calls that share one transaction: enough to spread its cost thin, and few enough that the
 /// first of them does not wait long for the last.
-const GROUP: usize = 256;
+const MAX_GROUP: usize = 256;
 
 /// For how long a store leaves a share of the write lock to others after one of them has committed. A store
 /// that is alone pays nothing.
-const ALONE_AFTER: Duration = Duration::from_secs(1);
+const SHARED_FOR: Duration = Duration::from_secs(1);
 
 impl Writer {
     /// Whether other stores write to the file at the moment.
-    fn has_company(&self) -> bool {
-        self.journal.since_others().is_some_and(|since| since < ALONE_AFTER)
+    fn shares_file(&self) -> bool {
+        self.journal.since_others().is_some_and(|since| since < SHARED_FOR)
     }
 }
 
@@ -50,7 +50,7 @@ impl Engine {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
             match self.try_write_small(writer, &mut decide) {
                 Ok(answer) => {
-                    self.tidy_when_due(writer);
+                    self.maintenance_step(writer);
                     return Ok(answer);
                 }
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
@@ -65,14 +65,14 @@ impl Engine {
         });
         let mut backoff = Backoff::new(self.config.busy_timeout);
         let outcome =
-            self.writer.submit(job, |writer, jobs| self.lead(writer, jobs), || backoff.pause());
+            self.writer.submit(job, |writer, jobs| self.commit_group(writer, jobs), || backoff.pause());
         match outcome {
-            Outcome::Answered(committed) => {
+            JobOutcome::Answered(committed) => {
                 committed?;
                 Ok(answer.lock().take().expect("a job that ran has answered"))
             }
-            Outcome::Withdrawn => Err(self.busy_error()),
-            Outcome::Abandoned => Err(Error::new(
+            JobOutcome::Withdrawn => Err(self.busy_error()),
+            JobOutcome::Abandoned => Err(Error::new(
                 ErrorKind::Io,
                 format!("{}: a thread panicked while it committed for this call", self.name),
             )),
@@ -81,61 +81,61 @@ impl Engine {
 
     /// Runs the waiting jobs as one transaction. A commit that fails fails all of them. When one of the
     /// decisions fails, all are run again, each in a transaction of its own: only that one is to fail.
-    pub(super) fn lead(
+    pub(super) fn commit_group(
         &self,
         writer: &mut Option<Writer>,
         jobs: &Jobs<'_, Job, Result<()>>,
-    ) -> Led {
+    ) -> LeadResult {
         let Some(writer) = writer else {
             for job in jobs.take(usize::MAX) {
                 job.answer(Err(self.closed_error()));
             }
-            return Led::Done;
+            return LeadResult::Done;
         };
         let (mut group, mut refused) = (Vec::new(), false);
         let committed = self.try_write_small(writer, &mut |transaction| {
             // Only once the write lock is held: who comes until then is of the group.
-            group = jobs.take(GROUP);
+            group = jobs.take(MAX_GROUP);
             let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
             refused = decided.is_err();
             decided
         });
         if refused && group.len() > 1 {
-            return self.lead_one_by_one(writer, group, jobs);
+            return self.commit_one_by_one(writer, group, jobs);
         }
         match &committed {
-            Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return Led::Busy,
+            Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return LeadResult::Busy,
             // The write lock could not even be asked for.
-            Err(_) if group.is_empty() => group = jobs.take(GROUP),
+            Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
             _ => {}
         }
         for taken in group {
             taken.answer(committed.clone());
         }
         if committed.is_ok() {
-            self.tidy_when_due(writer);
+            self.maintenance_step(writer);
         }
-        Led::Done
+        LeadResult::Done
     }
 
     /// Does the small writes that wait in the queue, before a longer work lets go of the mutex: it would mostly
     /// have it again before their callers have woken up.
-    pub(super) fn lead_waiting(
+    pub(super) fn commit_waiting_jobs(
         &self,
         writer: &mut Option<Writer>,
         jobs: &Jobs<'_, Job, Result<()>>,
     ) {
         if !jobs.is_empty() {
-            self.lead(writer, jobs);
+            self.commit_group(writer, jobs);
         }
     }
 
-    pub(super) fn lead_one_by_one(
+    pub(super) fn commit_one_by_one(
         &self,
         writer: &mut Writer,
-        group: Vec<Taken<Job, Result<()>>>,
+        group: Vec<TakenJob<Job, Result<()>>>,
         jobs: &Jobs<'_, Job, Result<()>>,
-    ) -> Led {
+    ) -> LeadResult {
         let mut left = group.into_iter();
         while let Some(mut taken) = left.next() {
             match self.try_write(writer, taken.job()) {
@@ -144,12 +144,12 @@ impl Engine {
                 Err(_) => {
                     // Another process has the write lock now.
                     jobs.give_back(std::iter::once(taken).chain(left));
-                    return Led::Busy;
+                    return LeadResult::Busy;
                 }
             }
         }
-        self.tidy_when_due(writer);
-        Led::Done
+        self.maintenance_step(writer);
+        LeadResult::Done
     }
 
     /// Runs `decide` in one write transaction and commits it. What `decide` answers holds once this
@@ -159,7 +159,7 @@ impl Engine {
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.check_open()?;
-        self.write_long(&mut decide, |writer| self.tidy_when_due(writer))
+        self.write_long(&mut decide, |writer| self.maintenance_step(writer))
     }
 
     /// One step of a longer work: like [`write`](Self::write), and lets whoever waits go first.
@@ -183,7 +183,7 @@ impl Engine {
         let mut backoff = Backoff::for_long_work(self.config.busy_timeout);
         loop {
             let mut share = self.share.lock();
-            share.rest();
+            share.pause();
             let mut guard = self.writer.lock();
             let (writer, jobs) = guard.parts();
             let open = writer.as_mut().ok_or_else(|| self.closed_error())?;
@@ -192,9 +192,9 @@ impl Engine {
             match written {
                 Ok(answer) => {
                     and_then(open);
-                    self.lead_waiting(writer, &jobs);
-                    if writer.as_ref().is_some_and(Writer::has_company) {
-                        share.used(held.elapsed());
+                    self.commit_waiting_jobs(writer, &jobs);
+                    if writer.as_ref().is_some_and(Writer::shares_file) {
+                        share.record_use(held.elapsed());
                     }
                     return Ok(answer);
                 }
@@ -214,11 +214,11 @@ impl Engine {
     /// once would keep it to itself. Nor is the log to grow faster than it can be copied, which the others
     /// would have to wait for.
     pub(crate) fn yield_to_waiters(&self) {
-        let mut turn = self.writer.lock();
-        let (writer, jobs) = turn.parts();
-        self.lead_waiting(writer, &jobs);
-        turn.end_fair();
-        self.checkpoints.wait_while_pressing();
+        let mut guard = self.writer.lock();
+        let (writer, jobs) = guard.parts();
+        self.commit_waiting_jobs(writer, &jobs);
+        guard.unlock_fair();
+        self.checkpointer.wait_while_log_is_long();
     }
 
     /// The same as [`try_write`](Self::try_write), of a store that shares the file with others at the
@@ -228,14 +228,14 @@ impl Engine {
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        if !writer.has_company() {
+        if !writer.shares_file() {
             return self.try_write(writer, decide);
         }
-        writer.share.rest();
+        writer.share.pause();
         let held = Stopwatch::start();
         let written = self.try_write(writer, decide);
         if written.is_ok() {
-            writer.share.used(held.elapsed());
+            writer.share.record_use(held.elapsed());
         }
         written
     }
@@ -246,17 +246,17 @@ impl Engine {
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut looks = 0;
+        let mut catch_ups = 0;
         let (newest, mut transaction) = loop {
-            looks += 1;
+            catch_ups += 1;
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
             writer.journal.begin(&self.index, self.clock.now_ms())?;
-            let seen = CaughtUp::by(&mut writer.journal, number);
+            let caught_up = CaughtUp::by(&mut writer.journal, number);
             let newest = writer.journal.newest_seq();
             // From here on a panic, of the caller's clock too, rolls back.
             let transaction = writer.journal.transaction(&self.index);
-            self.caught_up(&seen, &mut writer.rebuilds);
-            if looks == CATCH_UPS_AT_MOST || !self.is_behind_index() {
+            self.apply_catch_up(&caught_up, &mut writer.rebuilds);
+            if catch_ups == MAX_CATCH_UPS || !self.is_behind_index() {
                 break (newest, transaction);
             }
         };
@@ -273,7 +273,7 @@ impl Engine {
             self.index.duplicates.forget_after(newest);
             self.index.at_max_age.forget_after(newest);
         })?;
-        self.checkpoints.committed(&mut writer.journal);
+        self.checkpointer.after_commit(&mut writer.journal);
         Ok(answer)
     }
 

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use super::load::{ReadError, RowKeys, load, take_in};
 use super::{Journal, Tip, claims};
-use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
+use crate::clock::{ABSORBED_STEP_MS, FileTime, Stopwatch};
 use crate::error::Result;
 use crate::id::Key;
 use crate::index::Index;
@@ -211,7 +211,7 @@ impl Journal {
     }
 
     /// The time that another store on this file has reached, if one has committed since the last call.
-    pub(crate) fn take_reached(&mut self) -> Option<Reached> {
+    pub(crate) fn take_reached(&mut self) -> Option<FileTime> {
         self.reached.take()
     }
 
@@ -219,8 +219,8 @@ impl Journal {
         // What this store wrote itself is no news: after a large backward step it must not go on from it.
         let (known, ms) =
             (self.position.map(|it| it.counters.clock_ms), position.counters.clock_ms);
-        let is_news = known != Some(ms) || self.reached.is_some_and(|reached| reached.is_news);
-        self.reached = Some(Reached { ms, is_news });
+        let is_new = known != Some(ms) || self.reached.is_some_and(|reached| reached.is_new);
+        self.reached = Some(FileTime { ms, is_new });
         self.position = Some(position);
     }
 

@@ -221,7 +221,7 @@ fn restart(connection: &mut Connection) -> rusqlite::Result<Pass> {
 
 fn wait_a_little(waits: i32) -> bool {
     if waits < WAITS {
-        backoff::nap();
+        backoff::short_pause();
     }
     waits < WAITS
 }

@@ -17,7 +17,7 @@ use super::load::id_bytes;
 use super::row::{MarkRow, NewMark, columns, duplicates_and, later};
 use super::{Journal, Tip, run};
 use crate::backoff::retry_while_busy;
-use crate::clock::{MIN_MS, TOLD_EVERY_MS};
+use crate::clock::{MIN_MS, CLOCK_WRITE_INTERVAL_MS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
@@ -271,9 +271,9 @@ impl<'j> Transaction<'j> {
 
     /// Writes down the time that this store has reached, if the file's is not about the same: a store that
     /// opens after its clock was set back a little goes on from there.
-    pub(crate) fn tell_the_time(&mut self) -> Result<()> {
+    pub(crate) fn write_clock(&mut self) -> Result<()> {
         let now_ms = self.now_ms;
-        if now_ms.abs_diff(self.clock_ms) >= TOLD_EVERY_MS.unsigned_abs() {
+        if now_ms.abs_diff(self.clock_ms) >= CLOCK_WRITE_INTERVAL_MS.unsigned_abs() {
             self.with(|connection| {
                 connection
                     .prepare_cached(
@@ -313,7 +313,7 @@ impl<'j> Transaction<'j> {
     /// error means that nothing was committed, or that not even that could be found out.
     pub(crate) fn commit(mut self) -> Result<()> {
         if self.journal.total_changes() != self.changes_before {
-            self.tell_the_time()?;
+            self.write_clock()?;
         }
         let committed = self.with(|connection| run(connection, "COMMIT"));
         self.open = false;

@@ -1,7 +1,7 @@
 //! Reading a store's file without being a store: no index, no looks, no trace.
 //!
 //! Owns the connections that read, and the choice of a new way to read whenever the file's state has
-//! changed. What always holds: each call's answer is of one moment, or it fails with
+//! changed. What always holds: each call's answer is of one snapshot, or it fails with
 //! [`Busy`](ErrorKind::Busy); ids are found by a scan of the table, since the file has no index of them.
 
 use std::path::PathBuf;
@@ -120,18 +120,18 @@ impl FileReader {
 }
 
 /// A read transaction whose view of the file is taken as soon as it begins.
-pub(super) struct Moment<'c>(pub(super) &'c mut Connection);
+pub(super) struct Snapshot<'c>(pub(super) &'c mut Connection);
 
-impl<'c> Moment<'c> {
+impl<'c> Snapshot<'c> {
     pub(super) fn begin(connection: &'c mut Connection) -> rusqlite::Result<Self> {
         connection.execute_batch("BEGIN")?;
-        let moment = Self(connection);
-        moment.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        Ok(moment)
+        let snapshot = Self(connection);
+        snapshot.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(snapshot)
     }
 }
 
-impl Drop for Moment<'_> {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         // A read transaction has nothing to lose; a connection that cannot end it is not used again.
         if let Err(e) = self.0.execute_batch("ROLLBACK") {
@@ -140,12 +140,12 @@ impl Drop for Moment<'_> {
     }
 }
 
-/// Each moment is of the same history of the file, or the read is made again: a restore in place that came
+/// Each snapshot is of the same history of the file, or the read is made again: a restore in place that came
 /// between two of them would put an id where neither looks for it.
-pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
+pub(super) fn check_same_history(snapshots: &[Snapshot<'_>]) -> Read<()> {
     let mut known = None;
-    for moment in moments {
-        let history = read_schema_version(moment.0)?;
+    for snapshot in snapshots {
+        let history = read_schema_version(snapshot.0)?;
         if *known.get_or_insert(history) != history {
             return Err(ReadError::Changed);
         }
@@ -156,9 +156,9 @@ pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
 /// How many claims are read at a time.
 const CLAIMS_PAGE: i64 = at_once!(500, in_a_simulation: 3);
 
-pub(super) fn each_claim(
+pub(super) fn for_each_claim(
     connection: &Connection,
-    mut take: impl FnMut(&Place, ClaimRow),
+    mut add: impl FnMut(&Place, ClaimRow),
 ) -> Read<()> {
     let mut after = Place::default();
     loop {
@@ -166,7 +166,7 @@ pub(super) fn each_claim(
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = last.clone();
         for (place, claim) in page {
-            take(&place, claim);
+            add(&place, claim);
         }
     }
 }
@@ -329,12 +329,12 @@ mod tests {
         let read = file.read(SCANNERS, |connections| {
             reads += 1;
             let [one, two] = connections else { panic!("two connections") };
-            let one = Moment::begin(one)?;
+            let one = Snapshot::begin(one)?;
             if reads == 1 {
                 let mut target = Connection::open(&path)?;
                 target.restore("main", &backup, None::<fn(_)>)?;
             }
-            of_one_history(&[one, Moment::begin(two)?])
+            check_same_history(&[one, Snapshot::begin(two)?])
         });
         assert_eq!((read.is_ok(), reads), (true, 2));
     }

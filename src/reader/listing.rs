@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use rusqlite::{Connection, Row};
 
 use super::Reader;
-use super::access::{FileReader, Moment, Read};
+use super::access::{FileReader, Snapshot, Read};
 use crate::entry::{Entry, Filter, State};
 use crate::error::Result;
 use crate::journal::MarkRow;
@@ -19,14 +19,14 @@ use crate::machine::at_once;
 const PAGE: i64 = at_once!(1_000, in_a_simulation: 5);
 
 /// How many expired marks are looked for among the later ones at a time.
-const EXPIRED_AT_ONCE: usize = at_once!(20_000, in_a_simulation: 3);
+const EXPIRED_PER_SCAN: usize = at_once!(20_000, in_a_simulation: 3);
 
 /// The entries of a store's file: see [`Reader::entries`]. Ends after the first error.
 #[derive(Debug)]
 pub struct Listing<'r> {
     reader: &'r Reader,
     filter: Filter,
-    stage: Stage,
+    phase: Phase,
     /// The claims that were read: one that is confirmed meanwhile must not come again as a mark.
     claims: HashSet<(String, Vec<u8>)>,
     page: VecDeque<Entry>,
@@ -35,7 +35,7 @@ pub struct Listing<'r> {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum Phase {
     Claims { after: Place },
     Marks { after: i64 },
     Expired { after: i64, waiting: Vec<(i64, MarkRow)> },
@@ -55,7 +55,7 @@ impl Reader {
         Listing {
             reader: self,
             filter,
-            stage: Stage::Claims { after: Place::default() },
+            phase: Phase::Claims { after: Place::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
             history: None,
@@ -71,11 +71,11 @@ impl Iterator for Listing<'_> {
             if let Some(entry) = self.page.pop_front() {
                 return Some(Ok(entry));
             }
-            if matches!(self.stage, Stage::Done) {
+            if matches!(self.phase, Phase::Done) {
                 return None;
             }
-            if let Err(e) = self.turn_page() {
-                self.stage = Stage::Done;
+            if let Err(e) = self.read_page() {
+                self.phase = Phase::Done;
                 return Some(Err(e));
             }
         }
@@ -83,83 +83,83 @@ impl Iterator for Listing<'_> {
 }
 
 impl Listing<'_> {
-    fn turn_page(&mut self) -> Result<()> {
+    fn read_page(&mut self) -> Result<()> {
         let mut access = self.reader.access()?;
         let now_ms = self.reader.now_ms(&mut access)?;
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Claims { after } => {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Claims { after } => {
                 let page = access.claims_after(&after, PAGE)?;
-                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
-                self.stage = match rows.last() {
-                    Some((place, _)) => Stage::Claims { after: place.clone() },
+                let Some(rows) = self.rows_of_same_history(page) else { return Ok(()) };
+                self.phase = match rows.last() {
+                    Some((place, _)) => Phase::Claims { after: place.clone() },
                     // Marks and expired marks are one walk each: no filter admits both.
-                    None if self.filter.admits_state(State::Seen) => Stage::Marks { after: 0 },
+                    None if self.filter.admits_state(State::Seen) => Phase::Marks { after: 0 },
                     None if self.filter.admits_state(State::Expired) => {
-                        Stage::Expired { after: 0, waiting: Vec::new() }
+                        Phase::Expired { after: 0, waiting: Vec::new() }
                     }
-                    None => Stage::Done,
+                    None => Phase::Done,
                 };
                 for (place, claim) in rows {
                     if !claim.is_expired(now_ms) {
                         self.claims.insert((place.scope.clone(), place.id.clone()));
-                        self.take(claim.entry(&place.scope, &place.id, now_ms), now_ms);
+                        self.add(claim.entry(&place.scope, &place.id, now_ms), now_ms);
                     }
                 }
             }
-            Stage::Marks { after } => {
+            Phase::Marks { after } => {
                 let page = access.rows_after(after, PAGE)?;
-                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
+                let Some(rows) = self.rows_of_same_history(page) else { return Ok(()) };
                 if let Some((seq, _)) = rows.last() {
-                    self.stage = Stage::Marks { after: *seq };
+                    self.phase = Phase::Marks { after: *seq };
                 }
                 for (_, row) in rows {
                     if row.is_live(now_ms) {
-                        self.take_mark(row, now_ms);
+                        self.add_mark(row, now_ms);
                     }
                 }
             }
-            Stage::Expired { after, mut waiting } => {
+            Phase::Expired { after, mut waiting } => {
                 let page = access.rows_after(after, PAGE)?;
-                let Some(rows) = self.of_same_history(page) else { return Ok(()) };
+                let Some(rows) = self.rows_of_same_history(page) else { return Ok(()) };
                 let last = rows.last().map(|(seq, _)| *seq);
                 let is_expired = |row: &MarkRow| row.expires_at != Some(0) && !row.is_live(now_ms);
                 waiting.extend(rows.into_iter().filter(|(_, row)| is_expired(row)));
-                if last.is_none() || waiting.len() >= EXPIRED_AT_ONCE {
+                if last.is_none() || waiting.len() >= EXPIRED_PER_SCAN {
                     let page = access.keep_newest(std::mem::take(&mut waiting))?;
-                    let Some(rows) = self.of_same_history(page) else { return Ok(()) };
+                    let Some(rows) = self.rows_of_same_history(page) else { return Ok(()) };
                     for row in rows {
-                        self.take_mark(row, now_ms);
+                        self.add_mark(row, now_ms);
                     }
                 }
                 if let Some(after) = last {
-                    self.stage = Stage::Expired { after, waiting };
+                    self.phase = Phase::Expired { after, waiting };
                 }
             }
-            Stage::Done => {}
+            Phase::Done => {}
         }
         Ok(())
     }
 
     /// The page's rows; `None` where they are of another history than those before, in which what is still to
     /// be listed may stand among what was passed: then the listing begins anew.
-    fn of_same_history<T>(&mut self, page: Page<T>) -> Option<Vec<T>> {
+    fn rows_of_same_history<T>(&mut self, page: Page<T>) -> Option<Vec<T>> {
         if self.history.replace(page.history).is_none_or(|known| known == page.history) {
             return Some(page.rows);
         }
-        self.stage = Stage::Claims { after: Place::default() };
+        self.phase = Phase::Claims { after: Place::default() };
         self.claims.clear();
         None
     }
 
-    fn take_mark(&mut self, row: MarkRow, now_ms: i64) {
+    fn add_mark(&mut self, row: MarkRow, now_ms: i64) {
         let is_claim =
             !self.claims.is_empty() && self.claims.contains(&(row.scope.clone(), row.id.clone()));
         if !is_claim {
-            self.take(row.entry(now_ms), now_ms);
+            self.add(row.entry(now_ms), now_ms);
         }
     }
 
-    fn take(&mut self, entry: Entry, now_ms: i64) {
+    fn add(&mut self, entry: Entry, now_ms: i64) {
         if self.filter.admits(&entry, now_ms) {
             self.page.push_back(entry);
         }
@@ -197,8 +197,8 @@ impl FileReader {
         mut read: impl FnMut(&Connection) -> Read<Vec<T>>,
     ) -> Result<Page<T>> {
         self.read(1, |connections| {
-            let moment = Moment::begin(connections[0])?;
-            Ok(Page { history: read_schema_version(moment.0)?, rows: read(moment.0)? })
+            let snapshot = Snapshot::begin(connections[0])?;
+            Ok(Page { history: read_schema_version(snapshot.0)?, rows: read(snapshot.0)? })
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::Reader;
-use super::access::{FileReader, Moment, Read, each_claim};
+use super::access::{FileReader, Snapshot, Read, for_each_claim};
 use crate::clock::{duration_ms, from_ms};
 use crate::entry::State;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,7 +40,7 @@ impl Counts {
     }
 }
 
-/// What a store's file holds, counted at one moment by a [`Reader`](crate::Reader).
+/// What a store's file holds, counted at one snapshot by a [`Reader`](crate::Reader).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
@@ -94,7 +94,7 @@ impl Reader {
             return Err(Error::new(ErrorKind::InvalidConfig, "a census needs a bucket or more"));
         };
         let since_ms = duration_ms(since).min(now_ms).max(count);
-        // Rounded up, and counted back from now: the present moment lies in the last bucket.
+        // Rounded up, and counted back from now: the present snapshot lies in the last bucket.
         let bucket_ms = (since_ms + count - 1) / count;
         let start_ms = now_ms + 1 - bucket_ms * count;
         access.census(now_ms, start_ms, bucket_ms, buckets)
@@ -112,12 +112,12 @@ impl FileReader {
         buckets: usize,
     ) -> Result<Census> {
         let mut census = self.read(1, |connections| {
-            let moment = Moment::begin(connections[0])?;
+            let snapshot = Snapshot::begin(connections[0])?;
             let census = Census { marks: vec![0; buckets], ..Census::default() };
             let mut tally = Tally { census, now_ms, since_ms, bucket_ms };
-            tally.marks(moment.0)?;
-            tally.claims(moment.0)?;
-            let last_purge_ms: i64 = moment.0.query_row(
+            tally.marks(snapshot.0)?;
+            tally.claims(snapshot.0)?;
+            let last_purge_ms: i64 = snapshot.0.query_row(
                 "SELECT value FROM meta WHERE key = 'last_purge_at'",
                 [],
                 |row| row.get(0),
@@ -183,7 +183,7 @@ impl Tally {
     }
 
     fn claims(&mut self, connection: &Connection) -> Read<()> {
-        each_claim(connection, |place, claim| {
+        for_each_claim(connection, |place, claim| {
             let mut counts = Counts::default();
             match claim.state(self.now_ms) {
                 State::InFlight => counts.in_flight = 1,

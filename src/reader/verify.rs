@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::access::{FileReader, Moment, Read, each_claim};
+use super::access::{FileReader, Snapshot, Read, for_each_claim};
 use crate::clock::ABSORBED_STEP_MS;
 use crate::error::Result;
 use crate::format;
@@ -16,19 +16,19 @@ impl FileReader {
     pub(crate) fn verify(&mut self, now_ms: i64) -> Result<Report> {
         let hasher = KeyHasher::random();
         self.read(1, |connections| {
-            let moment = Moment::begin(connections[0])?;
-            let problems = format::integrity_problems(moment.0)?;
+            let snapshot = Snapshot::begin(connections[0])?;
+            let problems = format::integrity_problems(snapshot.0)?;
             let mut report = Report { rows: 0, problems };
             if report.is_ok() {
-                let loaded = load_within(moment.0, &hasher, now_ms)?;
+                let loaded = load_within(snapshot.0, &hasher, now_ms)?;
                 if loaded.tip.is_some_and(|tip| tip.seq < loaded.counters.floor) {
                     report.problems.push("the newest row is older than its floor".into());
                 }
                 // The stores' clocks may be ahead of this one. What had expired for them may stand
                 // beside what came after it.
                 let latest_ms = now_ms.saturating_add(ABSORBED_STEP_MS);
-                compare_rows(moment.0, &loaded.index, &hasher, latest_ms, &mut report)?;
-                compare_claims(moment.0, &loaded.index, &hasher, latest_ms, &mut report)?;
+                compare_rows(snapshot.0, &loaded.index, &hasher, latest_ms, &mut report)?;
+                compare_claims(snapshot.0, &loaded.index, &hasher, latest_ms, &mut report)?;
             }
             Ok(report)
         })
@@ -75,7 +75,7 @@ fn compare_claims(
     report: &mut Report,
 ) -> Read<()> {
     let mut wrong = 0;
-    each_claim(connection, |place, claim| {
+    for_each_claim(connection, |place, claim| {
         let scope = Scope::new(&place.scope, hasher);
         // A mark that had expired when the id was claimed seems to live again under a clock that was set
         // back far.

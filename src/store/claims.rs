@@ -69,7 +69,7 @@ pub struct Lease {
     attempt: u32,
     until_ms: i64,
     /// Something that ends the claim was attempted.
-    ending: bool,
+    end_attempted: bool,
 }
 
 impl Lease {
@@ -96,7 +96,7 @@ impl Lease {
 
     /// Gives the claim to whoever has the token: dropping no longer releases it.
     pub fn into_token(mut self) -> Token {
-        self.ending = true;
+        self.end_attempted = true;
         self.token
     }
 
@@ -120,7 +120,7 @@ impl Lease {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`], and may be
     /// called again.
     pub fn confirm(&mut self) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.confirm(&self.id, &self.token)
     }
 
@@ -133,7 +133,7 @@ impl Lease {
     /// As [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a longer
     /// receipt.
     pub fn confirm_with(&mut self, receipt: impl AsRef<[u8]>) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.confirm_with(&self.id, &self.token, receipt)
     }
 
@@ -143,7 +143,7 @@ impl Lease {
     ///
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`].
     pub fn release(&mut self) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.release(&self.id, &self.token)
     }
 
@@ -155,14 +155,14 @@ impl Lease {
     ///
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`].
     pub fn fail(&mut self, reason: &str) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.fail(&self.id, &self.token, reason)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.ending {
+        if self.end_attempted {
             return;
         }
         match self.store.release(&self.id, &self.token) {
@@ -188,11 +188,11 @@ impl fmt::Debug for Lease {
 }
 
 /// What a token stands for now.
-enum Standing {
+enum ClaimStatus {
     /// The claim is its holder's.
     Claimed(ClaimRow),
     /// It was confirmed, or marked as seen while it was its holder's.
-    Done(Slot, MarkRow),
+    Marked(Slot, MarkRow),
     Lost,
 }
 
@@ -240,7 +240,7 @@ impl SeenStore {
         }
         let decision = self
             .write_one(id, move |store, transaction, id| store.claim_one(transaction, id, lease))?;
-        Ok(self.answer(id.bytes, decision))
+        Ok(self.to_claim(id.bytes, decision))
     }
 
     /// [`claim`](Self::claim) for many ids in one commit for each 10,000, with an answer for each id, in their
@@ -264,7 +264,7 @@ impl SeenStore {
         Ok(ids
             .iter()
             .zip(decisions)
-            .map(|(id, decision)| self.answer(id.bytes, decision))
+            .map(|(id, decision)| self.to_claim(id.bytes, decision))
             .collect())
     }
 
@@ -313,7 +313,7 @@ impl SeenStore {
         id: Id<'_>,
         lease: Ttl,
     ) -> Result<Option<Decision>> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(None);
         }
         let before = transaction.claim(id)?;
@@ -323,7 +323,7 @@ impl SeenStore {
         Ok(Some(claim::claim(before, terms, token, transaction.now_ms)))
     }
 
-    fn answer(&self, id: &[u8], decision: Option<Decision>) -> Claim {
+    fn to_claim(&self, id: &[u8], decision: Option<Decision>) -> Claim {
         match decision {
             None => Claim::Seen,
             Some(Decision::InFlight { until_ms }) => Claim::InFlight { until: from_ms(until_ms) },
@@ -334,7 +334,7 @@ impl SeenStore {
                 token: claim.token.expect("a claim that is granted has a token"),
                 attempt: claim.attempts,
                 until_ms: claim.lease_until,
-                ending: false,
+                end_attempted: false,
             }),
         }
     }
@@ -377,7 +377,7 @@ impl SeenStore {
         })?;
         match owned {
             Ownership::Held => Ok(()),
-            Ownership::Lost => Err(lost(id, &self.engine.name)),
+            Ownership::Lost => Err(lease_lost(id, &self.engine.name)),
         }
     }
 
@@ -388,8 +388,8 @@ impl SeenStore {
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<Ownership> {
-        let (owned, ended) = self.mark_finished(transaction, id, token, receipt)?;
-        if ended {
+        let (owned, ends_claim) = self.mark_finished(transaction, id, token, receipt)?;
+        if ends_claim {
             transaction.delete_claim(id)?;
         }
         Ok(owned)
@@ -404,14 +404,14 @@ impl SeenStore {
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<(Ownership, bool)> {
-        match standing(transaction, id, token)? {
-            Standing::Lost => Ok((Ownership::Lost, false)),
-            Standing::Claimed(claim) => {
+        match claim_status(transaction, id, token)? {
+            ClaimStatus::Lost => Ok((Ownership::Lost, false)),
+            ClaimStatus::Claimed(claim) => {
                 let mark = claim::confirm(self.lifetime, &claim, receipt, transaction.now_ms);
                 transaction.append(id, &mark)?;
                 Ok((Ownership::Held, true))
             }
-            Standing::Done(slot, row) => {
+            ClaimStatus::Marked(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
                     transaction.add_receipt(id, slot, receipt)?;
                 }
@@ -541,7 +541,7 @@ impl SeenStore {
         let until_ms = self.write_one(id, move |store, transaction, id| {
             store.change(transaction, id, token, &change)
         })?;
-        until_ms.ok_or_else(|| lost(id, &self.engine.name))
+        until_ms.ok_or_else(|| lease_lost(id, &self.engine.name))
     }
 
     /// `None`: the claim is no longer held.
@@ -552,7 +552,7 @@ impl SeenStore {
         token: Token,
         change: &Change,
     ) -> Result<Option<i64>> {
-        let Standing::Claimed(mut claim) = standing(transaction, id, token)? else {
+        let ClaimStatus::Claimed(mut claim) = claim_status(transaction, id, token)? else {
             return Ok(None);
         };
         change.apply(&mut claim, self.lifetime.ttl, transaction.now_ms);
@@ -562,7 +562,7 @@ impl SeenStore {
     }
 }
 
-fn lost(id: Id<'_>, store: &str) -> Error {
+fn lease_lost(id: Id<'_>, store: &str) -> Error {
     Error::new(
         ErrorKind::LeaseLost,
         format!(
@@ -573,16 +573,16 @@ fn lost(id: Id<'_>, store: &str) -> Error {
     )
 }
 
-fn standing(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<Standing> {
+fn claim_status(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<ClaimStatus> {
     if let Some(slot) = transaction.live(id.key)? {
         let row = transaction.row(slot)?;
         return Ok(match row {
-            Some(row) if row.token == Some(token) => Standing::Done(slot, row),
-            _ => Standing::Lost,
+            Some(row) if row.token == Some(token) => ClaimStatus::Marked(slot, row),
+            _ => ClaimStatus::Lost,
         });
     }
     let claim = transaction.claim(id)?.filter(|claim| claim.token == Some(token));
-    Ok(claim.map_or(Standing::Lost, Standing::Claimed))
+    Ok(claim.map_or(ClaimStatus::Lost, ClaimStatus::Claimed))
 }
 
 fn valid_lease(lease: Duration) -> Result<Ttl> {

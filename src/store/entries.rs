@@ -25,14 +25,14 @@ const PAGE: u16 = at_once!(500, in_a_simulation: 3);
 pub struct Entries {
     store: SeenStore,
     filter: Filter,
-    stage: Stage,
+    phase: Phase,
     /// The claims that were returned: one that is confirmed meanwhile must not come again as a mark.
     claims: HashSet<Key>,
     page: VecDeque<Entry>,
 }
 
 /// What is walked at present.
-enum Stage {
+enum Phase {
     Claims { after: Place },
     Marks { shard: usize, waiting: Vec<(Key, i64)> },
     Expired { after: i64, returned: HashSet<Key> },
@@ -92,7 +92,7 @@ impl SeenStore {
         Entries {
             store: self.clone(),
             filter,
-            stage: Stage::Claims { after: Place::default() },
+            phase: Phase::Claims { after: Place::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
         }
@@ -107,11 +107,11 @@ impl Iterator for Entries {
             if let Some(entry) = self.page.pop_front() {
                 return Some(Ok(entry));
             }
-            if matches!(self.stage, Stage::Done) {
+            if matches!(self.phase, Phase::Done) {
                 return None;
             }
-            if let Err(e) = self.turn_page() {
-                self.stage = Stage::Done;
+            if let Err(e) = self.read_page() {
+                self.phase = Phase::Done;
                 return Some(Err(e));
             }
         }
@@ -119,17 +119,17 @@ impl Iterator for Entries {
 }
 
 impl Entries {
-    fn turn_page(&mut self) -> Result<()> {
+    fn read_page(&mut self) -> Result<()> {
         let store = self.store.clone();
         store.engine.check_open()?;
         store.engine.with_journal(|writer| {
             store.engine.catch_up(writer)?;
             let now_ms = store.engine.clock.now_ms();
-            match &self.stage {
-                Stage::Claims { .. } => self.claims_page(writer, now_ms),
-                Stage::Marks { .. } => self.marks_page(writer, now_ms),
-                Stage::Expired { .. } => self.expired_page(writer, now_ms),
-                Stage::Done => Ok(()),
+            match &self.phase {
+                Phase::Claims { .. } => self.claims_page(writer, now_ms),
+                Phase::Marks { .. } => self.marks_page(writer, now_ms),
+                Phase::Expired { .. } => self.expired_page(writer, now_ms),
+                Phase::Done => Ok(()),
             }
         })?;
         store.engine.yield_to_waiters();
@@ -148,11 +148,11 @@ impl Entries {
     }
 
     fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Claims { after } = &self.stage else { return Ok(()) };
+        let Phase::Claims { after } = &self.phase else { return Ok(()) };
         let rows = writer.journal.claims_after(after, PAGE.into())?;
-        self.stage = match rows.last() {
-            Some((place, _)) => Stage::Claims { after: place.clone() },
-            None => Stage::Marks { shard: 0, waiting: Vec::new() },
+        self.phase = match rows.last() {
+            Some((place, _)) => Phase::Claims { after: place.clone() },
+            None => Phase::Marks { shard: 0, waiting: Vec::new() },
         };
         for (place, claim) in rows {
             if !claim.is_expired(now_ms) {
@@ -164,14 +164,14 @@ impl Entries {
     }
 
     fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(()) };
+        let Phase::Marks { shard, waiting } = &mut self.phase else { return Ok(()) };
         let index = &self.store.engine.index;
         while waiting.is_empty() {
             if *shard == index.shard_count() {
-                self.stage = if self.filter.state == Some(State::Expired) {
-                    Stage::Expired { after: 0, returned: HashSet::new() }
+                self.phase = if self.filter.state == Some(State::Expired) {
+                    Phase::Expired { after: 0, returned: HashSet::new() }
                 } else {
-                    Stage::Done
+                    Phase::Done
                 };
                 return Ok(());
             }
@@ -199,7 +199,7 @@ impl Entries {
             }
         }
         // Only now: a page that another process kept from being read is read again.
-        if let Stage::Marks { waiting, .. } = &mut self.stage {
+        if let Phase::Marks { waiting, .. } = &mut self.phase {
             waiting.truncate(rest);
         }
         for entry in entries {
@@ -210,7 +210,7 @@ impl Entries {
 
     /// Marks that have expired are in the table only.
     fn expired_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Expired { after, returned } = &mut self.stage else { return Ok(()) };
+        let Phase::Expired { after, returned } = &mut self.phase else { return Ok(()) };
         let engine = self.store.engine.clone();
         let ExpiredRows { rows, next } =
             writer.journal.expired_after(*after, PAGE.into(), now_ms)?;
@@ -224,7 +224,7 @@ impl Entries {
         }
         match next {
             Some(next) => *after = next,
-            None => self.stage = Stage::Done,
+            None => self.phase = Phase::Done,
         }
         for entry in fresh {
             self.take(entry, now_ms);

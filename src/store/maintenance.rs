@@ -17,10 +17,10 @@ use crate::journal::{Report, check_file, copy_file};
 use crate::machine::at_once;
 
 /// How many rows `verify` compares with the index at a time.
-const ROWS_COMPARED_AT_ONCE: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_COMPARED_PER_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
 
 /// How many rows are counted while the mutex is held.
-const ROWS_COUNTED_AT_ONCE: i64 = at_once!(2_000, in_a_simulation: 5);
+const ROWS_COUNTED_PER_STEP: i64 = at_once!(2_000, in_a_simulation: 5);
 
 /// Figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl SeenStore {
         let engine = &self.engine;
         engine.check_open()?;
         engine.count_in_steps(|writer, after| {
-            writer.journal.count_expired(after, ROWS_COUNTED_AT_ONCE, engine.clock.now_ms())
+            writer.journal.count_expired(after, ROWS_COUNTED_PER_STEP, engine.clock.now_ms())
         })
     }
 
@@ -125,7 +125,7 @@ impl SeenStore {
         let before_ms = || engine.clock.now_ms().saturating_sub(duration_ms(older_than));
         let scope = self.scope.name();
         let marks = engine.count_in_steps(|writer, after| {
-            writer.journal.count_older(scope, before_ms(), after, ROWS_COUNTED_AT_ONCE)
+            writer.journal.count_older(scope, before_ms(), after, ROWS_COUNTED_PER_STEP)
         })?;
         let claims =
             engine.with_journal(|writer| writer.journal.count_older_claims(scope, before_ms()))?;
@@ -185,7 +185,7 @@ impl SeenStore {
     pub fn stats(&self) -> Result<Stats> {
         let engine = &self.engine;
         engine.check_open()?;
-        engine.settle_doubts()?;
+        engine.check_doubted_rows()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
             engine.catch_up(writer)?;
             let journal = &mut writer.journal;
@@ -233,13 +233,13 @@ impl SeenStore {
             None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
         };
         let mut report = Report { rows: 0, problems };
-        engine.settle_doubts()?;
+        engine.check_doubted_rows()?;
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {
                 engine.catch_up(writer)?;
                 let now_ms = engine.clock.now_ms();
-                writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_AT_ONCE)
+                writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_PER_STEP)
             })?;
             if compared.rows == 0 {
                 break;

@@ -153,7 +153,7 @@ impl SeenStore {
     }
 
     fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(Verdict::Duplicate);
         }
         let claim = transaction.claim(id)?;
@@ -168,8 +168,8 @@ impl SeenStore {
     }
 
     /// Whether a sighting of a live id is to be written down.
-    fn wants_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
-        if !self.lifetime.wants_more(slot.expires_at, now_ms) {
+    fn needs_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
+        if !self.lifetime.wants_later_expiry(slot.expires_at, now_ms) {
             return Ok(false);
         }
         match self.lifetime.window {
@@ -217,7 +217,7 @@ impl SeenStore {
 
     /// Whether the id was not seen before.
     fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(false);
         }
         self.mark(transaction, id, transaction.now_ms)?;
@@ -244,8 +244,8 @@ impl SeenStore {
     pub(super) fn is_duplicate(&self, id: Id<'_>) -> Result<bool> {
         // Deciding under the write lock includes a look, so a miss need not make one first.
         let now_ms = self.engine.clock.now_ms();
-        let Some(slot) = self.engine.recently_live(id.key, now_ms)? else { return Ok(false) };
-        if self.wants_extension(slot, now_ms)? {
+        let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(false) };
+        if self.needs_extension(slot, now_ms)? {
             return Ok(false);
         }
         self.engine.count_duplicate(slot.seq)?;
@@ -253,10 +253,10 @@ impl SeenStore {
     }
 
     /// Whether the id is live; then the sighting is counted, and extends its mark in a sliding window.
-    pub(super) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
+    pub(super) fn record_sighting(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
         let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
         self.engine.count_duplicate(slot.seq)?;
-        if self.wants_extension(slot, transaction.now_ms)? {
+        if self.needs_extension(slot, transaction.now_ms)? {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
             if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
                 self.refresh(transaction, id, slot, transaction.now_ms)?;

@@ -1,7 +1,7 @@
 //! Taking entries over from elsewhere: from another store's listing, or from the seed's file.
 //!
-//! Owns the rules by which what is brought meets what is known. What always holds: newer knowledge is
-//! neither shortened nor overwritten, and the same entries brought again change nothing, so whoever was
+//! Owns the rules by which what is incoming meets what is known. What always holds: newer knowledge is
+//! neither shortened nor overwritten, and the same entries incoming again change nothing, so whoever was
 //! interrupted begins anew. An entry that cannot be written fails alone.
 
 use std::collections::{HashMap, VecDeque};
@@ -23,10 +23,10 @@ use crate::machine::at_once;
 use crate::process::Registration;
 
 /// How many entries are restored in one commit.
-const ENTRIES_A_COMMIT: usize = at_once!(1_000, in_a_simulation: 5);
+const ENTRIES_PER_COMMIT: usize = at_once!(1_000, in_a_simulation: 5);
 
 /// How many rows of a seed's file are read at a time.
-const ROWS_A_PAGE: usize = 1_000;
+const ROWS_PER_PAGE: usize = 1_000;
 
 /// What [`restore`](crate::SeenStore::restore) did.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ pub struct Refused {
 }
 
 /// What became of one entry.
-enum Outcome {
+enum Effect {
     Added,
     Changed,
     Unchanged,
@@ -107,7 +107,7 @@ impl SeenStore {
         self.engine.check_open()?;
         let (mut entries, mut restored) = (entries.into_iter(), Restored::default());
         loop {
-            let batch: Vec<Entry> = entries.by_ref().take(ENTRIES_A_COMMIT).collect();
+            let batch: Vec<Entry> = entries.by_ref().take(ENTRIES_PER_COMMIT).collect();
             if batch.is_empty() {
                 return Ok(restored);
             }
@@ -160,10 +160,10 @@ impl SeenStore {
             for (at, (id, entry)) in entries.iter().enumerate() {
                 failed_at = Some(at);
                 match self.restore_one(transaction, *id, entry)? {
-                    Outcome::Added => restored.added += 1,
-                    Outcome::Changed => restored.changed += 1,
-                    Outcome::Unchanged => restored.unchanged += 1,
-                    Outcome::Expired => restored.expired += 1,
+                    Effect::Added => restored.added += 1,
+                    Effect::Changed => restored.changed += 1,
+                    Effect::Unchanged => restored.unchanged += 1,
+                    Effect::Expired => restored.expired += 1,
                 }
             }
             failed_at = None;
@@ -185,7 +185,7 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
+    ) -> Result<Effect> {
         let is_claim = match entry.state {
             State::Seen => false,
             State::InFlight | State::Failed => true,
@@ -203,28 +203,28 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
-        let brought = mark_row(entry);
-        if brought.expires_at.is_some_and(|at| at <= transaction.now_ms) {
-            return Ok(Outcome::Expired);
+    ) -> Result<Effect> {
+        let incoming = mark_row(entry);
+        if incoming.expires_at.is_some_and(|at| at <= transaction.now_ms) {
+            return Ok(Effect::Expired);
         }
         if let Some(slot) = transaction.live(id.key)?
             && let Some(known) = transaction.row(slot)?
         {
-            let Some(merged) = merge::marks(&known, &brought) else {
-                return Ok(Outcome::Unchanged);
+            let Some(merged) = merge::marks(&known, &incoming) else {
+                return Ok(Effect::Unchanged);
             };
             transaction.append(id, &merged.as_new())?;
-            return Ok(Outcome::Changed);
+            return Ok(Effect::Changed);
         }
         let Some(claim) = transaction.claim(id)? else {
-            transaction.append(id, &brought.as_new())?;
-            return Ok(Outcome::Added);
+            transaction.append(id, &incoming.as_new())?;
+            return Ok(Effect::Added);
         };
         transaction.delete_claim(id)?;
-        let mark = mark::after_claim(brought.as_new(), &claim, transaction.now_ms);
+        let mark = mark::after_claim(incoming.as_new(), &claim, transaction.now_ms);
         transaction.append(id, &mark)?;
-        Ok(Outcome::Changed)
+        Ok(Effect::Changed)
     }
 
     fn restore_claim(
@@ -232,21 +232,21 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
+    ) -> Result<Effect> {
         let now_ms = transaction.now_ms;
-        let brought = self.claim_row(entry);
-        if brought.is_expired(now_ms) {
-            return Ok(Outcome::Expired);
+        let incoming = self.claim_row(entry);
+        if incoming.is_expired(now_ms) {
+            return Ok(Effect::Expired);
         }
         if transaction.live(id.key)?.is_some() {
-            return Ok(Outcome::Unchanged);
+            return Ok(Effect::Unchanged);
         }
         let known = transaction.claim(id)?;
-        let Some(claim) = merge::claims(known.as_ref(), brought, now_ms) else {
-            return Ok(Outcome::Unchanged);
+        let Some(claim) = merge::claims(known.as_ref(), incoming, now_ms) else {
+            return Ok(Effect::Unchanged);
         };
         transaction.put_claim(id, claim)?;
-        Ok(if known.is_some() { Outcome::Changed } else { Outcome::Added })
+        Ok(if known.is_some() { Effect::Changed } else { Effect::Added })
     }
 
     fn claim_row(&self, entry: &Entry) -> ClaimRow {
@@ -387,8 +387,8 @@ impl Iterator for SeedFile {
             if self.at_end {
                 return None;
             }
-            match self.rows.next_page(ROWS_A_PAGE) {
-                Ok(page) => (self.at_end, self.page) = (page.len() < ROWS_A_PAGE, page.into()),
+            match self.rows.next_page(ROWS_PER_PAGE) {
+                Ok(page) => (self.at_end, self.page) = (page.len() < ROWS_PER_PAGE, page.into()),
                 Err(e) => {
                     self.at_end = true;
                     return Some(Err(e));

@@ -11,7 +11,7 @@ mod scenarios;
 
 use std::sync::Arc;
 
-use queue::Outcome;
+use queue::JobOutcome;
 use scenarios::{commit, group};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
@@ -97,8 +97,8 @@ fn jobs_are_served_first_come_first_served() {
             })
             .collect();
         drop(held);
-        for (place, thread) in threads.into_iter().enumerate() {
-            assert_eq!(thread.join().unwrap(), Outcome::Answered(Ok(place)));
+        for (position, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join().unwrap(), JobOutcome::Answered(Ok(position)));
         }
     });
 }
