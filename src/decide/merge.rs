@@ -1,10 +1,10 @@
-//! What is incoming from elsewhere, with what is known: newer knowledge is neither shortened nor overwritten.
+//! Decisions on restored entries: newer knowledge is neither shortened nor overwritten.
 
 use crate::journal::MarkRow;
 use crate::journal::claims::ClaimRow;
 use crate::journal::row::later;
 
-/// What is known of a mark with what is incoming, if that is more.
+/// Merges an incoming mark into the known one. Returns `None` when the incoming mark adds nothing.
 pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
     let merged = MarkRow {
         first_seen: known.first_seen.min(incoming.first_seen),
@@ -19,7 +19,7 @@ pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
     (merged != *known).then_some(merged)
 }
 
-/// The claim that is to be written, if what is incoming is newer.
+/// Returns the claim that is to be written, or `None` when the incoming claim is not newer.
 pub(crate) fn claims(known: Option<&ClaimRow>, incoming: ClaimRow, now_ms: i64) -> Option<ClaimRow> {
     let Some(known) = known else { return Some(incoming) };
     let is_newer = !known.is_in_flight(now_ms) && incoming.claimed_at > known.claimed_at;

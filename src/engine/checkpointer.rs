@@ -60,7 +60,8 @@ const STALLED_RESTARTS: u32 = 3;
 const RETRY_BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Checkpointer {
-    /// `None` in exclusive mode, and where checkpoints are left to SQLite or switched off.
+    /// `None` where no second connection is possible (exclusive mode), where SQLite checkpoints by itself,
+    /// and where the log is never copied.
     source: Option<Source>,
     writer: SharedWriter,
     /// Length of the log in pages when the thread was last woken; 0 after the log was short again.

@@ -1,4 +1,4 @@
-//! Reads: what is answered from the index, and when the index first catches up with the file.
+//! Reads: answers from the index, and decides when the index catches up with the file first.
 //!
 //! What always holds: a hit is answered without the mutex, except for one catch-up every 100 ms; a miss is
 //! answered only after a catch-up that began after the call did.
@@ -14,20 +14,20 @@ use crate::index::{Slot, stored};
 use crate::journal::{Journal, MarkRow};
 use crate::machine::at_once;
 
-/// How old a look may be for a hit to be answered without another.
+/// The greatest age of a catch-up for a hit to be answered without another one.
 const CATCH_UP_INTERVAL_MS: u64 = 100;
 
-/// A look that takes this store's time back is made once more at the earlier time. A clock that falls at each
-/// reading cannot make it go on for ever.
+/// A catch-up that sets this store's time back is repeated once at the earlier time. The limit keeps a clock
+/// that falls at each reading from repeating it for ever.
 pub(super) const MAX_CATCH_UPS: u32 = 2;
 
-/// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
+/// How many doubted rows are checked beside a lookup or a commit: about 50 µs.
 const DOUBTED_ROWS_PER_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
 
-/// The same for a step of a work of its own: about a millisecond.
+/// How many doubted rows one step of background work checks: about a millisecond.
 const DOUBTED_ROWS_PER_STEP: usize = at_once!(1_000, in_a_simulation: 5);
 
-/// What a look brings besides rows.
+/// What a catch-up finds besides rows.
 pub(super) struct CaughtUp {
     number: u64,
     reached: Option<FileTime>,
@@ -42,23 +42,23 @@ impl CaughtUp {
 }
 
 impl Engine {
-    /// The id's newest mark if it is live now, whichever store made it.
+    /// Returns the id's newest mark if it is live now, whichever store made it.
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
-        // Read before the index: a look that begins after this and finds nothing answers the call.
+        // Read before the index: a catch-up that begins after this point and finds nothing answers the call.
         let (begun, now_ms) = (self.catch_ups_begun.load(SeqCst), self.clock.now_ms());
         let hit = self.live_in_index(key, now_ms)?;
         if hit.is_some() {
             return Ok(hit);
         }
         if self.private && !self.index.is_ahead_of(now_ms) {
-            // Nothing to look for; but in a forked child the index stands still.
+            // No other store can have written. But in a forked child the index no longer changes.
             self.check_process()?;
             return Ok(None);
         }
         self.live_in_file(key, begun)
     }
 
-    /// The same after a look with a number above `begun`.
+    /// Like [`live`](Self::live), after a catch-up with a number greater than `begun`.
     pub(super) fn live_in_file(&self, key: Key, begun: u64) -> Result<Option<Slot>> {
         let mut begun = begun;
         self.with_journal(|writer| {
@@ -66,13 +66,14 @@ impl Engine {
             if !has_caught_up {
                 self.catch_up(writer)?;
             }
-            // Should the row have moved, only a later look will do.
+            // If the row has moved, only a later catch-up finds it.
             begun = self.catch_ups_begun.load(SeqCst);
             self.live_after_catch_up(writer, key)
         })
     }
 
-    /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
+    /// Like [`live`](Self::live), from the index alone. A hit is at most 100 ms out of date; a miss may be
+    /// older.
     pub(crate) fn live_in_index(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
         let known = self.index.get_if_free(key, || self.check_process())?;
@@ -91,7 +92,7 @@ impl Engine {
             self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
             return Ok(hit);
         }
-        // A forget elsewhere is to be noticed, but not by waiting for a commit here.
+        // Catch up to notice marks that other stores removed, but do not wait for a commit of this store.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
         match self.catch_up(writer).and_then(|()| self.live_after_catch_up(writer, key)) {
@@ -100,25 +101,26 @@ impl Engine {
         }
     }
 
-    /// The id's mark if it is live now and, while the index is in doubt, its row is in the file.
+    /// Returns the id's mark if it is live now and, while rows of the index are doubted, its row is in the
+    /// file.
     fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
         self.check_some_doubted_rows(writer);
         Ok(live)
     }
 
-    /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
+    /// Checks some of the doubted rows, if there are any. A failure is only logged.
     pub(crate) fn check_some_doubted_rows(&self, writer: &mut Writer) {
         if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTED_ROWS_PER_LOOKUP) {
-            log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
+            log::warn!("{}: the search for deleted marks is put off: {e}", self.name);
         }
     }
 
-    /// Looks, and ends the doubt about marks that other stores have deleted, if there is any, in small
-    /// steps.
+    /// Catches up, and then checks in small steps all rows that other stores may have deleted.
     ///
-    /// Beside a store that goes on deleting the doubt would not end: once all shards were begun and the last
-    /// of them was done, what was deleted before the call is settled.
+    /// While another store goes on deleting, new doubts arise without end. So this stops once each shard was
+    /// started after the call began and the last of them is complete: all deletions from before the call are
+    /// then noticed.
     pub(crate) fn check_doubted_rows(&self) -> Result<()> {
         let mut enough = None;
         while self.with_journal(|writer| {
@@ -151,18 +153,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether what a look has heard took this store's time back: the index is true for a later time only.
+    /// Returns true when a catch-up set this store's time back: the index is valid for a later time only.
     pub(super) fn is_behind_index(&self) -> bool {
         self.index.is_ahead_of(self.clock.now_ms())
     }
 
-    /// Takes in what a look brings besides rows.
+    /// Applies what a catch-up found besides rows.
     pub(super) fn apply_catch_up(&self, caught_up: &CaughtUp, rebuilds: &mut u64) {
         if let Some(reached) = caught_up.reached {
             self.clock.observe(reached);
         }
         if std::mem::replace(rebuilds, caught_up.rebuilds) != caught_up.rebuilds {
-            // The file's history may have gone back: then its numbers are given again, to other ids.
+            // The file may have been restored to an older history, which gives the same row numbers to other
+            // ids.
             self.index.duplicates.clear();
             self.index.at_max_age.clear();
         }
@@ -170,8 +173,8 @@ impl Engine {
         self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
     }
 
-    /// The row with this number, if it is of this id. A file that was restored since the look may have
-    /// another id's row there.
+    /// Returns the row with this number if it belongs to this id. A file that was restored since the catch-up
+    /// may have another id's row there.
     pub(crate) fn row_of(
         &self,
         writer: &mut Writer,
@@ -183,7 +186,7 @@ impl Engine {
         Ok((stored(found) == stored(key)).then_some(row))
     }
 
-    /// A row of the table as callers see it.
+    /// Returns a row of the table as callers see it, with its pending duplicates counted.
     pub(crate) fn entry(&self, seq: i64, row: MarkRow, now_ms: i64) -> Entry {
         let mut entry = row.entry(now_ms);
         entry.suppressed =

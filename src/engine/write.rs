@@ -1,8 +1,9 @@
-//! Writes: how a decision comes to its transaction.
+//! Writes: runs decisions in transactions.
 //!
-//! Small ones that come at the same time share one; long ones, and the steps of longer work, have one each
-//! and leave the others a share of the write lock. What always holds: a call that waits for another process
-//! holds no lock, except where the log has come to its limit.
+//! Small decisions that arrive at the same time share one transaction. Each long decision, and each step of
+//! background work, has a transaction of its own and leaves other stores a share of the write lock. What
+//! always holds: a call that waits for another process holds no lock, except where the log has reached its
+//! limit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -17,16 +18,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Transaction;
 use crate::machine::Mutex;
 
-/// The most calls that share one transaction: enough to spread its cost thin, and few enough that the
-/// first of them does not wait long for the last.
+/// The most calls that share one transaction: enough to spread its cost, and few enough that the first of
+/// them does not wait long for the last.
 const MAX_GROUP: usize = 256;
 
-/// For how long a store leaves a share of the write lock to others after one of them has committed. A store
-/// that is alone pays nothing.
+/// How long after another store's last commit this store goes on pausing for others. A store that is alone
+/// never pauses.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 impl Writer {
-    /// Whether other stores write to the file at the moment.
+    /// Returns true when other stores have written to the file a short time ago.
     fn shares_file(&self) -> bool {
         self.journal.since_others().is_some_and(|since| since < SHARED_FOR)
     }
@@ -34,8 +35,8 @@ impl Writer {
 
 impl Engine {
     /// Like [`write`](Self::write) for one small decision. Callers that come at the same time share one
-    /// transaction; `owned` makes the decision fit to be left in the queue, and a lone caller never
-    /// calls it.
+    /// transaction. `owned` makes a copy of the decision that can be left in the queue; it is not called when
+    /// no other caller is there.
     pub(crate) fn write_one<T: Send + 'static, D>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -79,8 +80,8 @@ impl Engine {
         }
     }
 
-    /// Runs the waiting jobs as one transaction. A commit that fails fails all of them. When one of the
-    /// decisions fails, all are run again, each in a transaction of its own: only that one is to fail.
+    /// Runs the waiting jobs as one transaction. When the commit fails, all of them fail. When one of the
+    /// decisions fails, each job runs again in a transaction of its own, so that only that decision fails.
     pub(super) fn commit_group(
         &self,
         writer: &mut Option<Writer>,
@@ -94,7 +95,8 @@ impl Engine {
         };
         let (mut group, mut refused) = (Vec::new(), false);
         let committed = self.try_write_small(writer, &mut |transaction| {
-            // Only once the write lock is held: who comes until then is of the group.
+            // Take the jobs only now that the write lock is held: all callers that came until now join the
+            // group.
             group = jobs.take(MAX_GROUP);
             let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
             refused = decided.is_err();
@@ -105,7 +107,7 @@ impl Engine {
         }
         match &committed {
             Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return LeadResult::Busy,
-            // The write lock could not even be asked for.
+            // The transaction failed before it had the write lock: its error answers the waiting jobs.
             Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
             _ => {}
         }
@@ -118,8 +120,8 @@ impl Engine {
         LeadResult::Done
     }
 
-    /// Does the small writes that wait in the queue, before a longer work lets go of the mutex: it would mostly
-    /// have it again before their callers have woken up.
+    /// Commits the small writes that wait in the queue, before background work releases the mutex: otherwise
+    /// it would mostly take the mutex again before their callers have woken up.
     pub(super) fn commit_waiting_jobs(
         &self,
         writer: &mut Option<Writer>,
@@ -142,7 +144,7 @@ impl Engine {
                 Ok(()) => taken.answer(Ok(())),
                 Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
                 Err(_) => {
-                    // Another process has the write lock now.
+                    // Another process has the write lock now: these jobs wait in the queue again.
                     jobs.give_back(std::iter::once(taken).chain(left));
                     return LeadResult::Busy;
                 }
@@ -152,8 +154,8 @@ impl Engine {
         LeadResult::Done
     }
 
-    /// Runs `decide` in one write transaction and commits it. What `decide` answers holds once this
-    /// returns Ok, and never did otherwise.
+    /// Runs `decide` in one write transaction, commits it and returns the answer. When this returns an error,
+    /// nothing was written.
     pub(crate) fn write<T>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -162,7 +164,7 @@ impl Engine {
         self.write_long(&mut decide, |writer| self.maintenance_step(writer))
     }
 
-    /// One step of a longer work: like [`write`](Self::write), and lets whoever waits go first.
+    /// Runs one step of background work: like [`write`](Self::write), and lets waiting callers go first.
     pub(crate) fn write_step<T>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -172,8 +174,8 @@ impl Engine {
         Ok(answer)
     }
 
-    /// One transaction that may be long: a batch, or a step of a longer work. It begins when the last one
-    /// has left the write lock alone for a while. At its end it does the small writes that wait.
+    /// Runs one transaction that may be long: a batch, or a step of background work. It first pauses for
+    /// other stores if the previous one requires that, and at its end it commits the small writes that wait.
     pub(super) fn write_long<T>(
         &self,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -209,10 +211,13 @@ impl Engine {
         }
     }
 
-    /// Comes between the steps of a longer work, whether it writes or only reads. Does the small writes that
-    /// wait in the queue, and hands the mutex to a thread that waits for it: a loop that takes it again at
-    /// once would keep it to itself. Nor is the log to grow faster than it can be copied, which the others
-    /// would have to wait for.
+    /// Lets waiting callers go first. Called between the steps of background work, whether it writes or only
+    /// reads.
+    ///
+    /// Commits the small writes in the queue, and then gives the mutex to a thread that waits for it: a loop
+    /// that takes the mutex again at once would never let another thread have it. Also waits while the log is
+    /// long, so that the log does not grow faster than it is copied: the other callers would have to wait for
+    /// that.
     pub(crate) fn yield_to_waiters(&self) {
         let mut guard = self.writer.lock();
         let (writer, jobs) = guard.parts();
@@ -221,8 +226,7 @@ impl Engine {
         self.checkpointer.wait_while_log_is_long();
     }
 
-    /// The same as [`try_write`](Self::try_write), of a store that shares the file with others at the
-    /// moment: they get their share of the write lock.
+    /// Like [`try_write`](Self::try_write), with pauses for other stores while they use the file too.
     pub(super) fn try_write_small<T>(
         &self,
         writer: &mut Writer,
@@ -240,7 +244,7 @@ impl Engine {
         written
     }
 
-    /// `Busy` when another process holds the write lock.
+    /// Runs one write transaction. Fails with `Busy` when another process holds the write lock.
     pub(crate) fn try_write<T>(
         &self,
         writer: &mut Writer,
@@ -253,7 +257,7 @@ impl Engine {
             writer.journal.begin(&self.index, self.clock.now_ms())?;
             let caught_up = CaughtUp::by(&mut writer.journal, number);
             let newest = writer.journal.newest_seq();
-            // From here on a panic, of the caller's clock too, rolls back.
+            // From here on a panic, also one in the caller's clock, rolls back.
             let transaction = writer.journal.transaction(&self.index);
             self.apply_catch_up(&caught_up, &mut writer.rebuilds);
             if catch_ups == MAX_CATCH_UPS || !self.is_behind_index() {
@@ -269,7 +273,7 @@ impl Engine {
             }
         };
         let answer = done.inspect_err(|_| {
-            // The numbers of its rows will be given again.
+            // The row numbers of this transaction will be given to other rows.
             self.index.duplicates.forget_after(newest);
             self.index.at_max_age.forget_after(newest);
         })?;
@@ -277,8 +281,8 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Runs `step` with the journal until it has an answer. `Busy` means that another process is in the way:
-    /// the mutex is released and the call sleeps a little.
+    /// Runs `step` with the journal until it returns anything but `Busy`, which means that another process is
+    /// in the way. Between two tries the mutex is released and the call pauses.
     pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
         self.with_journal_within(self.config.busy_timeout, step)
     }
@@ -309,7 +313,7 @@ impl Engine {
         Error::new(
             ErrorKind::Busy,
             format!(
-                "{}: another process has held it for {:?}; try again",
+                "{}: another process has held the file for {:?}; try again",
                 self.name, self.config.busy_timeout
             ),
         )

@@ -1,4 +1,4 @@
-//! The queue: see the header of `combine`.
+//! The queue of the group commit. The header of `group_commit` states its invariants.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -12,9 +12,9 @@ use super::locks::{
 pub(crate) struct GroupCommit<S, J, A> {
     state: Mutex<S>,
     queue: Mutex<VecDeque<Waiting<J, A>>>,
-    /// How many jobs wait: a hint that spares the queue's lock.
+    /// The number of waiting jobs: a hint that avoids the queue's lock.
     waiting: AtomicUsize,
-    /// How often a waiter gives the processor away before it parks.
+    /// How often a waiter yields the processor before it parks.
     yields: u32,
 }
 
@@ -24,20 +24,20 @@ struct Waiting<J, A> {
 }
 
 impl<J, A> Waiting<J, A> {
-    /// Ends the job and then tells its waiter. In this order: a job may hold what its waiter lets go of as
-    /// soon as it is told, and is not to be the last to hold it while the mutex is guard.
-    fn end(self, new_state: JobState<A>) {
+    /// Drops the job and then notifies its waiter. The order matters: a job may share ownership of what its
+    /// waiter drops as soon as it is notified. The job must not be the last owner while the mutex is held.
+    fn finish(self, new_state: JobState<A>) {
         drop(self.job);
         self.promise.notify(new_state);
     }
 }
 
-/// Where a waiter learns what became of its job.
+/// Tells a waiter what became of its job.
 struct Promise<A> {
     state: Mutex<JobState<A>>,
     changed: Condvar,
-    /// A hint that the state has changed, to be looked at without its lock. It orders nothing: the waiter
-    /// takes the lock before it acts on it.
+    /// A hint that the state has changed, which is read without the lock. It orders nothing: the waiter takes
+    /// the lock before it acts on it.
     notified: AtomicBool,
 }
 
@@ -71,14 +71,14 @@ impl<A> Promise<A> {
         self.notified.load(Relaxed)
     }
 
-    /// Sleeps until there is notified: the outcome, or `None` when the waiter is to lead.
+    /// Sleeps until the waiter is notified. Returns the outcome, or `None` when the waiter is to lead.
     fn wait(&self) -> Option<JobOutcome<A>> {
         let state = self.state.lock();
         let state = self.changed.wait_while(state, |state| matches!(state, JobState::Waiting));
         self.take_from(state)
     }
 
-    /// The outcome, if the job is over.
+    /// Takes the outcome, if the job has one.
     fn take_outcome(&self) -> Option<JobOutcome<A>> {
         self.take_from(self.state.lock())
     }
@@ -97,42 +97,42 @@ impl<A> Promise<A> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum JobOutcome<A> {
     Answered(A),
-    /// Its leader panicked with the job in hand.
+    /// Its leader panicked after it took the job.
     Abandoned,
-    /// Its waiter had no more patience; the job was not done.
+    /// Its waiter gave up; the job was not done.
     Withdrawn,
 }
 
-/// What a leader reports.
+/// What a leader did.
 pub(crate) enum LeadResult {
-    /// The jobs it took are answered.
+    /// The jobs that it took are answered.
     Done,
-    /// It could not begin, or could not go on: it took no job, or gave those that are not answered back.
-    /// The mutex is let go of during a pause.
+    /// It could not begin or continue: it took no job, or gave back those that are not answered. The mutex is
+    /// released during a pause.
     Busy,
 }
 
-/// The mutex, guard. Letting go hands the queue over to a waiter.
+/// The locked mutex. Dropping it hands the queue over to a waiter.
 pub(crate) struct GroupGuard<'c, S, J, A> {
     group: &'c GroupCommit<S, J, A>,
     guard: Option<MutexGuard<'c, S>>,
 }
 
 impl<S, J, A> GroupGuard<'_, S, J, A> {
-    /// Lets go, to whoever blocks on the mutex if anybody does.
+    /// Releases the mutex, and hands it directly to a thread that waits for it, if there is one.
     pub(crate) fn unlock_fair(mut self) {
         if let Some(guard) = self.guard.take() {
             unlock_fair(guard);
         }
     }
 
-    /// What the mutex protects, and the jobs that wait for it.
+    /// Returns what the mutex protects, and the jobs that wait for it.
     pub(crate) fn parts(&mut self) -> (&mut S, Jobs<'_, J, A>) {
         let GroupCommit { queue, waiting, .. } = self.group;
         (self.guard.as_mut().expect("held until dropped"), Jobs { queue, waiting })
     }
 
-    /// Lets go without handing over: the caller stays in charge of the queue.
+    /// Releases the mutex without handing the queue over: the caller stays in charge of it.
     fn unlock_without_handing_over(mut self) {
         self.guard = None;
         std::mem::forget(self);
@@ -160,7 +160,7 @@ impl<S, J, A> Drop for GroupGuard<'_, S, J, A> {
     }
 }
 
-/// What a waiter has waited for.
+/// The end of a waiter's wait.
 enum WaitResult<'c, S, J, A> {
     Guard(GroupGuard<'c, S, J, A>),
     Over(JobOutcome<A>),
@@ -173,12 +173,12 @@ pub(crate) struct Jobs<'c, J, A> {
 }
 
 impl<J, A> Jobs<'_, J, A> {
-    /// Whether no job waits, as far as can be told without the queue's lock.
+    /// Returns true when no job waits, as far as the hint tells.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.load(Relaxed) == 0
     }
 
-    /// Takes up to `limit` jobs, those that came first. Each must be answered or given back.
+    /// Takes up to `limit` jobs, the oldest first. Each must be answered or given back.
     pub(crate) fn take(&self, limit: usize) -> Vec<TakenJob<J, A>> {
         let mut queue = self.queue.lock();
         let count = queue.len().min(limit);
@@ -186,7 +186,7 @@ impl<J, A> Jobs<'_, J, A> {
         queue.drain(..count).map(|waiting| TakenJob(Some(waiting))).collect()
     }
 
-    /// Puts jobs that were taken and not done back to where they were, in their order.
+    /// Puts jobs that were taken and not done back to the front of the queue, in their order.
     pub(crate) fn give_back(&self, taken: impl DoubleEndedIterator<Item = TakenJob<J, A>>) {
         let mut queue = self.queue.lock();
         for waiting in taken.rev().filter_map(|mut taken| taken.0.take()) {
@@ -196,17 +196,17 @@ impl<J, A> Jobs<'_, J, A> {
     }
 }
 
-/// A job in a leader's hands; `None` once it was answered or given back.
+/// A job that a leader took; `None` once it is answered or given back.
 pub(crate) struct TakenJob<J, A>(Option<Waiting<J, A>>);
 
 impl<J, A> TakenJob<J, A> {
     pub(crate) fn job(&mut self) -> &mut J {
-        &mut self.0.as_mut().expect("in hand until it is answered").job
+        &mut self.0.as_mut().expect("present until it is answered").job
     }
 
     pub(crate) fn answer(mut self, answer: A) {
         if let Some(waiting) = self.0.take() {
-            waiting.end(JobState::Answered(answer));
+            waiting.finish(JobState::Answered(answer));
         }
     }
 }
@@ -214,34 +214,34 @@ impl<J, A> TakenJob<J, A> {
 impl<J, A> Drop for TakenJob<J, A> {
     fn drop(&mut self) {
         if let Some(waiting) = self.0.take() {
-            waiting.end(JobState::Abandoned);
+            waiting.finish(JobState::Abandoned);
         }
     }
 }
 
-/// A waiter's waiter in the queue, given up when the waiter leaves, also by a panic of the guard it leads.
+/// A waiter with its job in the queue. Dropping it takes the job back, also when the waiter panics as leader.
 struct Waiter<'c, S, J, A> {
     group: &'c GroupCommit<S, J, A>,
     promise: Arc<Promise<A>>,
 }
 
 impl<S, J, A> Waiter<'_, S, J, A> {
-    /// Takes the job back; false when a leader has it.
+    /// Takes the job out of the queue; returns false when a leader has taken it.
     fn withdraw(&self) -> bool {
         let mut queue = self.group.queue.lock();
         let found = queue.iter().position(|waiting| Arc::ptr_eq(&waiting.promise, &self.promise));
         let job = found.and_then(|position| queue.remove(position));
         self.group.waiting.store(queue.len(), Relaxed);
         drop(queue);
-        // Dropped with no lock guard: a job may be anything.
+        // Drop the job with no lock held: its destructor may do anything.
         job.is_some()
     }
 }
 
 impl<S, J, A> Drop for Waiter<'_, S, J, A> {
     fn drop(&mut self) {
-        // A guard that ended by a panic put the first in the queue in charge, perhaps this one, which will
-        // not lead any more.
+        // A leader that panicked put the first waiter in charge. That may be this waiter, which will not lead
+        // any more.
         if self.withdraw() {
             self.group.hand_over();
         }
@@ -249,9 +249,9 @@ impl<S, J, A> Drop for Waiter<'_, S, J, A> {
 }
 
 impl<S, J, A> GroupCommit<S, J, A> {
-    /// `yields` is how often a waiter gives the processor away before it parks. Where a guard takes no
-    /// longer than a park and a wake, some dozens pay; where it waits for a disk, none do: they would
-    /// keep the processor from those who have just been answered.
+    /// `yields` is how often a waiter yields the processor before it parks. Where a commit takes no longer
+    /// than to park and wake a thread, some dozens of yields save time. Where a commit waits for a disk, none
+    /// do: they would keep the processor from the callers that were just answered.
     pub(crate) fn new(state: S, yields: u32) -> Self {
         Self {
             state: Mutex::new(state),
@@ -261,7 +261,7 @@ impl<S, J, A> GroupCommit<S, J, A> {
         }
     }
 
-    /// Waits for the mutex, past the queue.
+    /// Waits for the mutex and takes it. The queue is not used.
     pub(crate) fn lock(&self) -> GroupGuard<'_, S, J, A> {
         GroupGuard { group: self, guard: Some(self.state.lock()) }
     }
@@ -271,7 +271,7 @@ impl<S, J, A> GroupCommit<S, J, A> {
         Some(GroupGuard { group: self, guard: Some(guard) })
     }
 
-    /// The mutex, if it is free and nobody waits: what a lone caller gets.
+    /// Takes the mutex if it is free and no job waits: the path of a lone caller.
     pub(crate) fn try_lock_idle(&self) -> Option<GroupGuard<'_, S, J, A>> {
         if self.waiting.load(Relaxed) > 0 {
             return None;
@@ -279,9 +279,9 @@ impl<S, J, A> GroupCommit<S, J, A> {
         self.try_lock()
     }
 
-    /// Queues the job and waits for what becomes of it. The waiter may be told to lead: then `lead` does
-    /// the waiting jobs, this one among them. When it reports `Busy`, `pause` sleeps a little with no
-    /// lock guard, or returns false to give up.
+    /// Queues the job, waits, and returns its outcome. The waiter may be told to lead: then `lead` does the
+    /// waiting jobs, this one among them. When `lead` reports `Busy`, `pause` sleeps a little with no lock
+    /// held, or returns false to give up.
     pub(crate) fn submit(
         &self,
         job: J,
@@ -327,9 +327,9 @@ impl<S, J, A> GroupCommit<S, J, A> {
         }
     }
 
-    /// Waits until the job is over or the mutex is free, whichever comes first. Whoever runs when it
-    /// becomes free leads: to wait for the one that was told to, which may be long in coming to a
-    /// processor, would leave the mutex idle.
+    /// Waits until the job has an outcome or the mutex is free, whichever comes first. Any waiter that finds
+    /// the mutex free leads. The waiter that was told to lead may have to wait long for a processor; to wait
+    /// for it would leave the mutex idle.
     fn wait(&self, promise: &Promise<A>) -> WaitResult<'_, S, J, A> {
         loop {
             for _ in 0..self.yields {
@@ -344,14 +344,15 @@ impl<S, J, A> GroupCommit<S, J, A> {
             if let Some(outcome) = promise.wait() {
                 return WaitResult::Over(outcome);
             }
-            // Told to lead. If somebody else was quicker, that one tells again when it lets go.
+            // Told to lead. If another thread has taken the mutex first, it notifies a waiter again when it
+            // releases it.
             if let Some(guard) = self.try_lock() {
                 return WaitResult::Guard(guard);
             }
         }
     }
 
-    /// How many jobs wait.
+    /// The number of waiting jobs.
     #[cfg(test)]
     #[allow(dead_code, reason = "for `model`, which compiles this file too")]
     pub(super) fn waiting(&self) -> usize {
@@ -364,8 +365,8 @@ impl<S, J, A> GroupCommit<S, J, A> {
         self.waiting.store(queue.len(), Relaxed);
     }
 
-    /// Puts the first waiter in charge, if there is one. Comes after the mutex was let go of; the queue's
-    /// lock orders it with `push`, so either this sees the job or its waiter sees the mutex free.
+    /// Puts the first waiter in charge, if there is one. Called after the mutex was released. The queue's
+    /// lock orders this with `push`: either this sees the job, or the job's waiter sees the mutex free.
     fn hand_over(&self) {
         if let Some(first) = self.queue.lock().front() {
             first.promise.notify(JobState::Leading);

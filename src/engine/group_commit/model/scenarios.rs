@@ -1,5 +1,5 @@
-//! What is claimed of the queue. Compiled once for each model checker: the module above gives the locks, the
-//! threads and `check`, which runs a body under many interleavings.
+//! Tests of the queue, compiled once for each model checker. The parent module provides the locks, the
+//! threads and `check`, which runs a test body under many interleavings.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::locks::AtomicUsize;
 use super::queue::{GroupCommit, Jobs, LeadResult, JobOutcome};
 use super::{MOST_THREADS, check, thread};
 
-/// What was committed, in order. Stands for the file.
+/// The committed jobs, in order. Stands for the file.
 #[derive(Default)]
 pub(super) struct Committed(Vec<u32>);
 
@@ -36,8 +36,8 @@ pub(super) fn group(yields: u32) -> Arc<Group> {
     Arc::new(Group::new(Committed::default(), yields))
 }
 
-/// Something that happens a given number of times. It is used only by leaders, who hold the mutex, so the
-/// model checker need not know it.
+/// An event that happens a given number of times. Only leaders use it. They hold the mutex, so the model
+/// checker need not know of it.
 struct Countdown(AtomicU32);
 
 impl Countdown {
@@ -61,7 +61,7 @@ pub(super) fn commit(file: &mut Committed, jobs: &Jobs<'_, u32, Answer>) -> Lead
     LeadResult::Done
 }
 
-/// Checks an outcome against the file: a job was committed where its answer says, or withdrawn.
+/// Checks an outcome against the file: a job was committed at the position in its answer, or withdrawn.
 fn committed_or_withdrawn(group: &Group, job: u32, outcome: &JobOutcome<Answer>) {
     let file = group.lock().0.clone();
     match outcome {
@@ -90,7 +90,7 @@ fn every_job_is_committed_once_and_answered_after_it_was() {
 fn what_a_leader_wrote_before_it_answered_is_seen_by_the_waiter_without_the_mutex() {
     check(|yields| {
         let group = group(yields);
-        // Stands for what is read without the mutex, as the store's index is.
+        // Stands for data that is read without the mutex, such as the store's index.
         let published = AtomicUsize::new(0);
         together(MOST_THREADS, &group, move |group, job| {
             let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
@@ -150,10 +150,10 @@ fn a_holder_of_the_mutex_may_do_the_waiting_jobs_before_it_lets_go() {
 }
 
 #[test]
-fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
+fn a_leader_that_finds_the_file_busy_pauses_and_all_jobs_are_served() {
     check(|yields| {
         let group = group(yields);
-        // One thread fewer than elsewhere: each pause adds steps.
+        // One thread fewer than in the other tests: each pause adds steps.
         let busy = Countdown::new(3);
         together(MOST_THREADS - 1, &group, move |group, job| {
             let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
@@ -173,7 +173,7 @@ fn a_leader_that_is_kept_out_pauses_and_the_others_are_served_all_the_same() {
 }
 
 #[test]
-fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
+fn a_failed_commit_fails_the_jobs_of_its_group_and_no_others() {
     check(|yields| {
         let failures = Countdown::new(1);
         together(MOST_THREADS.min(3), &group(yields), move |group, job| {
@@ -194,7 +194,7 @@ fn a_failed_commit_fails_the_whole_group_and_nobody_else() {
 }
 
 #[test]
-fn a_leader_that_panics_before_it_takes_a_job_leaves_nobody_waiting() {
+fn a_leader_that_panics_before_it_takes_a_job_leaves_no_waiter_behind() {
     check(|yields| {
         let group = group(yields);
         let panics = Countdown::new(1);
@@ -208,8 +208,8 @@ fn a_leader_that_panics_before_it_takes_a_job_leaves_nobody_waiting() {
             };
             let submit = AssertUnwindSafe(|| group.submit(job, lead, || true));
             let unwound = catch_unwind(submit);
-            // Without the mutex: letting go of it would put a forgotten waiter in charge. The job of the
-            // one that panicked may have been taken meanwhile.
+            // Do not take the mutex here: releasing it would put a forgotten waiter in charge. Another leader
+            // may have taken the job of the leader that panicked.
             assert!(matches!(unwound, Err(_) | Ok(JobOutcome::Answered(Ok(_)))));
         });
         assert_eq!(group.waiting(), 0);
@@ -217,14 +217,14 @@ fn a_leader_that_panics_before_it_takes_a_job_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_leader_that_panics_abandons_the_jobs_in_its_hands_and_hands_the_others_over() {
+fn a_leader_that_panics_abandons_the_jobs_that_it_took_and_hands_the_others_over() {
     check(|yields| {
         let group = group(yields);
         let panics = Countdown::new(1);
         together(MOST_THREADS.min(3), &group, move |group, job| {
             let lead = |file: &mut Committed, jobs: &Jobs<'_, u32, Answer>| {
                 if panics.take_one() {
-                    let _in_hand = jobs.take(2);
+                    let _taken = jobs.take(2);
                     resume_unwind(Box::new("the leader panics"));
                 }
                 commit(file, jobs)
@@ -274,25 +274,25 @@ fn jobs_that_are_given_back_are_done_later_or_withdrawn_and_in_their_order() {
     });
 }
 
-/// What a job keeps alive; dropping it takes a while.
-struct Kept {
+/// A job that keeps a value alive; dropping it takes a while.
+struct SlowJob {
     _alive: Arc<()>,
 }
 
-impl Drop for Kept {
+impl Drop for SlowJob {
     fn drop(&mut self) {
         thread::yield_now();
     }
 }
 
 #[test]
-fn a_job_is_gone_before_its_waiter_is_told_what_became_of_it() {
+fn a_job_is_dropped_before_its_waiter_is_notified() {
     check(|yields| {
-        let group = Arc::new(GroupCommit::<Countdown, Kept, ()>::new(Countdown::new(1), yields));
-        let submit = |group: &GroupCommit<Countdown, Kept, ()>| {
+        let group = Arc::new(GroupCommit::<Countdown, SlowJob, ()>::new(Countdown::new(1), yields));
+        let submit = |group: &GroupCommit<Countdown, SlowJob, ()>| {
             let alive = Arc::new(());
-            let job = Kept { _alive: Arc::clone(&alive) };
-            let lead = |panics: &mut Countdown, jobs: &Jobs<'_, Kept, ()>| {
+            let job = SlowJob { _alive: Arc::clone(&alive) };
+            let lead = |panics: &mut Countdown, jobs: &Jobs<'_, SlowJob, ()>| {
                 let taken = jobs.take(2);
                 if panics.take_one() {
                     resume_unwind(Box::new("the leader panics"));
