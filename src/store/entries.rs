@@ -1,10 +1,9 @@
-//! Listing what a store holds, a page at a time.
+//! Looking entries up, and listing them a page at a time.
 //!
-//! Owns the filter and the place that a listing has come to. What always holds: the mutex is free
-//! between pages, and no statement or snapshot is kept open. An entry that exists throughout is
-//! returned exactly once, whatever is written meanwhile: claims are walked in the order of their primary
-//! key and remembered; marks are walked by the shards of the index, which an id never leaves, and looked
-//! up again by key when their row has moved.
+//! Owns the filter and the position of a listing. What always holds: the mutex is free between pages, and no
+//! statement or snapshot is kept open. An entry that exists throughout is returned exactly once, whatever is
+//! written meanwhile: claims are walked in the order of their primary key and remembered; marks are walked by
+//! the shards of the index, which an id never leaves, and looked up again by key when their row has moved.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -21,17 +20,19 @@ use crate::machine::at_once;
 /// How many rows are read while the mutex is held.
 const PAGE: u16 = at_once!(500, in_a_simulation: 3);
 
-/// The entries of a store, in no particular order. Ends after the first error.
+/// An iterator over the entries of a store, in no particular order: see [`SeenStore::entries`]. Ends after
+/// the first error.
 pub struct Entries {
     store: SeenStore,
     filter: Filter,
     phase: Phase,
-    /// The claims that were returned: one that is confirmed meanwhile must not come again as a mark.
+    /// The claims that were returned: a claim that is confirmed meanwhile must not be returned again as a
+    /// mark.
     claims: HashSet<Key>,
     page: VecDeque<Entry>,
 }
 
-/// What is walked at present.
+/// The part of the listing that is being walked.
 enum Phase {
     Claims { after: Place },
     Marks { shard: usize, waiting: Vec<(Key, i64)> },
@@ -40,12 +41,23 @@ enum Phase {
 }
 
 impl SeenStore {
-    /// What is known of the id, if it is seen or was claimed: since when, until when, how often it was
-    /// turned away, how often it was tried and what came of it, its receipt.
+    /// Returns what is known about the id, if it is seen or was claimed: its times, its duplicate count, its
+    /// attempts and their last error, its receipt.
+    ///
+    /// ```
+    /// use seen_store::State;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// store.mark_seen("incident-17")?;
+    /// let entry = store.get("incident-17")?.unwrap();
+    /// assert_eq!((entry.state, entry.attempts), (State::Seen, 0));
+    /// assert!(store.get("incident-18")?.is_none());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         let id = self.scope.id(id.as_ref())?;
         self.engine.check_open()?;
@@ -57,26 +69,28 @@ impl SeenStore {
                     return Ok(Some(self.engine.entry(slot.seq, row, now_ms)));
                 }
                 if !writer.journal.is_current()? {
-                    // Refreshed or forgotten since the look, or the file was restored: look again.
+                    // The row was refreshed or forgotten after the catch-up, or the file was restored: try
+                    // again.
                     return Err(Error::try_again());
                 }
-                // Purged by a process whose clock is ahead: gone for everybody else.
+                // Purged by a process whose clock is ahead: the mark is gone for all stores.
                 self.engine.index.remove(id.key, slot.seq);
             }
             let claim = writer.journal.claim(id, now_ms)?;
             if claim.is_none() && !writer.journal.is_current()? {
-                return Err(Error::try_again()); // It may have been confirmed between the look and the claim.
+                // The claim may have been confirmed after the catch-up.
+                return Err(Error::try_again());
             }
             Ok(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms)))
         })
     }
 
-    /// Lists what the store holds: marks and claims of all scopes, as far as the filter admits them.
+    /// Returns an iterator over the marks and claims of all scopes that the filter selects.
     ///
-    /// Reads 500 rows at a time and lets other callers go in between. An entry that exists throughout
-    /// is returned exactly once. When the file is restored in place meanwhile, that is true of ids that are
-    /// seen before and after; what is claimed or has expired in one of the two histories may be missed. Costs
-    /// a few microseconds an entry of the store, and memory for a 256th of its marks and for its claims.
+    /// Reads 500 rows at a time; other callers come in between. An entry that exists throughout is returned
+    /// exactly once. When the file is restored in place meanwhile, that holds for ids that are seen before
+    /// and after; an entry that is a claim or expired in one of the two histories may be missed. Costs a few
+    /// microseconds for each entry of the store, and memory for a 256th of its marks and for all its claims.
     ///
     /// ```
     /// use seen_store::{Filter, SeenStore, State};
@@ -142,7 +156,7 @@ impl Entries {
         }
     }
 
-    /// The id's key in the form that the index gives back.
+    /// Returns the id's key in the form that the index returns.
     fn key(&self, scope: &str, id: &[u8]) -> Result<Key> {
         Ok(stored(Scope::new(scope, &self.store.engine.hasher).id(id)?.key))
     }
@@ -175,7 +189,7 @@ impl Entries {
                 };
                 return Ok(());
             }
-            // In the table's order, from the back, where a Vec gives its entries up.
+            // In reverse order of the table: a `Vec` is cheapest to take from at its end.
             *waiting = index.live_slots(*shard, now_ms);
             waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
             *shard += 1;
@@ -185,8 +199,8 @@ impl Entries {
         let mut entries = Vec::new();
         let engine = self.store.engine.clone();
         for key in keys.into_iter().filter(|key| !self.claims.contains(key)) {
-            // By key: the row may have moved since the shard was listed, and may be moved by another
-            // process at this very moment.
+            // Look up by key: the row may have moved since the shard was listed, and another process may move
+            // it at this moment.
             while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
                 if let Some(row) = engine.row_of(writer, key, slot.seq)? {
                     entries.push(engine.entry(slot.seq, row, now_ms));
@@ -198,7 +212,7 @@ impl Entries {
                 engine.catch_up(writer)?;
             }
         }
-        // Only now: a page that another process kept from being read is read again.
+        // Only now: when another process has interrupted the page, it is read again.
         if let Phase::Marks { waiting, .. } = &mut self.phase {
             waiting.truncate(rest);
         }
@@ -208,7 +222,7 @@ impl Entries {
         Ok(())
     }
 
-    /// Marks that have expired are in the table only.
+    /// Reads a page of expired marks, which are in the table only and not in the index.
     fn expired_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
         let Phase::Expired { after, returned } = &mut self.phase else { return Ok(()) };
         let engine = self.store.engine.clone();
