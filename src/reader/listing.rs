@@ -1,4 +1,4 @@
-//! Listings of the file, page by page.
+//! Listings of the file, a page at a time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -18,19 +18,19 @@ use crate::machine::at_once;
 /// How many rows a listing reads at a time.
 const PAGE: i64 = at_once!(1_000, in_a_simulation: 5);
 
-/// How many expired marks are looked for among the later ones at a time.
+/// How many expired marks one scan of the later rows checks.
 const EXPIRED_PER_SCAN: usize = at_once!(20_000, in_a_simulation: 3);
 
-/// The entries of a store's file: see [`Reader::entries`]. Ends after the first error.
+/// An iterator over the entries of a store's file: see [`Reader::entries`]. Ends after the first error.
 #[derive(Debug)]
 pub struct Listing<'r> {
     reader: &'r Reader,
     filter: Filter,
     phase: Phase,
-    /// The claims that were read: one that is confirmed meanwhile must not come again as a mark.
+    /// The claims that were read: a claim that is confirmed meanwhile must not be returned again as a mark.
     claims: HashSet<(String, Vec<u8>)>,
     page: VecDeque<Entry>,
-    /// Which history of the file the pages so far are of.
+    /// The history of the file that the pages so far were read from.
     history: Option<i64>,
 }
 
@@ -43,14 +43,27 @@ enum Phase {
 }
 
 impl Reader {
-    /// Lists what the file holds: first the claims by scope and id, then the marks in the order in
-    /// which they were written. Takes what a [`SeenStore`](crate::SeenStore)'s `entries` takes.
+    /// Returns an iterator over the entries that the filter selects: first the claims by scope and id, then
+    /// the marks in the order in which they were written. Takes the same filters as
+    /// [`SeenStore::entries`](crate::SeenStore::entries).
     ///
-    /// Reads 1,000 rows at a time, in bounded memory (but for its claims), and is no snapshot of all of
-    /// them: an entry that exists throughout is not missed, and one that is refreshed meanwhile may come
-    /// a second time, as it is then. When the file is restored in place or compacted meanwhile, the listing
-    /// begins anew, and what was listed before may come again. With [`State::Expired`] it costs another scan for each 20,000
-    /// expired marks, to leave out those whose id was marked again.
+    /// Reads 1,000 rows at a time, in bounded memory except for the claims. It is not one snapshot of the
+    /// file: an entry that exists throughout is not missed, and an entry that is refreshed meanwhile may be
+    /// returned a second time in its new form. When the file is restored in place or compacted meanwhile, the
+    /// listing starts again, and entries may be returned again. With [`State::Expired`] it costs another scan
+    /// for each 20,000 expired marks, to leave out those whose id was marked again.
+    ///
+    /// ```
+    /// use seen_store::{Filter, Reader, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// SeenStore::open(&path)?.seed(["a", "b"])?;
+    /// let reader = Reader::open(&path)?;
+    /// let entries: Vec<_> = reader.entries(Filter::default()).collect::<Result<_, _>>()?;
+    /// assert_eq!(entries.len(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn entries(&self, filter: Filter) -> Listing<'_> {
         Listing {
             reader: self,
@@ -92,7 +105,7 @@ impl Listing<'_> {
                 let Some(rows) = self.rows_of_same_history(page) else { return Ok(()) };
                 self.phase = match rows.last() {
                     Some((place, _)) => Phase::Claims { after: place.clone() },
-                    // Marks and expired marks are one walk each: no filter admits both.
+                    // Marks and expired marks are two separate walks: no filter selects both.
                     None if self.filter.admits_state(State::Seen) => Phase::Marks { after: 0 },
                     None if self.filter.admits_state(State::Expired) => {
                         Phase::Expired { after: 0, waiting: Vec::new() }
@@ -140,8 +153,8 @@ impl Listing<'_> {
         Ok(())
     }
 
-    /// The page's rows; `None` where they are of another history than those before, in which what is still to
-    /// be listed may stand among what was passed: then the listing begins anew.
+    /// Returns the page's rows, or `None` when they are of another history than the pages before: an entry
+    /// that is still to be listed may be among rows that were passed. The listing then starts again.
     fn rows_of_same_history<T>(&mut self, page: Page<T>) -> Option<Vec<T>> {
         if self.history.replace(page.history).is_none_or(|known| known == page.history) {
             return Some(page.rows);
@@ -167,7 +180,7 @@ impl Listing<'_> {
 }
 
 impl FileReader {
-    /// The next `limit` rows after `after`, with the tombstones.
+    /// Returns the next `limit` rows after `after`, including tombstones.
     pub(crate) fn rows_after(&mut self, after: i64, limit: i64) -> Result<Page<(i64, MarkRow)>> {
         self.page(|connection| {
             let rows = connection
@@ -182,7 +195,7 @@ impl FileReader {
         })
     }
 
-    /// The next `limit` claims after a place, in the order of scope and id.
+    /// Returns the next `limit` claims after a claim's key, in the order of scope and id.
     pub(crate) fn claims_after(
         &mut self,
         after: &Place,
@@ -191,7 +204,7 @@ impl FileReader {
         self.page(|connection| Ok(claims::page(connection, after, limit)?))
     }
 
-    /// Some rows, and which history of the file they are of.
+    /// Reads some rows and the history of the file that they are from.
     pub(super) fn page<T>(
         &mut self,
         mut read: impl FnMut(&Connection) -> Read<Vec<T>>,
@@ -202,7 +215,8 @@ impl FileReader {
         })
     }
 
-    /// Which of these rows are the newest of their id: one scan of what comes after the first of them.
+    /// Returns those of the rows that are the newest of their id. Scans once what comes after the first of
+    /// them.
     pub(crate) fn keep_newest(&mut self, rows: Vec<(i64, MarkRow)>) -> Result<Page<MarkRow>> {
         let first = rows.first().map_or(i64::MAX, |(seq, _)| *seq);
         let mut newest: HashMap<_, _> =
@@ -228,10 +242,9 @@ impl FileReader {
     }
 }
 
-/// Some rows of a walk.
+/// One page of rows.
 pub(crate) struct Page<T> {
-    /// SQLite's `schema_version`: another one where the file was restored in place, or compacted, since the
-    /// page before.
+    /// SQLite's `schema_version`. It changes when the file is restored in place or compacted.
     pub(crate) history: i64,
     pub(crate) rows: Vec<T>,
 }

@@ -1,4 +1,4 @@
-//! Looking ids up in the file: one scan of the table for all of them.
+//! Looks ids up in the file, with one scan of the table for all of them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,21 +16,22 @@ use crate::journal::claims::{self, ClaimRow};
 use crate::journal::load::{checked_seq, id_bytes};
 use crate::journal::row::columns;
 
-/// How many threads scan the table for an id. More than two would wait for the disk, or for each other.
+/// How many threads scan the table. More than two would wait for the disk, or for each other.
 pub(super) const SCANNERS: usize = 2;
 
-/// Up to how many ids SQLite compares each row with, in both storage classes. Beyond, a hash table is faster.
+/// Up to this number of ids, SQLite compares each row with them, in both storage classes. With more ids a
+/// hash table is faster.
 const MAX_COMPARED_BY_SQL: usize = 3;
 
 impl FileReader {
-    /// What is known of each id, expired or not. One scan for all of them.
+    /// Returns what is known about each id, expired or not. One scan finds all of them.
     pub(crate) fn find(&mut self, ids: &[Id<'_>], now_ms: i64) -> Result<Vec<Option<Entry>>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let (claims, marks) = self.read(SCANNERS, |connections| {
-            // The claims first, and then the ranges in the order of the table: whatever moves meanwhile
-            // moves to where it will still be met.
+            // Read the claims first, and then the ranges in the order of the table: an entry that moves
+            // meanwhile moves to a place that is read later.
             let mut snapshots = Vec::new();
             for connection in connections {
                 snapshots.push(Snapshot::begin(connection)?);
@@ -49,7 +50,7 @@ impl FileReader {
     }
 }
 
-/// What an id comes to: a live mark, else its claim, else what has expired.
+/// Returns the entry of an id: its live mark, else its claim, else what has expired.
 fn newest_entry(
     id: Id<'_>,
     mark: Option<MarkRow>,
@@ -65,7 +66,7 @@ fn newest_entry(
     }
 }
 
-/// The newest row of each id, unless it is a tombstone. Each snapshot scans its part of the table.
+/// Returns the newest row of each id, unless it is a tombstone. Each snapshot scans its part of the table.
 fn newest_marks(snapshots: Vec<Snapshot<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<MarkRow>>> {
     let (first, last): (Option<i64>, Option<i64>) = snapshots[0].0.query_row(
         "SELECT (SELECT min(seq) FROM seen), (SELECT max(seq) FROM seen)",
@@ -94,8 +95,8 @@ fn newest_marks(snapshots: Vec<Snapshot<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option
     Ok((0..ids.len()).map(|n| newest.remove(&n).filter(|row| row.expires_at != Some(0))).collect())
 }
 
-/// Parts of the table of about equal size. The last one has no end: it takes in what is appended between
-/// one snapshot and the next.
+/// Splits the table into parts of about equal size. The last part has no end: it includes rows that are
+/// appended between one snapshot and the next.
 fn ranges(first: i64, last: i64, parts: usize) -> Vec<Range<i64>> {
     let parts = i64::try_from(parts).unwrap_or(1);
     let step = (last - first) / parts + 1;
@@ -107,7 +108,7 @@ fn ranges(first: i64, last: i64, parts: usize) -> Vec<Range<i64>> {
         .collect()
 }
 
-/// The newest row found of the id with this number.
+/// The newest row found for each id, by the position of the id.
 type NewestRows = HashMap<usize, MarkRow>;
 
 fn scan(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<NewestRows> {
@@ -129,7 +130,7 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
     );
     let values: Vec<_> = ids.iter().map(|id| (IdValue(id.bytes), TwinValue(id.bytes))).collect();
     let mut parameters: Vec<&dyn ToSql> = vec![&range.start, &range.end];
-    // A twin is not to be passed over in silence.
+    // Rows of the other storage class must not be skipped: reading one reports the error.
     parameters.extend(values.iter().flat_map(|(value, twin)| [value as &dyn ToSql, twin]));
     let mut found = NewestRows::new();
     let mut statement = connection.prepare(&sql)?;
