@@ -20,9 +20,9 @@ pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
 /// How far the time in the file may differ from a store's own before a commit of that store writes it again.
 pub(crate) const CLOCK_WRITE_INTERVAL_MS: i64 = 1_000;
 
-/// Where a store reads the time of day.
+/// The source of a store's time of day.
 ///
-/// The default is [`SystemClock`]. Tests inject a [`ManualClock`] and step it.
+/// The default is [`SystemClock`]. Tests use a [`ManualClock`] and advance it.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the present time. Must not call a store that uses this clock.
     fn now(&self) -> SystemTime;
@@ -50,7 +50,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to move, for tests of programs that use a store.
+/// A clock that moves only when it is advanced or set, for tests of programs that use a store.
 ///
 /// ```
 /// use seen_store::{Config, ManualClock, SeenStore};
@@ -80,7 +80,7 @@ impl ManualClock {
         self.0.fetch_add(duration_ms(by), Ordering::SeqCst);
     }
 
-    /// Moves the clock to `time`, which may lie in its past.
+    /// Sets the clock to `time`, which may be earlier than what it shows.
     pub fn set(&self, time: SystemTime) {
         self.0.store(to_ms(time), Ordering::SeqCst);
     }
@@ -134,9 +134,7 @@ impl SteadyClock {
         let read = self.read_ms();
         let latest = self.latest_ms.load(Ordering::Relaxed);
         let own = if read > latest || latest - read > ABSORBED_STEP_MS {
-            // A lost race means that another thread has just read the same clock: its time does.
-            let _ =
-                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            self.replace_latest(latest, read);
             if read < latest {
                 // The clock made a large step back: the time in the file is from before it.
                 self.file_ms.store(MIN_MS, Ordering::Relaxed);
@@ -171,10 +169,14 @@ impl SteadyClock {
             self.file_ms.store(reached.ms, Ordering::Relaxed);
         }
         if let Some(read) = back_to {
-            // A lost race means that another thread has just read the same clock: its time does.
-            let _ =
-                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            self.replace_latest(latest, read);
         }
+    }
+
+    /// Replaces the latest reading. If another thread does so first, it has just read the same clock, and its
+    /// reading is as good.
+    fn replace_latest(&self, latest: i64, read: i64) {
+        let _ = self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn read_ms(&self) -> i64 {
@@ -249,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_time_that_others_have_reached_moves_this_clock_only_within_a_minute() {
-        // How far the clock is set back, the time in the file, and the right time, after the time before.
+        // How far the clock is set back; the time in the file; the expected time. All relative to the time
+        // before.
         let cases = [
             (0, 60_000, 60_000),
             (0, 60_001, 0),

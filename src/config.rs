@@ -18,7 +18,7 @@ pub enum Ttl {
     /// This long after the mark's timestamp, in whole milliseconds, rounded up. With zero a mark expires at
     /// once: it is recorded and never seen.
     After(Duration),
-    /// For ever.
+    /// The mark never expires.
     Never,
 }
 
@@ -53,8 +53,8 @@ pub enum Window {
     /// sighting needs a commit, a mark is extended by a sixteenth of the TTL more than asked, and again only
     /// when that is used up.
     Sliding {
-        /// The longest a mark may last after the id was first seen, however often it comes back;
-        /// `None` is for ever.
+        /// The longest time that a mark may last after the id was first seen, however often it comes back;
+        /// `None` means no limit.
         max_age: Option<Duration>,
     },
 }
@@ -74,7 +74,7 @@ pub enum Synchronous {
     /// Wait for the write. A power cut may undo the newest commits.
     #[default]
     Normal,
-    /// Wait for the disk: one fsync a commit. A power cut undoes nothing.
+    /// Wait for the disk: one fsync for each commit. A power cut undoes nothing.
     Full,
 }
 

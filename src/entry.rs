@@ -14,10 +14,10 @@ pub enum State {
     Seen,
     /// Claimed, and the lease has not ended.
     InFlight,
-    /// An attempt failed and none has succeeded since; it may be claimed again.
+    /// The last attempt failed; it may be claimed again.
     Failed,
-    /// No longer in force and not purged yet: a mark past its expiry, or a claim that was released or
-    /// whose lease ran out.
+    /// Expired and not purged yet: a mark past its expiry, or a claim that was released or whose lease ran
+    /// out.
     Expired,
 }
 

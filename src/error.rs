@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What went wrong, as far as a program can act on it.
+/// The kind of an error, by which a program decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -39,7 +39,7 @@ pub enum ErrorKind {
     UnsupportedSqlite,
     /// Another process held the file for longer than the busy timeout.
     Busy,
-    /// The disk is full. Nothing was marked; calls succeed again once there is room.
+    /// The disk is full. Nothing was marked; calls succeed again once there is space.
     StorageFull,
     /// The operating system failed a read, a write or a sync.
     Io,

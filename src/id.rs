@@ -77,7 +77,7 @@ impl ScopedHasher {
     }
 }
 
-/// A namespace for ids, with its half of the hash worked out once.
+/// A namespace for ids, with the scope's part of the hash computed once.
 #[derive(Clone)]
 pub(crate) struct Scope {
     name: Arc<str>,

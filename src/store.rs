@@ -169,7 +169,7 @@ impl SeenStore {
     /// | `SQLITE_SYNCHRONOUS` | `NORMAL` or `FULL` | `NORMAL` |
     /// | `SQLITE_CACHE_SIZE` | pages, KiB when negative | 10000 |
     ///
-    /// `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` are accepted, have no effect, and are logged.
+    /// `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` have no effect; a log message says so when they are set.
     ///
     /// # Errors
     ///

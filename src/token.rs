@@ -54,7 +54,7 @@ impl FromStr for Token {
     }
 }
 
-/// Makes tokens.
+/// Makes the tokens of a store.
 pub(crate) struct Tokens {
     secret: KeyHasher,
     made: AtomicU64,

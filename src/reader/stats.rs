@@ -40,7 +40,7 @@ impl Counts {
     }
 }
 
-/// What a store's file holds, counted at one snapshot by a [`Reader`](crate::Reader).
+/// What a store's file holds at one moment, counted by [`Reader::census`](crate::Reader::census).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {

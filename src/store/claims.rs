@@ -1,5 +1,5 @@
 //! The verbs of claims: an id is granted to exactly one worker, and becomes free again when the worker does
-//! not finish.
+//! not confirm_claim.
 //!
 //! Owns the life of a claim: granted, perhaps renewed, then confirmed, released, failed, or taken over once
 //! its lease has run out. What always holds: every step is decided under the write lock, and only the token
@@ -242,7 +242,7 @@ impl SeenStore {
     /// [`mark_seen`](Self::mark_seen).
     pub fn claim(&self, id: impl AsRef<[u8]>, lease: Duration) -> Result<Claim> {
         let id = self.scope.id(id.as_ref())?;
-        let lease = valid_lease(lease)?;
+        let lease = checked_lease(lease)?;
         if self.is_duplicate(id)? {
             return Ok(Claim::Seen);
         }
@@ -278,7 +278,7 @@ impl SeenStore {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let lease = valid_lease(lease)?;
+        let lease = checked_lease(lease)?;
         let ids: Vec<_> = ids.into_iter().collect();
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
@@ -382,7 +382,7 @@ impl SeenStore {
     ///
     /// Those of [`Lease::confirm`].
     pub fn confirm(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.finish(id.as_ref(), *token, None)
+        self.confirm_claim(id.as_ref(), *token, None)
     }
 
     /// Confirms a claim by its token and stores a receipt, like [`Lease::confirm_with`].
@@ -403,14 +403,14 @@ impl SeenStore {
                 format!("the receipt has {} bytes; at most 65536 are stored", receipt.len()),
             ));
         }
-        self.finish(id.as_ref(), *token, Some(receipt))
+        self.confirm_claim(id.as_ref(), *token, Some(receipt))
     }
 
-    fn finish(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
+    fn confirm_claim(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
         let id = self.scope.id(id)?;
         let receipt = receipt.map(<[u8]>::to_vec);
         let owned = self.write_one(id, move |store, transaction, id| {
-            store.finish_in(transaction, id, token, receipt.as_deref())
+            store.confirm_in(transaction, id, token, receipt.as_deref())
         })?;
         match owned {
             Ownership::Held => Ok(()),
@@ -418,14 +418,14 @@ impl SeenStore {
         }
     }
 
-    fn finish_in(
+    fn confirm_in(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<Ownership> {
-        let (owned, ends_claim) = self.mark_finished(transaction, id, token, receipt)?;
+        let (owned, ends_claim) = self.mark_confirmed(transaction, id, token, receipt)?;
         if ends_claim {
             transaction.delete_claim(id)?;
         }
@@ -434,7 +434,7 @@ impl SeenStore {
 
     /// Marks the id as seen if the claim with this token is held. The bool is true when that ends a claim,
     /// which the caller must delete.
-    fn mark_finished(
+    fn mark_confirmed(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -471,7 +471,7 @@ impl SeenStore {
         self.for_all(claims, |transaction, claims| {
             let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
             for (id, token) in claims {
-                let (ownership, ends) = self.mark_finished(transaction, *id, *token, None)?;
+                let (ownership, ends) = self.mark_confirmed(transaction, *id, *token, None)?;
                 owned.push(ownership);
                 ended.extend(ends.then_some(*id));
             }
@@ -506,7 +506,7 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        self.change_all(claims, &Change::Renew { lease: valid_lease(lease)? })
+        self.change_all(claims, &Change::Renew { lease: checked_lease(lease)? })
     }
 
     fn change_all<B: AsRef<[u8]>>(
@@ -610,7 +610,7 @@ impl SeenStore {
 
     /// Renews a lease and returns its new end in unix milliseconds.
     fn renew_until(&self, id: &[u8], token: Token, lease: Duration) -> Result<i64> {
-        self.change_claim(id, token, Change::Renew { lease: valid_lease(lease)? })
+        self.change_claim(id, token, Change::Renew { lease: checked_lease(lease)? })
     }
 
     /// Changes a claim and returns when its lease, or the delay after a failure, ends.
@@ -663,7 +663,7 @@ fn claim_status(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> 
     Ok(claim.map_or(ClaimStatus::Lost, ClaimStatus::Claimed))
 }
 
-fn valid_lease(lease: Duration) -> Result<Ttl> {
+fn checked_lease(lease: Duration) -> Result<Ttl> {
     if lease.is_zero() {
         return Err(Error::new(
             ErrorKind::InvalidClaim,

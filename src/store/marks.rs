@@ -14,7 +14,7 @@ use crate::id::Id;
 use crate::index::Slot;
 use crate::journal::Transaction;
 
-/// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
+/// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
 #[non_exhaustive]

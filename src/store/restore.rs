@@ -137,7 +137,7 @@ impl SeenStore {
         let (mut restored, mut valid) = (Restored::default(), Vec::with_capacity(batch.len()));
         for entry in batch {
             let id = scopes[entry.scope.as_str()].id(&entry.id);
-            match valid_notes(entry).and(id) {
+            match check_notes(entry).and(id) {
                 Ok(id) => valid.push((id, entry)),
                 Err(error) => restored.refused.push(refused(entry, error)),
             }
@@ -285,7 +285,7 @@ fn refused(entry: &Entry, error: Error) -> Refused {
     Refused { scope: entry.scope.clone(), id: entry.id.clone(), error }
 }
 
-fn valid_notes(entry: &Entry) -> Result<()> {
+fn check_notes(entry: &Entry) -> Result<()> {
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
     let error = entry.last_error.as_ref().map_or(0, String::len);
     for (what, length) in [("receipt", receipt), ("error", error)] {

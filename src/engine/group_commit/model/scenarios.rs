@@ -252,7 +252,7 @@ fn jobs_that_are_given_back_are_done_later_or_withdrawn_and_in_their_order() {
                 if !busy.take_one() {
                     return commit(file, jobs);
                 }
-                // One is done, and the others are given back.
+                // Do one job and give the others back.
                 let mut taken = jobs.take(3).into_iter();
                 if let Some(mut first) = taken.next() {
                     file.0.push(*first.job());
