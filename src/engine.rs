@@ -165,7 +165,7 @@ impl Engine {
         }
         let mut writer = self.writer.lock();
         let Some(writer) = writer.as_mut() else { return };
-        match self.try_write(writer, &mut |transaction| transaction.tell_the_time()) {
+        match self.try_write(writer, &mut |transaction| transaction.write_clock()) {
             Ok(_) => {}
             Err(e) => log::debug!("{}: the time is not written down: {e}", self.name),
         }

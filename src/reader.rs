@@ -25,7 +25,7 @@ use crate::format::pragmas::Inspection;
 use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::Report;
 use crate::machine::{Mutex, MutexGuard};
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
 /// Reads the file of a store and leaves no trace: for tools that look at a store which others use.
 ///
@@ -60,7 +60,7 @@ use crate::process::{Own, Registration};
 pub struct Reader {
     path: PathBuf,
     name: String,
-    access: Own<Mutex<FileReader>>,
+    access: Registered<Mutex<FileReader>>,
     clock: SteadyClock,
     hasher: KeyHasher,
 }
@@ -95,7 +95,10 @@ impl Reader {
         let path = file::resolve(path.as_ref(), false)?;
         Ok(Self {
             name: file::shown(&path),
-            access: Own::new(registration, Mutex::new(FileReader::open(path.clone(), config)?)),
+            access: Registered::new(
+                registration,
+                Mutex::new(FileReader::open(path.clone(), config)?),
+            ),
             path,
             clock: SteadyClock::new(Box::new(config.clock.clone())),
             hasher: KeyHasher::random(),

@@ -30,7 +30,7 @@ use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::engine::SharedWriter;
 use crate::error::Result;
-use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
+use crate::journal::{CheckpointResult, Journal, LogCopier, LogHandle, LogSource, LogState};
 use crate::machine::{
     self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
 };
@@ -62,7 +62,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 pub(crate) struct Checkpoints {
     /// `None` where no second connection is possible, where SQLite copies the log itself, and where it is never
     /// copied.
-    source: Option<Source>,
+    source: Option<LogSource>,
     writer: SharedWriter,
     /// How long the log was when the thread was told last; 0 once it was short again.
     told_at: AtomicU32,
@@ -92,7 +92,7 @@ struct Limits {
 
 /// A log that a snapshot keeps from being copied any further.
 struct Held {
-    log: Log,
+    log: LogState,
     since: Stopwatch,
 }
 
@@ -116,31 +116,35 @@ impl Shared {
     }
 
     /// Whether a held log is still held: then a copy comes no further. Costs nothing where it is.
-    fn is_still_held(&self, on_log: &mut OnLog<'_>) -> Result<bool> {
+    fn is_still_held(&self, log_handle: &mut LogHandle<'_>) -> Result<bool> {
         let Some(copied) = self.held.lock().as_ref().map(|held| held.log.copied) else {
             return Ok(false);
         };
-        let held = match on_log.copy()? {
-            Pass::Partial(log) | Pass::Done(log) if log.copied == copied && !log.is_copied() => log,
-            Pass::Taken => return Ok(true),
+        let held = match log_handle.copy()? {
+            CheckpointResult::Partial(log) | CheckpointResult::Done(log)
+                if log.copied == copied && !log.is_copied() =>
+            {
+                log
+            }
+            CheckpointResult::Busy => return Ok(true),
             _ => return Ok(false),
         };
         self.hold(held);
         Ok(true)
     }
 
-    fn hold(&self, log: Log) {
+    fn hold(&self, log: LogState) {
         self.pages.store(0, Relaxed);
         *self.held.lock() = Some(Held { log, since: Stopwatch::start() });
     }
 
     /// Waits for a pass of this store's, then has the log restarted if that can be done at the moment.
-    fn try_restart(&self, on_log: &mut OnLog<'_>) -> Result<Pass> {
+    fn try_restart(&self, log_handle: &mut LogHandle<'_>) -> Result<CheckpointResult> {
         let Some(_pass_is_over) = self.copying.try_lock_for(LONGEST_TRY) else {
-            return Ok(Pass::Taken);
+            return Ok(CheckpointResult::Busy);
         };
-        let pass = on_log.restart()?;
-        if matches!(pass, Pass::Done(_)) {
+        let pass = log_handle.restart()?;
+        if matches!(pass, CheckpointResult::Done(_)) {
             self.restarted();
         }
         Ok(pass)
@@ -153,20 +157,20 @@ impl Shared {
 
     /// Has the log restarted, in several tries. Ends too when another store has done it, and when a
     /// snapshot holds the log.
-    fn restart(&self, on_log: &mut OnLog<'_>, short: u32) -> Result<()> {
+    fn restart(&self, log_handle: &mut LogHandle<'_>, short: u32) -> Result<()> {
         let mut backoff = Backoff::new(LONGEST_TRY);
         let (mut stuck, mut copied) = (0, None);
         loop {
-            let log = match self.try_restart(on_log)? {
-                Pass::Done(_) => return Ok(()),
+            let log = match self.try_restart(log_handle)? {
+                CheckpointResult::Done(_) => return Ok(()),
                 // All copied: somebody writes, or reads the end of the log.
-                Pass::Partial(log) if log.is_copied() => log,
-                Pass::Partial(log) => {
+                CheckpointResult::Partial(log) if log.is_copied() => log,
+                CheckpointResult::Partial(log) => {
                     stuck =
                         if copied.replace(log.copied) == Some(log.copied) { stuck + 1 } else { 1 };
                     log
                 }
-                Pass::Taken => on_log.state()?,
+                CheckpointResult::Busy => log_handle.state()?,
             };
             if log.pages < short {
                 self.restarted();
@@ -184,7 +188,7 @@ impl Shared {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(source: Option<Source>, writer: SharedWriter, config: &Config) -> Self {
+    pub(crate) fn new(source: Option<LogSource>, writer: SharedWriter, config: &Config) -> Self {
         let limits = Limits {
             due: config.wal_autocheckpoint / 2,
             pressing: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
@@ -227,7 +231,7 @@ impl Checkpoints {
         }
     }
 
-    fn keep_short(&self, source: &Source, journal: &mut Journal, pages: u32) -> Result<()> {
+    fn keep_short(&self, source: &LogSource, journal: &mut Journal, pages: u32) -> Result<()> {
         let (Limits { most, .. }, shared) = (self.shared.limits, &self.shared);
         if shared.is_left_alone(pages) {
             return Ok(());
@@ -246,11 +250,11 @@ impl Checkpoints {
         if is_the_threads {
             return Ok(());
         }
-        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
-        if shared.is_still_held(&mut on_log)? {
+        let Some(mut log_handle) = journal.log_handle()? else { return Ok(()) };
+        if shared.is_still_held(&mut log_handle)? {
             return Ok(());
         }
-        shared.restart(&mut on_log, most)
+        shared.restart(&mut log_handle, most)
     }
 
     /// For work that is in no hurry: waits a little while the log is long and being copied. No lock is
@@ -269,7 +273,7 @@ impl Checkpoints {
     }
 
     /// False where there is no thread to tell.
-    fn tell(&self, source: &Source) -> bool {
+    fn tell(&self, source: &LogSource) -> bool {
         let mut thread = self.thread.lock();
         if matches!(*thread, Thread::NotNeeded) && self.shared.limits.most >= WORTH_A_THREAD {
             *thread = self.start(source.clone());
@@ -281,7 +285,7 @@ impl Checkpoints {
         false
     }
 
-    fn start(&self, source: Source) -> Thread {
+    fn start(&self, source: LogSource) -> Thread {
         let (tell, told) = sync_channel(1);
         let work = Work {
             source,
@@ -312,15 +316,15 @@ impl Checkpoints {
 
 /// In exclusive mode no other connection has the file: the copy is whole, and the next commit begins the log anew.
 fn copy_alone(journal: &mut Journal) -> Result<()> {
-    match journal.on_log()? {
-        Some(mut on_log) => on_log.copy().map(drop),
+    match journal.log_handle()? {
+        Some(mut log_handle) => log_handle.copy().map(drop),
         None => Ok(()),
     }
 }
 
 /// What the thread has.
 struct Work {
-    source: Source,
+    source: LogSource,
     writer: SharedWriter,
     shared: Arc<Shared>,
     copier: Option<LogCopier>,
@@ -353,8 +357,9 @@ impl Work {
             Some(copier) => copier,
             None => self.copier.insert(LogCopier::open(&self.source)?),
         };
-        let (mut on_log, Shared { limits, pages, copying, .. }) = (copier.on_log(), &*self.shared);
-        let log = on_log.state()?;
+        let (mut log_handle, Shared { limits, pages, copying, .. }) =
+            (copier.log_handle(), &*self.shared);
+        let log = log_handle.state()?;
         // Copied not long ago, and appended to ever since: once more would hardly be luckier.
         let again = log.pages - log.copied.min(log.pages) < limits.due / 4;
         if log.pages < limits.due {
@@ -364,20 +369,20 @@ impl Work {
         if again && log.pages < limits.pressing {
             return Ok(());
         }
-        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&mut on_log)? {
+        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&mut log_handle)? {
             return Ok(());
         }
         // SQLite syncs the file only at the end of a pass during which nobody appended. With such a one
         // before it, the restart has little to wait for.
         for _ in 0..PASSES {
             let _copying = copying.lock();
-            if let Pass::Done(log) = on_log.copy()?
+            if let CheckpointResult::Done(log) = log_handle.copy()?
                 && log.pages < limits.pressing
             {
                 *self.shared.held.lock() = None;
                 return Ok(());
             }
-            let now = on_log.state()?;
+            let now = log_handle.state()?;
             let little = now.pages - now.copied.min(now.pages) < limits.due / 2;
             if now.is_copied() || little && now.pages >= u32::midpoint(limits.pressing, limits.most)
             {
@@ -388,10 +393,10 @@ impl Work {
         // no other store writes it succeeds at once with the mutex held, for which callers wait as they
         // wait for each other, without asking again and again for the write lock.
         let held = self.writer.lock();
-        let pass = self.shared.try_restart(&mut on_log)?;
+        let pass = self.shared.try_restart(&mut log_handle)?;
         drop(held);
-        if !matches!(pass, Pass::Done(_)) {
-            self.shared.restart(&mut on_log, limits.pressing)?;
+        if !matches!(pass, CheckpointResult::Done(_)) {
+            self.shared.restart(&mut log_handle, limits.pressing)?;
         }
         pages.store(0, Relaxed);
         Ok(())

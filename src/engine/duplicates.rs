@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{Engine, Writer};
 use crate::error::{ErrorKind, Result};
-use crate::index::ROOM;
-use crate::machine::at_once;
+use crate::index::MAX_COUNTED_IDS;
+use crate::machine::step_size;
 
 /// How many counts of duplicates are written down in one transaction: each is a page of its own.
-const FLUSHED_AT_ONCE: usize = at_once!(100, in_a_simulation: 2);
+const FLUSHED_AT_ONCE: usize = step_size!(100, in_a_simulation: 2);
 
 /// For how long a store that closes waits for another connection, to write down the counts of duplicates: as
 /// long as one that keeps the log short may hold the write lock, which includes the store's own.
@@ -37,7 +37,7 @@ impl Engine {
         timeout: Duration,
         pause: &mut dyn FnMut(),
     ) -> Result<()> {
-        let mut left = ROOM;
+        let mut left = MAX_COUNTED_IDS;
         while left > 0 {
             let some = left.min(FLUSHED_AT_ONCE);
             let written =
@@ -55,17 +55,17 @@ impl Engine {
     /// Writes up to `limit` counts down; how many. The mutex is held from reading the counts until they
     /// are taken off, or another thread would write the same ones.
     pub(crate) fn write_duplicates(&self, writer: &mut Writer, limit: usize) -> Result<usize> {
-        let mut counts = self.index.duplicates.some(1);
+        let mut counts = self.index.duplicates.snapshot(1);
         if counts.is_empty() {
             return Ok(0);
         }
         self.try_write(writer, &mut |transaction| {
             // Only now: the look under the write lock forgets the counts of rows of another history.
-            counts = self.index.duplicates.some(limit);
+            counts = self.index.duplicates.snapshot(limit);
             transaction.add_duplicates(&counts)
         })?;
         for &(seq, count) in &counts {
-            self.index.duplicates.settle(seq, count);
+            self.index.duplicates.subtract(seq, count);
         }
         Ok(counts.len())
     }

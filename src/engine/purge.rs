@@ -13,18 +13,18 @@ use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::claims::Place;
-use crate::journal::{Found, Transaction};
-use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
+use crate::journal::claims::ClaimPosition;
+use crate::journal::{ExpiredSearch, Transaction};
+use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sync_channel};
 
 /// How many rows a step of a called-for purge goes through: about a millisecond.
-const ROWS_A_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_A_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
 /// The same for a step that rides on somebody's commit.
-const ROWS_A_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
+const ROWS_A_COMMIT: i64 = step_size!(128, in_a_simulation: 3);
 /// How many slots of the index such a step sweeps, at least.
-const SLOTS_A_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
+const SLOTS_A_COMMIT: usize = step_size!(2_048, in_a_simulation: 3);
 /// How many counts of duplicates a finished pass writes down.
-const COUNTS_A_PASS: usize = at_once!(128, in_a_simulation: 2);
+const COUNTS_A_PASS: usize = step_size!(128, in_a_simulation: 2);
 
 /// How long the thread rests at most after a step of its purge.
 const LONGEST_REST: Duration = Duration::from_millis(5);
@@ -50,7 +50,7 @@ struct Sweep {
 #[derive(Clone)]
 struct Pass {
     rows_after: Option<i64>,
-    claims_after: Option<Place>,
+    claims_after: Option<ClaimPosition>,
     next_shard: usize,
 }
 
@@ -117,11 +117,11 @@ impl Engine {
                 writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms())
             })?;
             after = match found {
-                Found::Nothing { next } => {
+                ExpiredSearch::Nothing { next } => {
                     self.yield_to_waiters();
                     next
                 }
-                Found::Expired => {
+                ExpiredSearch::Expired => {
                     let step =
                         self.write_step(|transaction| transaction.purge_step(from, ROWS_A_STEP))?;
                     deleted += step.deleted;
@@ -130,7 +130,7 @@ impl Engine {
             };
             pause();
         }
-        let mut place = Some(Place::default());
+        let mut place = Some(ClaimPosition::default());
         while let Some(after) = place {
             let step =
                 self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
@@ -162,7 +162,7 @@ impl Engine {
     fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
         let mut deleted = 0;
         // Claims first: one that was confirmed in between would leave a mark behind.
-        let mut place = Some(Place { scope: scope.to_owned(), ..Place::default() });
+        let mut place = Some(ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() });
         while let Some(after) = place {
             let step = self.write_step(|transaction| {
                 transaction.cleanup_claims(scope, before_ms, &after, ROWS_A_STEP)
@@ -187,7 +187,7 @@ impl Engine {
     fn sweep(&self) -> Result<()> {
         let now_ms = self.with_journal(|_| {
             let now_ms = self.clock.now_ms();
-            self.index.used_at(now_ms);
+            self.index.record_use(now_ms);
             Ok(now_ms)
         })?;
         self.index.sweep(now_ms);
@@ -226,8 +226,8 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         if let Some(from) = pass.rows_after {
             pass.rows_after = match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
-                Found::Nothing { next } => next,
-                Found::Expired => {
+                ExpiredSearch::Nothing { next } => next,
+                ExpiredSearch::Expired => {
                     let mut delete = |transaction: &mut Transaction<'_>| {
                         transaction.purge_step(from, ROWS_A_COMMIT)
                     };
@@ -256,7 +256,7 @@ impl Engine {
         let is_done = last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms);
         Ok(Pass {
             rows_after: (!is_done).then_some(0),
-            claims_after: (!is_done).then(Place::default),
+            claims_after: (!is_done).then(ClaimPosition::default),
             next_shard: 0,
         })
     }

@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::{Slot, stored};
 use crate::journal::{Journal, MarkRow};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// How old a look may be for a hit to be answered without another.
 const CATCH_UP_EVERY_MS: u64 = 100;
@@ -22,10 +22,10 @@ const CATCH_UP_EVERY_MS: u64 = 100;
 pub(super) const CATCH_UPS_AT_MOST: u32 = 2;
 
 /// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
-const DOUBTS_A_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
+const DOUBTS_A_LOOKUP: usize = step_size!(64, in_a_simulation: 2);
 
 /// The same for a step of a work of its own: about a millisecond.
-const DOUBTS_A_STEP: usize = at_once!(1_000, in_a_simulation: 5);
+const DOUBTS_A_STEP: usize = step_size!(1_000, in_a_simulation: 5);
 
 /// What a look brings besides rows.
 pub(super) struct CaughtUp {
@@ -80,7 +80,7 @@ impl Engine {
         if hit.is_none() {
             return Ok(None);
         }
-        if self.index.is_doubted() || self.index.is_ahead_of(now_ms) {
+        if self.index.is_maybe_stale() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
         if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_EVERY_MS {
@@ -109,7 +109,7 @@ impl Engine {
 
     /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
     pub(crate) fn settle_some_doubts(&self, writer: &mut Writer) {
-        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP) {
+        if let Err(e) = writer.journal.drop_stale_slots(&self.index, DOUBTS_A_LOOKUP) {
             log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
         }
     }
@@ -123,10 +123,10 @@ impl Engine {
         let mut enough = None;
         while self.with_journal(|writer| {
             self.catch_up(writer)?;
-            let begun = writer.journal.doubted_shards_begun();
+            let begun = writer.journal.stale_scan_shards_begun();
             let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
-            let more = writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP)?;
-            Ok(more && writer.journal.doubted_shards_begun() <= enough)
+            let more = writer.journal.drop_stale_slots(&self.index, DOUBTS_A_STEP)?;
+            Ok(more && writer.journal.stale_scan_shards_begun() <= enough)
         })? {
             self.yield_to_waiters();
         }

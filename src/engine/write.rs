@@ -28,7 +28,7 @@ const ALONE_AFTER: Duration = Duration::from_secs(1);
 impl Writer {
     /// Whether other stores write to the file at the moment.
     fn has_company(&self) -> bool {
-        self.journal.since_others().is_some_and(|since| since < ALONE_AFTER)
+        self.journal.since_other_commit().is_some_and(|since| since < ALONE_AFTER)
     }
 }
 

@@ -13,12 +13,12 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, shown};
 use crate::format;
-use crate::format::open_for_reading::{Look, Reading, open};
+use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
 use crate::format::pragmas::Inspection;
 use crate::journal::catch_up::{Counters, read_schema_version};
-use crate::journal::claims::{self, ClaimRow, Place};
+use crate::journal::claims::{self, ClaimPosition, ClaimRow};
 use crate::journal::load::ReadError;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// See the module's header.
 pub(crate) struct FileReader {
@@ -30,8 +30,8 @@ pub(crate) struct FileReader {
 }
 
 struct Opened {
-    look: Look,
-    readings: Vec<Reading>,
+    mode: ReadMode,
+    readings: Vec<ReadConnection>,
 }
 
 pub(super) type Read<T> = Result<T, ReadError>;
@@ -53,9 +53,9 @@ impl FileReader {
         mut read: impl FnMut(&mut [&mut Connection]) -> Read<T>,
     ) -> Result<T> {
         retry_while_busy(self.config.busy_timeout, || {
-            let look = Look::at(&self.path)?;
+            let mode = ReadMode::at(&self.path)?;
             let name = shown(&self.path);
-            let result = match self.connections(look, wanted) {
+            let result = match self.connections(mode, wanted) {
                 Ok(Some(mut connections)) => {
                     read(&mut connections).map_err(|e| e.at(&name)).map(Ok)
                 }
@@ -68,11 +68,11 @@ impl FileReader {
                 // Opening has waited for others already.
                 Err(e) => Ok(Err(e)),
             };
-            let is_spoilt = look.is_spoilt(&self.path)?;
-            if is_spoilt || look.keeps_others_out() {
+            let has_changed = mode.has_changed(&self.path)?;
+            if has_changed || mode.is_exclusive() {
                 self.opened = None;
             }
-            if !is_spoilt {
+            if !has_changed {
                 return result;
             }
             Err(Error::new(
@@ -85,16 +85,20 @@ impl FileReader {
     }
 
     /// `None` as for [`open`].
-    fn connections(&mut self, look: Look, wanted: usize) -> Result<Option<Vec<&mut Connection>>> {
+    fn connections(
+        &mut self,
+        mode: ReadMode,
+        wanted: usize,
+    ) -> Result<Option<Vec<&mut Connection>>> {
         let is_current = |opened: &Opened| {
-            opened.look == look && opened.readings.iter().all(Reading::is_current)
+            opened.mode == mode && opened.readings.iter().all(ReadConnection::is_current)
         };
         if !self.opened.as_ref().is_some_and(is_current) {
             self.opened = None;
         }
-        let opened = self.opened.get_or_insert_with(|| Opened { look, readings: Vec::new() });
-        while opened.readings.len() < wanted.min(look.most_connections()) {
-            match open(&self.path, &self.config, look)? {
+        let opened = self.opened.get_or_insert_with(|| Opened { mode, readings: Vec::new() });
+        while opened.readings.len() < wanted.min(mode.max_connections()) {
+            match open(&self.path, &self.config, mode)? {
                 Some(reading) => opened.readings.push(reading),
                 None => return Ok(None),
             }
@@ -113,7 +117,7 @@ impl FileReader {
     pub(crate) fn inspect(&mut self) -> Result<Inspection> {
         let config = self.config.clone();
         self.read(1, |connections| {
-            format::pragmas::tune(connections[0], &config)?;
+            format::pragmas::apply_pragmas(connections[0], &config)?;
             Ok(format::pragmas::inspect(connections[0], &config)?)
         })
     }
@@ -154,13 +158,13 @@ pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
 }
 
 /// How many claims are read at a time.
-const CLAIMS_PAGE: i64 = at_once!(500, in_a_simulation: 3);
+const CLAIMS_PAGE: i64 = step_size!(500, in_a_simulation: 3);
 
 pub(super) fn each_claim(
     connection: &Connection,
-    mut take: impl FnMut(&Place, ClaimRow),
+    mut take: impl FnMut(&ClaimPosition, ClaimRow),
 ) -> Read<()> {
-    let mut after = Place::default();
+    let mut after = ClaimPosition::default();
     loop {
         let page = claims::page(connection, &after, CLAIMS_PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
@@ -214,7 +218,7 @@ mod tests {
             .connection
             .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
             .unwrap();
-        open::spare_log(&opened.connection).unwrap();
+        open::skip_checkpoint_on_close(&opened.connection).unwrap();
         open::close(opened.connection).unwrap();
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
@@ -286,10 +290,10 @@ mod tests {
     fn a_reader_that_was_to_read_alone_looks_again_when_a_store_has_come() {
         let (_folder, path) = left_in_exclusive_mode();
         let config = Config::default();
-        let look = Look::at(&path).unwrap();
-        assert!(look.keeps_others_out());
+        let mode = ReadMode::at(&path).unwrap();
+        assert!(mode.is_exclusive());
         let store = open::open(&path, &config, 1).unwrap();
-        assert!(open(&path, &config, look).unwrap().is_none());
+        assert!(open(&path, &config, mode).unwrap().is_none());
         let mut file = FileReader::open(path, &config).unwrap();
         assert_eq!(file.read(1, |all| count(all[0])).unwrap(), 1);
         drop(store);

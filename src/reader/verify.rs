@@ -9,7 +9,7 @@ use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
 use crate::journal::load::{RowKeys, load_within};
-use crate::journal::{MOST_PROBLEMS, Report};
+use crate::journal::{MAX_PROBLEMS, Report};
 
 impl FileReader {
     /// SQLite's own check of the file, and then each row against an index built from all.
@@ -56,7 +56,7 @@ fn compare_rows(
         let leads_here = index.get(key).is_some_and(|slot| slot.seq == seq);
         if is_live && !leads_here {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report
                     .problems
                     .push(format!("row {seq} is live beside a newer row of the same id"));
@@ -87,7 +87,7 @@ fn compare_claims(
         // Earlier versions left expired claims beside the marks that came after them.
         if is_seen && !claim.is_expired(latest_ms) {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report.problems.push(format!(
                     "{:?} in scope {:?} is claimed although it is seen",
                     String::from_utf8_lossy(&place.id),

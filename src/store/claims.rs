@@ -274,7 +274,7 @@ impl SeenStore {
         ids: &[Id<'_>],
         lease: Ttl,
     ) -> Result<Vec<Option<Decision>>> {
-        transaction.learn_claims(ids.len())?;
+        transaction.load_claims(ids.len())?;
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
@@ -496,7 +496,7 @@ impl SeenStore {
             .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
             .collect::<Result<_>>()?;
         self.in_batches(&claims, |transaction, claims| {
-            transaction.learn_claims(claims.len())?;
+            transaction.load_claims(claims.len())?;
             step(transaction, claims)
         })
     }

@@ -15,11 +15,11 @@ use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
 use crate::journal::ExpiredRows;
-use crate::journal::claims::Place;
-use crate::machine::at_once;
+use crate::journal::claims::ClaimPosition;
+use crate::machine::step_size;
 
 /// How many rows are read while the mutex is held.
-const PAGE: u16 = at_once!(500, in_a_simulation: 3);
+const PAGE: u16 = step_size!(500, in_a_simulation: 3);
 
 /// The entries of a store, in no particular order. Ends after the first error.
 pub struct Entries {
@@ -33,7 +33,7 @@ pub struct Entries {
 
 /// What is walked at present.
 enum Stage {
-    Claims { after: Place },
+    Claims { after: ClaimPosition },
     Marks { shard: usize, waiting: Vec<(Key, i64)> },
     Expired { after: i64, returned: HashSet<Key> },
     Done,
@@ -92,7 +92,7 @@ impl SeenStore {
         Entries {
             store: self.clone(),
             filter,
-            stage: Stage::Claims { after: Place::default() },
+            stage: Stage::Claims { after: ClaimPosition::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
         }

@@ -14,13 +14,13 @@ use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::Upgrade;
 use crate::journal::{Report, check_file, copy_file};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// How many rows `verify` compares with the index at a time.
-const ROWS_COMPARED_AT_ONCE: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_COMPARED_AT_ONCE: i64 = step_size!(1_000, in_a_simulation: 5);
 
 /// How many rows are counted while the mutex is held.
-const ROWS_COUNTED_AT_ONCE: i64 = at_once!(2_000, in_a_simulation: 5);
+const ROWS_COUNTED_AT_ONCE: i64 = step_size!(2_000, in_a_simulation: 5);
 
 /// Figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
