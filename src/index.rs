@@ -105,7 +105,7 @@ impl Packed {
 pub(crate) struct Index {
     shards: Box<[RwLock<Table>]>,
     /// Whether some slots may be of marks that another store has deleted.
-    maybe_stale: AtomicBool,
+    may_be_stale: AtomicBool,
     /// The latest time at which the index was used, in unix milliseconds.
     latest_ms: AtomicI64,
     pub(crate) duplicates: DuplicateCounts,
@@ -121,7 +121,7 @@ impl Index {
     fn of(shards: Box<[RwLock<Table>]>) -> Self {
         Self {
             shards,
-            maybe_stale: AtomicBool::new(false),
+            may_be_stale: AtomicBool::new(false),
             latest_ms: AtomicI64::new(i64::MIN),
             duplicates: DuplicateCounts::new(),
             at_max_age: AtMaxAge::new(),
@@ -139,12 +139,12 @@ impl Index {
         now_ms < self.latest_ms.load(Relaxed)
     }
 
-    pub(crate) fn set_maybe_stale(&self, maybe_stale: bool) {
-        self.maybe_stale.store(maybe_stale, Relaxed);
+    pub(crate) fn set_may_be_stale(&self, may_be_stale: bool) {
+        self.may_be_stale.store(may_be_stale, Relaxed);
     }
 
-    pub(crate) fn is_maybe_stale(&self) -> bool {
-        self.maybe_stale.load(Relaxed)
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.may_be_stale.load(Relaxed)
     }
 
     fn shard(&self, key: Key) -> &RwLock<Table> {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_being_changed_is_not_waited_for_without_leave() {
+    fn a_shard_that_is_being_changed_is_not_waited_for_unless_allowed() {
         let index = Index::new();
         let key = KeyHasher::random().scoped("").key(b"a");
         index.put(key, slot(1, 10));

@@ -80,7 +80,7 @@ impl Engine {
         if hit.is_none() {
             return Ok(None);
         }
-        if self.index.is_maybe_stale() || self.index.is_ahead_of(now_ms) {
+        if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
         if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_EVERY_MS {

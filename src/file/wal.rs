@@ -21,7 +21,7 @@ const FRAME_HEADER_BYTES: usize = 24;
 /// The number at the start of a log. Its lowest bit gives the byte order of the checksums.
 const MAGIC: u32 = 0x377F_0682;
 
-/// The header of a log. SQLite gives it another salt each time that it begins the log anew.
+/// The header of a log. SQLite gives it another salt each time that it restarts the log.
 pub(crate) type Header = [u8; HEADER_BYTES];
 
 /// Reads the header; `None` if the log is too short to have one.
@@ -134,7 +134,7 @@ impl Checksum {
     }
 
     /// Returns whether the frame is the next one of the log with this header. A frame of the previous log has
-    /// another salt: a log that is begun anew overwrites the previous one.
+    /// another salt: a restarted log overwrites the previous one.
     fn accepts(&mut self, header: &Header, frame: &[u8]) -> bool {
         self.add(&frame[..8]);
         self.add(&frame[24..]);

@@ -176,7 +176,7 @@ fn log_completes(connection: &Connection, path: &Path, page_size: u64, bytes: u6
         return Ok(false);
     };
     let fail = |e| failure("open", &shown(path), e);
-    // While this transaction reads from the log, no connection begins it anew.
+    // While this transaction reads from the log, no connection restarts it.
     let snapshot = connection.unchecked_transaction().map_err(fail)?;
     snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
     let committed = Committed::read(path, page_bytes)

@@ -113,7 +113,7 @@ pub(crate) fn apply_pragmas(connection: &Connection, config: &Config) -> rusqlit
     connection.pragma_update(None, "cache_size", config.cache_size)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // With a mapped file, a truncation by another program would be a SIGBUS.
-    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_rows)?;
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(ignore_no_rows)?;
     connection.pragma_update_and_check(
         None,
         "wal_autocheckpoint",
@@ -124,7 +124,7 @@ pub(crate) fn apply_pragmas(connection: &Connection, config: &Config) -> rusqlit
     connection.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(()))
 }
 
-pub(super) fn no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
+pub(super) fn ignore_no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
     if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) }
 }
 

@@ -42,19 +42,39 @@ impl Hasher for SeqHasher {
 /// For how many ids counts are kept between two flushes: about 2 MB.
 pub(crate) const MAX_COUNTED_IDS: usize = step_size!(65_536, in_a_simulation: 128);
 
-pub(crate) struct DuplicateCounts {
-    shards: Box<[Mutex<BySeq<u32>>]>,
+/// A value for each of some rows, by `seq`.
+pub(crate) struct RowValues<T> {
+    shards: Box<[Mutex<BySeq<T>>]>,
 }
 
-impl DuplicateCounts {
+impl<T> RowValues<T> {
     pub(crate) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, seq: i64) -> &Mutex<BySeq<u32>> {
+    fn shard(&self, seq: i64) -> &Mutex<BySeq<T>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
     }
 
+    /// Forgets rows with a higher `seq`.
+    pub(crate) fn forget_after(&self, seq: i64) {
+        for shard in &self.shards {
+            lock(shard).retain(|known, _| *known <= seq);
+        }
+    }
+
+    /// Forgets all rows.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            lock(shard).clear();
+        }
+    }
+}
+
+/// The duplicates that were counted and are not in the file yet.
+pub(crate) type DuplicateCounts = RowValues<u32>;
+
+impl DuplicateCounts {
     /// Counts one duplicate of the id whose row is `seq`. If another thread holds the lock, calls
     /// `before_waiting` first and returns its error.
     pub(crate) fn add(&self, seq: i64, before_waiting: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -73,20 +93,6 @@ impl DuplicateCounts {
     /// Returns the duplicate count of the row that is not in the file yet.
     pub(crate) fn pending(&self, seq: i64) -> u32 {
         lock(self.shard(seq)).get(&seq).copied().unwrap_or(0)
-    }
-
-    /// Forgets the counts of rows with a higher `seq`.
-    pub(crate) fn forget_after(&self, seq: i64) {
-        for shard in &self.shards {
-            lock(shard).retain(|counted, _| *counted <= seq);
-        }
-    }
-
-    /// Forgets all counts.
-    pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            lock(shard).clear();
-        }
     }
 
     /// Returns a snapshot of up to `limit` counts, for a flush.
@@ -117,33 +123,9 @@ impl DuplicateCounts {
 /// Marks that are known to be at their maximum age, so that seeing them again need not be written.
 ///
 /// A cache: for what it forgets, a transaction finds it out again.
-pub(crate) struct AtMaxAge {
-    shards: Box<[Mutex<BySeq<Duration>>]>,
-}
+pub(crate) type AtMaxAge = RowValues<Duration>;
 
 impl AtMaxAge {
-    pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
-    }
-
-    fn shard(&self, seq: i64) -> &Mutex<BySeq<Duration>> {
-        &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
-    }
-
-    /// Forgets rows with a higher `seq`.
-    pub(crate) fn forget_after(&self, seq: i64) {
-        for shard in &self.shards {
-            lock(shard).retain(|known, _| *known <= seq);
-        }
-    }
-
-    /// Forgets everything.
-    pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            lock(shard).clear();
-        }
-    }
-
     /// Records that the row `seq` cannot be extended within `max_age`.
     pub(crate) fn add(&self, seq: i64, max_age: Duration) {
         let mut known = lock(self.shard(seq));
@@ -216,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_is_not_waited_for_without_leave() {
+    fn a_lock_that_is_held_is_not_waited_for_unless_allowed() {
         let (counts, at_max_age) = (DuplicateCounts::new(), AtMaxAge::new());
         let hour = Duration::from_hours(1);
         at_max_age.add(7, hour);

@@ -313,7 +313,7 @@ impl Journal {
         (self.position, self.data_version) = (None, None);
     }
 
-    /// Fills the index anew from the whole table. Returns the number of expired rows in the table.
+    /// Rebuilds the index from the whole table. Returns the number of expired rows in the table.
     pub(crate) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
         let version = self.read_data_version()?;
         let loaded =

@@ -8,7 +8,7 @@
 //! - A *copy* (passive) does not wait, and no other connection waits for it. It cannot finish while others
 //!   append, and it does not copy over pages that a reader's snapshot may need.
 //! - A *restart* first waits shortly for the write lock. Under it, it copies the rest and waits shortly for
-//!   readers. Then the next commit begins the log anew. Without the write lock it is a copy. Writers wait for
+//!   readers. Then the next commit restarts the log. Without the write lock it is a copy. Writers wait for
 //!   it as long as the disk takes, and at most [`MAX_PAUSES`] short pauses for a reader.
 //! - A *truncation* is a restart that also cuts the log to length 0.
 
@@ -54,7 +54,7 @@ pub(crate) struct LogState {
 }
 
 impl LogState {
-    /// Returns whether all of the log is in the file, so that the next transaction begins the log anew.
+    /// Returns whether all of the log is in the file, so that the next transaction restarts the log.
     pub(crate) fn is_copied(self) -> bool {
         self.copied >= self.pages
     }
@@ -63,7 +63,7 @@ impl LogState {
 /// The result of a copy or a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckpointResult {
-    /// All of the log is in the file. The next commit begins the log anew, unless a commit was appended after
+    /// All of the log is in the file. The next commit restarts the log, unless a commit was appended after
     /// a copy.
     Done(LogState),
     /// Writers or readers were in the way.
@@ -122,7 +122,7 @@ pub(super) fn log_is_damaged(connection: &Connection, files: &mut OpenedFiles, m
     }
     let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0));
     let Ok(page_bytes) = page_bytes else { return false };
-    // Two tries, each of which reads the header before and after: another process may begin the log anew, and
+    // Two tries, each of which reads the header before and after: another process may restart the log, and
     // cut it, at any moment.
     for _ in 0..2 {
         let Some(file) = files.open_log() else { return false };
@@ -170,7 +170,7 @@ impl LogHandle<'_> {
 
     pub(crate) fn copy(&mut self) -> Result<CheckpointResult> {
         self.check_files()?;
-        self.with_context(pass(self.connection, COPY))
+        self.with_context(run_checkpoint(self.connection, COPY))
     }
 
     pub(crate) fn restart(&mut self) -> Result<CheckpointResult> {
@@ -193,13 +193,13 @@ impl LogHandle<'_> {
 }
 
 fn log_state(connection: &Connection) -> rusqlite::Result<LogState> {
-    Ok(match pass(connection, LOG_STATE)? {
+    Ok(match run_checkpoint(connection, LOG_STATE)? {
         CheckpointResult::Done(log) | CheckpointResult::Partial(log) => log,
         CheckpointResult::Busy => LogState::default(), // There is no log.
     })
 }
 
-fn pass(connection: &Connection, pragma: &str) -> rusqlite::Result<CheckpointResult> {
+fn run_checkpoint(connection: &Connection, pragma: &str) -> rusqlite::Result<CheckpointResult> {
     let (busy, pages, copied) = connection
         .prepare_cached(pragma)?
         .query_row([], |row| Ok((row.get::<_, i64>(0)? != 0, row.get(1)?, row.get(2)?)))?;
@@ -216,7 +216,7 @@ fn pass(connection: &Connection, pragma: &str) -> rusqlite::Result<CheckpointRes
 
 fn restart(connection: &mut Connection) -> rusqlite::Result<CheckpointResult> {
     connection.busy_handler(Some(pause_while_busy))?;
-    let done = pass(connection, RESTART);
+    let done = run_checkpoint(connection, RESTART);
     // Every other statement of this connection fails at once when it is busy.
     connection.busy_timeout(Duration::ZERO)?;
     done

@@ -121,7 +121,7 @@ impl Journal {
                     "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
                      FROM (SELECT seq, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
                 )?
-                .query_row((after, limit, now_ms), |row| counted(row, limit))
+                .query_row((after, limit, now_ms), |row| read_count(row, limit))
         })
     }
 
@@ -144,7 +144,7 @@ impl Journal {
                      FROM (SELECT seq, scope, last_seen, expires_at FROM seen \
                            WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
                 )?
-                .query_row((after, limit, scope, before_ms), |row| counted(row, limit))
+                .query_row((after, limit, scope, before_ms), |row| read_count(row, limit))
         })
     }
 
@@ -172,7 +172,7 @@ impl Journal {
 }
 
 /// Reads the columns: matching rows, all rows, the last `seq`. Returns the first, and where to go on.
-fn counted(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+fn read_count(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let (counts, read): (i64, i64) = (row.get(0)?, row.get(1)?);
     Ok((counts.cast_unsigned(), row.get::<_, Option<i64>>(2)?.filter(|_| read == limit)))
 }

@@ -123,7 +123,7 @@ impl Journal {
     ) -> Result<Vec<String>> {
         self.read_unchanged(|connection| {
             let mut problems = Vec::new();
-            if index.is_maybe_stale() {
+            if index.may_be_stale() {
                 return Ok(problems);
             }
             for (_, seq) in index.live_slots(shard, now_ms) {

@@ -22,12 +22,12 @@ pub(crate) use columns;
 
 /// SQL for a row's duplicate count plus this parameter. It stops at the largest number that the column can
 /// hold: SQLite would refuse the row beyond. A negative count was written by another program and counts as 0.
-macro_rules! duplicates_and {
+macro_rules! duplicates_plus {
     ($more:literal) => {
         concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
     };
 }
-pub(super) use duplicates_and;
+pub(super) use duplicates_plus;
 
 /// A mark to be written.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -29,13 +29,13 @@ pub(super) struct StaleScan {
 impl StaleScan {
     /// Begins a scan, or lets the running one go through all shards again.
     pub(super) fn start(&mut self, index: &Index) {
-        index.set_maybe_stale(true);
+        index.set_may_be_stale(true);
         self.shards_left = index.shard_count();
     }
 
     /// Ends the scan: the index is not stale any more.
     pub(super) fn finish(&mut self, index: &Index) {
-        index.set_maybe_stale(false);
+        index.set_may_be_stale(false);
         *self = Self { begun: self.begun, ..Self::default() };
     }
 }
@@ -54,7 +54,7 @@ impl Journal {
     /// `Busy` if another store has replaced or deleted the row since the last catch-up.
     pub(crate) fn live(&mut self, index: &Index, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         let found = index.get(key).filter(|slot| slot.is_live(now_ms));
-        let Some(slot) = found.filter(|_| index.is_maybe_stale()) else {
+        let Some(slot) = found.filter(|_| index.may_be_stale()) else {
             return Ok(found);
         };
         self.ensure_open()?;
@@ -71,7 +71,7 @@ impl Journal {
     /// Looks for the rows of up to `limit` slots that may be stale, and drops slots without a row. Returns
     /// false once the scan is complete.
     pub(crate) fn drop_stale_slots(&mut self, index: &Index, limit: usize) -> Result<bool> {
-        if !index.is_maybe_stale() {
+        if !index.may_be_stale() {
             return Ok(false);
         }
         self.ensure_open()?;

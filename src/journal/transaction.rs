@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::catch_up::Counters;
 use super::claims::ClaimRow;
 use super::load::id_bytes;
-use super::row::{MarkRow, NewMark, columns, duplicates_and, later};
+use super::row::{MarkRow, NewMark, columns, duplicates_plus, later};
 use super::{Journal, Tip, run};
 use crate::backoff::retry_while_busy;
 use crate::clock::{MIN_MS, TOLD_EVERY_MS};
@@ -104,7 +104,7 @@ impl<'j> Transaction<'j> {
 
     /// Returns the id's row if it is live now, with this transaction's changes.
     pub(crate) fn live(&mut self, key: Key) -> Result<Option<Slot>> {
-        if self.index.is_maybe_stale() && !self.pending.contains_key(&key) {
+        if self.index.may_be_stale() && !self.pending.contains_key(&key) {
             return self.journal.live(self.index, key, self.now_ms);
         }
         Ok(self.newest_slot(key).filter(|slot| slot.is_live(self.now_ms)))
@@ -177,7 +177,7 @@ impl<'j> Transaction<'j> {
                     columns!(),
                     ") SELECT ?2, scope, id, \
                        min(first_seen, ifnull(?3, first_seen)), max(last_seen, ifnull(?3, last_seen)), ?4, ",
-                    duplicates_and!("?5"),
+                    duplicates_plus!("?5"),
                     ", token, attempts, last_error, ifnull(receipt, ?6) FROM seen WHERE seq = ?1",
                 ))?
                 .execute((old.seq, seq, seen_at_ms, expires_at, duplicates, receipt))
@@ -300,7 +300,7 @@ impl<'j> Transaction<'j> {
         self.with(|connection| {
             let mut update = connection.prepare_cached(concat!(
                 "UPDATE seen SET suppressed = ",
-                duplicates_and!("?2"),
+                duplicates_plus!("?2"),
                 " WHERE seq = ?1 AND expires_at IS NOT 0",
             ))?;
             counts.iter().try_for_each(|count| update.execute(*count).map(drop))
