@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::machine::{Moment, wall_clock};
+use crate::machine::{MonotonicTime, wall_clock};
 
 /// The earliest time that an entry can expire at, and the earliest `now`.
 pub(crate) const MIN_MS: i64 = 1;
@@ -192,11 +192,11 @@ impl fmt::Debug for SteadyClock {
 
 /// Elapsed time that clock changes do not affect, for waits and for the age of a catch-up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch(Moment);
+pub(crate) struct Stopwatch(MonotonicTime);
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
-        Self(Moment::now())
+        Self(MonotonicTime::now())
     }
 
     pub(crate) fn elapsed(self) -> Duration {

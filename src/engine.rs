@@ -100,8 +100,8 @@ impl Engine {
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
-        if let Some(reached) = journal.take_reached() {
-            clock.observe(reached);
+        if let Some(file_time) = journal.take_file_time() {
+            clock.observe(file_time);
         }
         let engine = Self::new(registration, journal, index, hasher, clock, config);
         engine.write_clock();

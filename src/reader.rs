@@ -25,7 +25,7 @@ use crate::format::pragmas::Inspection;
 use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::Report;
 use crate::machine::{Mutex, MutexGuard};
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
 /// Reads the file of a store and leaves no trace: for tools that inspect a store which others use.
 ///
@@ -63,7 +63,7 @@ use crate::process::{Own, Registration};
 pub struct Reader {
     path: PathBuf,
     name: String,
-    access: Own<Mutex<FileReader>>,
+    access: Registered<Mutex<FileReader>>,
     clock: SteadyClock,
     hasher: KeyHasher,
 }
@@ -110,7 +110,10 @@ impl Reader {
         let path = file::resolve(path.as_ref(), false)?;
         Ok(Self {
             name: file::shown(&path),
-            access: Own::new(registration, Mutex::new(FileReader::open(path.clone(), config)?)),
+            access: Registered::new(
+                registration,
+                Mutex::new(FileReader::open(path.clone(), config)?),
+            ),
             path,
             clock: SteadyClock::new(Box::new(config.clock.clone())),
             hasher: KeyHasher::random(),
@@ -133,7 +136,7 @@ impl Reader {
     /// back a little; this clock then follows the store's time.
     fn now_ms(&self, access: &mut FileReader) -> Result<i64> {
         let now_ms = self.clock.now_ms();
-        let Some(ms) = access.take_reached_ms()? else { return Ok(now_ms) };
+        let Some(ms) = access.take_file_time_ms()? else { return Ok(now_ms) };
         self.clock.observe(FileTime { ms, is_new: true });
         Ok(self.clock.now_ms())
     }

@@ -20,7 +20,11 @@ pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
 }
 
 /// Returns the claim that is to be written, or `None` when the incoming claim is not newer.
-pub(crate) fn claims(known: Option<&ClaimRow>, incoming: ClaimRow, now_ms: i64) -> Option<ClaimRow> {
+pub(crate) fn claims(
+    known: Option<&ClaimRow>,
+    incoming: ClaimRow,
+    now_ms: i64,
+) -> Option<ClaimRow> {
     let Some(known) = known else { return Some(incoming) };
     let is_newer = !known.is_in_flight(now_ms) && incoming.claimed_at > known.claimed_at;
     is_newer.then(|| ClaimRow { attempts: incoming.attempts.max(known.attempts), ..incoming })

@@ -31,7 +31,7 @@ use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::engine::SharedWriter;
 use crate::error::Result;
-use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
+use crate::journal::{CheckpointResult, Journal, LogCopier, LogHandle, LogSource, LogState};
 use crate::machine::{
     self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
 };
@@ -62,7 +62,7 @@ const RETRY_BLOCKED_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Checkpointer {
     /// `None` where no second connection is possible (exclusive mode), where SQLite checkpoints by itself,
     /// and where the log is never copied.
-    source: Option<Source>,
+    source: Option<LogSource>,
     writer: SharedWriter,
     /// Length of the log in pages when the thread was last woken; 0 after the log was short again.
     woken_at: AtomicU32,
@@ -93,7 +93,7 @@ struct Limits {
 
 /// A log that a snapshot prevents from being copied any further.
 struct BlockedLog {
-    log: Log,
+    log: LogState,
     since: Stopwatch,
 }
 
@@ -118,31 +118,35 @@ impl Shared {
     }
 
     /// Returns true when a blocked log is still blocked. A pass over such a log copies nothing and is cheap.
-    fn is_still_blocked(&self, on_log: &mut OnLog<'_>) -> Result<bool> {
+    fn is_still_blocked(&self, log_handle: &mut LogHandle<'_>) -> Result<bool> {
         let Some(copied) = self.blocked.lock().as_ref().map(|blocked| blocked.log.copied) else {
             return Ok(false);
         };
-        let blocked = match on_log.copy()? {
-            Pass::Partial(log) | Pass::Done(log) if log.copied == copied && !log.is_copied() => log,
-            Pass::Taken => return Ok(true),
+        let blocked = match log_handle.copy()? {
+            CheckpointResult::Partial(log) | CheckpointResult::Done(log)
+                if log.copied == copied && !log.is_copied() =>
+            {
+                log
+            }
+            CheckpointResult::Busy => return Ok(true),
             _ => return Ok(false),
         };
         self.set_blocked(blocked);
         Ok(true)
     }
 
-    fn set_blocked(&self, log: Log) {
+    fn set_blocked(&self, log: LogState) {
         self.pages.store(0, Relaxed);
         *self.blocked.lock() = Some(BlockedLog { log, since: Stopwatch::start() });
     }
 
     /// Waits for this store's running pass, then tries to restart the log once.
-    fn try_restart(&self, on_log: &mut OnLog<'_>) -> Result<Pass> {
+    fn try_restart(&self, log_handle: &mut LogHandle<'_>) -> Result<CheckpointResult> {
         let Some(_no_pass_runs) = self.copying.try_lock_for(RESTART_TIMEOUT) else {
-            return Ok(Pass::Taken);
+            return Ok(CheckpointResult::Busy);
         };
-        let pass = on_log.restart()?;
-        if matches!(pass, Pass::Done(_)) {
+        let pass = log_handle.restart()?;
+        if matches!(pass, CheckpointResult::Done(_)) {
             self.restarted();
         }
         Ok(pass)
@@ -155,20 +159,23 @@ impl Shared {
 
     /// Restarts the log, in several tries. Also stops when another store has restarted it, and when a
     /// snapshot blocks it.
-    fn restart(&self, on_log: &mut OnLog<'_>, until_below: u32) -> Result<()> {
+    fn restart(&self, log_handle: &mut LogHandle<'_>, until_below: u32) -> Result<()> {
         let mut backoff = Backoff::new(RESTART_TIMEOUT);
         let (mut stalled, mut copied) = (0, None);
         loop {
-            let log = match self.try_restart(on_log)? {
-                Pass::Done(_) => return Ok(()),
+            let log = match self.try_restart(log_handle)? {
+                CheckpointResult::Done(_) => return Ok(()),
                 // All is copied: another connection writes, or reads the end of the log.
-                Pass::Partial(log) if log.is_copied() => log,
-                Pass::Partial(log) => {
-                    stalled =
-                        if copied.replace(log.copied) == Some(log.copied) { stalled + 1 } else { 1 };
+                CheckpointResult::Partial(log) if log.is_copied() => log,
+                CheckpointResult::Partial(log) => {
+                    stalled = if copied.replace(log.copied) == Some(log.copied) {
+                        stalled + 1
+                    } else {
+                        1
+                    };
                     log
                 }
-                Pass::Taken => on_log.state()?,
+                CheckpointResult::Busy => log_handle.state()?,
             };
             if log.pages < until_below {
                 self.restarted();
@@ -186,7 +193,7 @@ impl Shared {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(source: Option<Source>, writer: SharedWriter, config: &Config) -> Self {
+    pub(crate) fn new(source: Option<LogSource>, writer: SharedWriter, config: &Config) -> Self {
         let limits = Limits {
             due: config.wal_autocheckpoint / 2,
             long: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
@@ -229,13 +236,15 @@ impl Checkpointer {
         }
     }
 
-    fn limit_log(&self, source: &Source, journal: &mut Journal, pages: u32) -> Result<()> {
+    fn limit_log(&self, source: &LogSource, journal: &mut Journal, pages: u32) -> Result<()> {
         let (Limits { max, .. }, shared) = (self.shared.limits, &self.shared);
         if shared.is_blocked_recently(pages) {
             return Ok(());
         }
         let woken_at = self.woken_at.load(Relaxed);
-        if woken_at == 0 || !(woken_at..woken_at.saturating_add(PAGES_BETWEEN_WAKE_UPS)).contains(&pages) {
+        if woken_at == 0
+            || !(woken_at..woken_at.saturating_add(PAGES_BETWEEN_WAKE_UPS)).contains(&pages)
+        {
             let is_woken = self.wake(source);
             self.woken_at.store(pages, Relaxed);
             shared.pages.store(if is_woken { pages } else { 0 }, Relaxed);
@@ -248,11 +257,11 @@ impl Checkpointer {
         if left_to_thread {
             return Ok(());
         }
-        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
-        if shared.is_still_blocked(&mut on_log)? {
+        let Some(mut log_handle) = journal.log_handle()? else { return Ok(()) };
+        if shared.is_still_blocked(&mut log_handle)? {
             return Ok(());
         }
-        shared.restart(&mut on_log, max)
+        shared.restart(&mut log_handle, max)
     }
 
     /// Waits for up to `MAX_WAIT` while the log is long and being copied. For background work; the caller
@@ -271,7 +280,7 @@ impl Checkpointer {
     }
 
     /// Wakes the thread, and starts it first if needed. Returns false where there is no thread.
-    fn wake(&self, source: &Source) -> bool {
+    fn wake(&self, source: &LogSource) -> bool {
         let mut thread = self.thread.lock();
         if matches!(*thread, Thread::NotStarted) && self.shared.limits.max >= MIN_PAGES_FOR_THREAD {
             *thread = self.start(source.clone());
@@ -283,7 +292,7 @@ impl Checkpointer {
         false
     }
 
-    fn start(&self, source: Source) -> Thread {
+    fn start(&self, source: LogSource) -> Thread {
         let (wake, wake_ups) = sync_channel(1);
         let worker = Worker {
             source,
@@ -315,15 +324,15 @@ impl Checkpointer {
 /// Copies the log in exclusive mode. No other connection has the file, so the copy is complete and the next
 /// commit starts the log again.
 fn copy_in_exclusive_mode(journal: &mut Journal) -> Result<()> {
-    match journal.on_log()? {
-        Some(mut on_log) => on_log.copy().map(drop),
+    match journal.log_handle()? {
+        Some(mut log_handle) => log_handle.copy().map(drop),
         None => Ok(()),
     }
 }
 
 /// The state of the checkpoint thread.
 struct Worker {
-    source: Source,
+    source: LogSource,
     writer: SharedWriter,
     shared: Arc<Shared>,
     copier: Option<LogCopier>,
@@ -356,8 +365,9 @@ impl Worker {
             Some(copier) => copier,
             None => self.copier.insert(LogCopier::open(&self.source)?),
         };
-        let (mut on_log, Shared { limits, pages, copying, .. }) = (copier.on_log(), &*self.shared);
-        let log = on_log.state()?;
+        let (mut log_handle, Shared { limits, pages, copying, .. }) =
+            (copier.log_handle(), &*self.shared);
+        let log = log_handle.state()?;
         // Most of the log was copied a short time ago and commits have appended since: another pass would
         // probably not reach the end either.
         let copied_recently = log.pages - log.copied.min(log.pages) < limits.due / 4;
@@ -368,22 +378,25 @@ impl Worker {
         if copied_recently && log.pages < limits.long {
             return Ok(());
         }
-        if self.shared.is_blocked_recently(log.pages) || self.shared.is_still_blocked(&mut on_log)? {
+        if self.shared.is_blocked_recently(log.pages)
+            || self.shared.is_still_blocked(&mut log_handle)?
+        {
             return Ok(());
         }
         // SQLite syncs the file only at the end of a pass during which no commit was appended. After such a
         // pass, a restart has little to wait for.
         for _ in 0..MAX_PASSES {
             let _copying = copying.lock();
-            if let Pass::Done(log) = on_log.copy()?
+            if let CheckpointResult::Done(log) = log_handle.copy()?
                 && log.pages < limits.long
             {
                 *self.shared.blocked.lock() = None;
                 return Ok(());
             }
-            let log = on_log.state()?;
+            let log = log_handle.state()?;
             let is_little_left = log.pages - log.copied.min(log.pages) < limits.due / 2;
-            if log.is_copied() || is_little_left && log.pages >= u32::midpoint(limits.long, limits.max)
+            if log.is_copied()
+                || is_little_left && log.pages >= u32::midpoint(limits.long, limits.max)
             {
                 break;
             }
@@ -392,10 +405,10 @@ impl Worker {
         // Where no other store writes, a restart with the mutex held succeeds at once: callers wait for the
         // mutex as they wait for each other, and no thread has to ask repeatedly for the write lock.
         let guard = self.writer.lock();
-        let pass = self.shared.try_restart(&mut on_log)?;
+        let pass = self.shared.try_restart(&mut log_handle)?;
         drop(guard);
-        if !matches!(pass, Pass::Done(_)) {
-            self.shared.restart(&mut on_log, limits.long)?;
+        if !matches!(pass, CheckpointResult::Done(_)) {
+            self.shared.restart(&mut log_handle, limits.long)?;
         }
         pages.store(0, Relaxed);
         Ok(())

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{Engine, Writer};
 use crate::error::{ErrorKind, Result};
-use crate::index::ROOM;
-use crate::machine::at_once;
+use crate::index::MAX_COUNTED_IDS;
+use crate::machine::step_size;
 
 /// How many duplicate counts one transaction writes: each touches a page of its own.
-const COUNTS_PER_COMMIT: usize = at_once!(100, in_a_simulation: 2);
+const COUNTS_PER_COMMIT: usize = step_size!(100, in_a_simulation: 2);
 
 /// How long a closing store waits for another connection in order to write its duplicate counts: as long as a
 /// connection that limits the log may hold the write lock. That includes the store's own checkpoint thread.
@@ -36,7 +36,7 @@ impl Engine {
         timeout: Duration,
         pause: &mut dyn FnMut(),
     ) -> Result<()> {
-        let mut remaining = ROOM;
+        let mut remaining = MAX_COUNTED_IDS;
         while remaining > 0 {
             let limit = remaining.min(COUNTS_PER_COMMIT);
             let written =
@@ -54,18 +54,18 @@ impl Engine {
     /// Writes up to `limit` counts and returns how many. The mutex is held from reading the counts until they
     /// are subtracted: otherwise another thread would write the same counts again.
     pub(crate) fn write_duplicates(&self, writer: &mut Writer, limit: usize) -> Result<usize> {
-        let mut counts = self.index.duplicates.some(1);
+        let mut counts = self.index.duplicates.snapshot(1);
         if counts.is_empty() {
             return Ok(0);
         }
         self.try_write(writer, &mut |transaction| {
             // Read the counts here: the catch-up under the write lock drops the counts of rows of a replaced
             // history.
-            counts = self.index.duplicates.some(limit);
+            counts = self.index.duplicates.snapshot(limit);
             transaction.add_duplicates(&counts)
         })?;
         for &(seq, count) in &counts {
-            self.index.duplicates.settle(seq, count);
+            self.index.duplicates.subtract(seq, count);
         }
         Ok(counts.len())
     }

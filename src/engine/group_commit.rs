@@ -27,4 +27,4 @@ mod locks;
 mod model;
 mod queue;
 
-pub(crate) use queue::{GroupCommit, Jobs, LeadResult, JobOutcome, TakenJob};
+pub(crate) use queue::{GroupCommit, JobOutcome, Jobs, LeadResult, TakenJob};

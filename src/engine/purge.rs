@@ -12,18 +12,18 @@ use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::claims::Place;
-use crate::journal::{Found, Transaction};
-use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
+use crate::journal::claims::ClaimPosition;
+use crate::journal::{ExpiredSearch, Transaction};
+use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sync_channel};
 
 /// How many rows one step of a requested purge goes through: about a millisecond.
-const ROWS_PER_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
 /// How many rows one step beside a commit goes through.
-const ROWS_PER_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
+const ROWS_PER_COMMIT: i64 = step_size!(128, in_a_simulation: 3);
 /// How many slots of the index one step beside a commit sweeps, at least.
-const SLOTS_PER_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
+const SLOTS_PER_COMMIT: usize = step_size!(2_048, in_a_simulation: 3);
 /// How many duplicate counts are written at the end of a pass.
-const COUNTS_PER_PASS: usize = at_once!(128, in_a_simulation: 2);
+const COUNTS_PER_PASS: usize = step_size!(128, in_a_simulation: 2);
 
 /// The longest pause of the purge thread after a step.
 const MAX_REST: Duration = Duration::from_millis(5);
@@ -48,7 +48,7 @@ struct Sweep {
 #[derive(Clone)]
 struct Pass {
     rows_after: Option<i64>,
-    claims_after: Option<Place>,
+    claims_after: Option<ClaimPosition>,
     next_shard: usize,
 }
 
@@ -115,11 +115,11 @@ impl Engine {
                 writer.journal.find_expired(from, ROWS_PER_STEP, self.clock.now_ms())
             })?;
             after = match found {
-                Found::Nothing { next } => {
+                ExpiredSearch::Nothing { next } => {
                     self.yield_to_waiters();
                     next
                 }
-                Found::Expired => {
+                ExpiredSearch::Expired => {
                     let step =
                         self.write_step(|transaction| transaction.purge_step(from, ROWS_PER_STEP))?;
                     deleted += step.deleted;
@@ -128,7 +128,7 @@ impl Engine {
             };
             pause();
         }
-        let mut place = Some(Place::default());
+        let mut place = Some(ClaimPosition::default());
         while let Some(after) = place {
             let step =
                 self.write_step(|transaction| transaction.purge_claims(&after, ROWS_PER_STEP))?;
@@ -161,7 +161,7 @@ impl Engine {
         let mut deleted = 0;
         // Claims first: a claim that is confirmed between the two loops leaves a mark, which the second loop
         // removes.
-        let mut place = Some(Place { scope: scope.to_owned(), ..Place::default() });
+        let mut place = Some(ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() });
         while let Some(after) = place {
             let step = self.write_step(|transaction| {
                 transaction.cleanup_claims(scope, before_ms, &after, ROWS_PER_STEP)
@@ -186,7 +186,7 @@ impl Engine {
     fn sweep(&self) -> Result<()> {
         let now_ms = self.with_journal(|_| {
             let now_ms = self.clock.now_ms();
-            self.index.used_at(now_ms);
+            self.index.record_use(now_ms);
             Ok(now_ms)
         })?;
         self.index.sweep(now_ms);
@@ -196,7 +196,7 @@ impl Engine {
     /// Does one small step of the background work that is due. Called after a commit; a failure is only
     /// logged.
     pub(crate) fn maintenance_step(&self, writer: &mut Writer) {
-        self.check_some_doubted_rows(writer);
+        self.drop_some_stale_slots(writer);
         if writer.purges.is_due(self.clock.now_ms())
             && let Err(e) = self.purge_step(writer)
             && e.kind() != ErrorKind::Busy
@@ -227,8 +227,8 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         if let Some(from) = pass.rows_after {
             pass.rows_after = match writer.journal.find_expired(from, ROWS_PER_COMMIT, now_ms)? {
-                Found::Nothing { next } => next,
-                Found::Expired => {
+                ExpiredSearch::Nothing { next } => next,
+                ExpiredSearch::Expired => {
                     let mut delete = |transaction: &mut Transaction<'_>| {
                         transaction.purge_step(from, ROWS_PER_COMMIT)
                     };
@@ -237,8 +237,9 @@ impl Engine {
             };
         }
         if let Some(after) = &pass.claims_after {
-            let mut delete =
-                |transaction: &mut Transaction<'_>| transaction.purge_claims(after, ROWS_PER_COMMIT);
+            let mut delete = |transaction: &mut Transaction<'_>| {
+                transaction.purge_claims(after, ROWS_PER_COMMIT)
+            };
             pass.claims_after = self.try_write(writer, &mut delete)?.next;
         }
         pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
@@ -257,7 +258,7 @@ impl Engine {
         let is_done = last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms);
         Ok(Pass {
             rows_after: (!is_done).then_some(0),
-            claims_after: (!is_done).then(Place::default),
+            claims_after: (!is_done).then(ClaimPosition::default),
             next_shard: 0,
         })
     }

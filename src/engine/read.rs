@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::{Slot, stored};
 use crate::journal::{Journal, MarkRow};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// The greatest age of a catch-up for a hit to be answered without another one.
 const CATCH_UP_INTERVAL_MS: u64 = 100;
@@ -21,23 +21,23 @@ const CATCH_UP_INTERVAL_MS: u64 = 100;
 /// that falls at each reading from repeating it for ever.
 pub(super) const MAX_CATCH_UPS: u32 = 2;
 
-/// How many doubted rows are checked beside a lookup or a commit: about 50 µs.
-const DOUBTED_ROWS_PER_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
+/// How many slots that may be stale are checked beside a lookup or a commit: about 50 µs.
+const SLOTS_CHECKED_PER_LOOKUP: usize = step_size!(64, in_a_simulation: 2);
 
-/// How many doubted rows one step of background work checks: about a millisecond.
-const DOUBTED_ROWS_PER_STEP: usize = at_once!(1_000, in_a_simulation: 5);
+/// How many of them one step of background work checks: about a millisecond.
+const SLOTS_CHECKED_PER_STEP: usize = step_size!(1_000, in_a_simulation: 5);
 
 /// What a catch-up finds besides rows.
 pub(super) struct CaughtUp {
     number: u64,
-    reached: Option<FileTime>,
+    file_time: Option<FileTime>,
     rebuilds: u64,
 }
 
 impl CaughtUp {
     pub(super) fn by(journal: &mut Journal, number: u64) -> Self {
-        let reached = journal.take_reached();
-        Self { number, reached, rebuilds: journal.rebuilds() }
+        let file_time = journal.take_file_time();
+        Self { number, file_time, rebuilds: journal.rebuilds() }
     }
 }
 
@@ -81,7 +81,7 @@ impl Engine {
         if hit.is_none() {
             return Ok(None);
         }
-        if self.index.is_doubted() || self.index.is_ahead_of(now_ms) {
+        if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
         if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
@@ -101,34 +101,34 @@ impl Engine {
         }
     }
 
-    /// Returns the id's mark if it is live now and, while rows of the index are doubted, its row is in the
+    /// Returns the id's mark if it is live now and, while slots of the index may be stale, its row is in the
     /// file.
     fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
-        self.check_some_doubted_rows(writer);
+        self.drop_some_stale_slots(writer);
         Ok(live)
     }
 
-    /// Checks some of the doubted rows, if there are any. A failure is only logged.
-    pub(crate) fn check_some_doubted_rows(&self, writer: &mut Writer) {
-        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTED_ROWS_PER_LOOKUP) {
+    /// Checks some of the slots that may be stale, if there are any. A failure is only logged.
+    pub(crate) fn drop_some_stale_slots(&self, writer: &mut Writer) {
+        if let Err(e) = writer.journal.drop_stale_slots(&self.index, SLOTS_CHECKED_PER_LOOKUP) {
             log::warn!("{}: the search for deleted marks is put off: {e}", self.name);
         }
     }
 
-    /// Catches up, and then checks in small steps all rows that other stores may have deleted.
+    /// Catches up, and then drops in small steps all slots whose rows other stores have deleted.
     ///
-    /// While another store goes on deleting, new doubts arise without end. So this stops once each shard was
+    /// While another store goes on deleting, slots go stale without end. So this stops once each shard was
     /// started after the call began and the last of them is complete: all deletions from before the call are
     /// then noticed.
-    pub(crate) fn check_doubted_rows(&self) -> Result<()> {
+    pub(crate) fn drop_stale_slots(&self) -> Result<()> {
         let mut enough = None;
         while self.with_journal(|writer| {
             self.catch_up(writer)?;
-            let begun = writer.journal.doubted_shards_begun();
+            let begun = writer.journal.stale_scan_shards_begun();
             let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
-            let more = writer.journal.settle_doubts(&self.index, DOUBTED_ROWS_PER_STEP)?;
-            Ok(more && writer.journal.doubted_shards_begun() <= enough)
+            let more = writer.journal.drop_stale_slots(&self.index, SLOTS_CHECKED_PER_STEP)?;
+            Ok(more && writer.journal.stale_scan_shards_begun() <= enough)
         })? {
             self.yield_to_waiters();
         }
@@ -160,8 +160,8 @@ impl Engine {
 
     /// Applies what a catch-up found besides rows.
     pub(super) fn apply_catch_up(&self, caught_up: &CaughtUp, rebuilds: &mut u64) {
-        if let Some(reached) = caught_up.reached {
-            self.clock.observe(reached);
+        if let Some(file_time) = caught_up.file_time {
+            self.clock.observe(file_time);
         }
         if std::mem::replace(rebuilds, caught_up.rebuilds) != caught_up.rebuilds {
             // The file may have been restored to an older history, which gives the same row numbers to other

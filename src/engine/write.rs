@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::group_commit::{Jobs, LeadResult, JobOutcome, TakenJob};
-use super::read::{MAX_CATCH_UPS, CaughtUp};
+use super::group_commit::{JobOutcome, Jobs, LeadResult, TakenJob};
+use super::read::{CaughtUp, MAX_CATCH_UPS};
 use super::{Engine, Job, Writer};
 use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
@@ -29,7 +29,7 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 impl Writer {
     /// Returns true when other stores have written to the file a short time ago.
     fn shares_file(&self) -> bool {
-        self.journal.since_others().is_some_and(|since| since < SHARED_FOR)
+        self.journal.since_other_commit().is_some_and(|since| since < SHARED_FOR)
     }
 }
 
@@ -65,8 +65,11 @@ impl Engine {
             Ok(())
         });
         let mut backoff = Backoff::new(self.config.busy_timeout);
-        let outcome =
-            self.writer.submit(job, |writer, jobs| self.commit_group(writer, jobs), || backoff.pause());
+        let outcome = self.writer.submit(
+            job,
+            |writer, jobs| self.commit_group(writer, jobs),
+            || backoff.pause(),
+        );
         match outcome {
             JobOutcome::Answered(committed) => {
                 committed?;

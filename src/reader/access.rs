@@ -13,24 +13,24 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, shown};
 use crate::format;
-use crate::format::open_for_reading::{Look, Reading, open};
+use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
 use crate::format::pragmas::Inspection;
 use crate::journal::catch_up::{Counters, read_schema_version};
-use crate::journal::claims::{self, ClaimRow, Place};
+use crate::journal::claims::{self, ClaimPosition, ClaimRow};
 use crate::journal::load::ReadError;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 pub(crate) struct FileReader {
     pub(super) path: PathBuf,
     config: Config,
     opened: Option<Opened>,
     /// The time that stores had reached when the file was last read.
-    reached_ms: Option<i64>,
+    file_ms: Option<i64>,
 }
 
 struct Opened {
-    look: Look,
-    readings: Vec<Reading>,
+    mode: ReadMode,
+    readings: Vec<ReadConnection>,
 }
 
 pub(super) type Read<T> = Result<T, ReadError>;
@@ -40,7 +40,7 @@ impl FileReader {
     pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
         // Checked only when the reader opens: a file that gets a second name later can still be read.
         file::refuse_unsafe_names(&path)?;
-        let mut file = Self { path, config: config.clone(), opened: None, reached_ms: None };
+        let mut file = Self { path, config: config.clone(), opened: None, file_ms: None };
         file.read(1, |_| Ok(()))?;
         Ok(file)
     }
@@ -52,9 +52,9 @@ impl FileReader {
         mut read: impl FnMut(&mut [&mut Connection]) -> Read<T>,
     ) -> Result<T> {
         retry_while_busy(self.config.busy_timeout, || {
-            let look = Look::at(&self.path)?;
+            let mode = ReadMode::at(&self.path)?;
             let name = shown(&self.path);
-            let result = match self.connections(look, wanted) {
+            let result = match self.connections(mode, wanted) {
                 Ok(Some(mut connections)) => {
                     read(&mut connections).map_err(|e| e.at(&name)).map(Ok)
                 }
@@ -67,11 +67,11 @@ impl FileReader {
                 // Opening has already waited for other processes.
                 Err(e) => Ok(Err(e)),
             };
-            let is_spoilt = look.is_spoilt(&self.path)?;
-            if is_spoilt || look.keeps_others_out() {
+            let has_changed = mode.has_changed(&self.path)?;
+            if has_changed || mode.is_exclusive() {
                 self.opened = None;
             }
-            if !is_spoilt {
+            if !has_changed {
                 return result;
             }
             Err(Error::new(
@@ -84,16 +84,20 @@ impl FileReader {
     }
 
     /// Returns up to `wanted` connections; `None` in the cases in which [`open`] returns `None`.
-    fn connections(&mut self, look: Look, wanted: usize) -> Result<Option<Vec<&mut Connection>>> {
+    fn connections(
+        &mut self,
+        mode: ReadMode,
+        wanted: usize,
+    ) -> Result<Option<Vec<&mut Connection>>> {
         let is_current = |opened: &Opened| {
-            opened.look == look && opened.readings.iter().all(Reading::is_current)
+            opened.mode == mode && opened.readings.iter().all(ReadConnection::is_current)
         };
         if !self.opened.as_ref().is_some_and(is_current) {
             self.opened = None;
         }
-        let opened = self.opened.get_or_insert_with(|| Opened { look, readings: Vec::new() });
-        while opened.readings.len() < wanted.min(look.most_connections()) {
-            match open(&self.path, &self.config, look)? {
+        let opened = self.opened.get_or_insert_with(|| Opened { mode, readings: Vec::new() });
+        while opened.readings.len() < wanted.min(mode.max_connections()) {
+            match open(&self.path, &self.config, mode)? {
                 Some(reading) => opened.readings.push(reading),
                 None => return Ok(None),
             }
@@ -102,17 +106,17 @@ impl FileReader {
     }
 
     /// Returns the time that stores on the file have reached, if it has changed since the last call.
-    pub(crate) fn take_reached_ms(&mut self) -> Result<Option<i64>> {
-        let reached_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
-        let is_news = self.reached_ms.replace(reached_ms) != Some(reached_ms);
-        Ok(is_news.then_some(reached_ms))
+    pub(crate) fn take_file_time_ms(&mut self) -> Result<Option<i64>> {
+        let file_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
+        let is_new = self.file_ms.replace(file_ms) != Some(file_ms);
+        Ok(is_new.then_some(file_ms))
     }
 
     /// Returns what SQLite reports about itself and the file.
     pub(crate) fn inspect(&mut self) -> Result<Inspection> {
         let config = self.config.clone();
         self.read(1, |connections| {
-            format::pragmas::tune(connections[0], &config)?;
+            format::pragmas::apply_pragmas(connections[0], &config)?;
             Ok(format::pragmas::inspect(connections[0], &config)?)
         })
     }
@@ -153,13 +157,13 @@ pub(super) fn check_same_history(snapshots: &[Snapshot<'_>]) -> Read<()> {
 }
 
 /// How many claims are read at a time.
-const CLAIMS_PAGE: i64 = at_once!(500, in_a_simulation: 3);
+const CLAIMS_PAGE: i64 = step_size!(500, in_a_simulation: 3);
 
 pub(super) fn for_each_claim(
     connection: &Connection,
-    mut add: impl FnMut(&Place, ClaimRow),
+    mut add: impl FnMut(&ClaimPosition, ClaimRow),
 ) -> Read<()> {
-    let mut after = Place::default();
+    let mut after = ClaimPosition::default();
     loop {
         let page = claims::page(connection, &after, CLAIMS_PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
@@ -213,7 +217,7 @@ mod tests {
             .connection
             .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
             .unwrap();
-        open::spare_log(&opened.connection).unwrap();
+        open::skip_checkpoint_on_close(&opened.connection).unwrap();
         open::close(opened.connection).unwrap();
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
@@ -235,8 +239,7 @@ mod tests {
     ) -> Vec<Result<T>> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let mut others = Some(others);
-        let mut file =
-            FileReader { path, config: Config::default(), opened: None, reached_ms: None };
+        let mut file = FileReader { path, config: Config::default(), opened: None, file_ms: None };
         let rows = file.read(1, |connections| {
             for other in others.take().into_iter().flatten() {
                 let sender = sender.clone();
@@ -285,10 +288,10 @@ mod tests {
     fn a_reader_that_would_read_alone_tries_again_when_a_store_was_opened() {
         let (_folder, path) = left_in_exclusive_mode();
         let config = Config::default();
-        let look = Look::at(&path).unwrap();
-        assert!(look.keeps_others_out());
+        let mode = ReadMode::at(&path).unwrap();
+        assert!(mode.is_exclusive());
         let store = open::open(&path, &config, 1).unwrap();
-        assert!(open(&path, &config, look).unwrap().is_none());
+        assert!(open(&path, &config, mode).unwrap().is_none());
         let mut file = FileReader::open(path, &config).unwrap();
         assert_eq!(file.read(1, |all| count(all[0])).unwrap(), 1);
         drop(store);

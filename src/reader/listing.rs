@@ -5,21 +5,21 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use rusqlite::{Connection, Row};
 
 use super::Reader;
-use super::access::{FileReader, Snapshot, Read};
+use super::access::{FileReader, Read, Snapshot};
 use crate::entry::{Entry, Filter, State};
 use crate::error::Result;
 use crate::journal::MarkRow;
 use crate::journal::catch_up::read_schema_version;
-use crate::journal::claims::{self, ClaimRow, Place};
+use crate::journal::claims::{self, ClaimPosition, ClaimRow};
 use crate::journal::load::id_bytes;
 use crate::journal::row::columns;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// How many rows a listing reads at a time.
-const PAGE: i64 = at_once!(1_000, in_a_simulation: 5);
+const PAGE: i64 = step_size!(1_000, in_a_simulation: 5);
 
 /// How many expired marks one scan of the later rows checks.
-const EXPIRED_PER_SCAN: usize = at_once!(20_000, in_a_simulation: 3);
+const EXPIRED_PER_SCAN: usize = step_size!(20_000, in_a_simulation: 3);
 
 /// An iterator over the entries of a store's file: see [`Reader::entries`]. Ends after the first error.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Listing<'r> {
 
 #[derive(Debug)]
 enum Phase {
-    Claims { after: Place },
+    Claims { after: ClaimPosition },
     Marks { after: i64 },
     Expired { after: i64, waiting: Vec<(i64, MarkRow)> },
     Done,
@@ -68,7 +68,7 @@ impl Reader {
         Listing {
             reader: self,
             filter,
-            phase: Phase::Claims { after: Place::default() },
+            phase: Phase::Claims { after: ClaimPosition::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
             history: None,
@@ -159,7 +159,7 @@ impl Listing<'_> {
         if self.history.replace(page.history).is_none_or(|known| known == page.history) {
             return Some(page.rows);
         }
-        self.phase = Phase::Claims { after: Place::default() };
+        self.phase = Phase::Claims { after: ClaimPosition::default() };
         self.claims.clear();
         None
     }
@@ -198,9 +198,9 @@ impl FileReader {
     /// Returns the next `limit` claims after a claim's key, in the order of scope and id.
     pub(crate) fn claims_after(
         &mut self,
-        after: &Place,
+        after: &ClaimPosition,
         limit: i64,
-    ) -> Result<Page<(Place, ClaimRow)>> {
+    ) -> Result<Page<(ClaimPosition, ClaimRow)>> {
         self.page(|connection| Ok(claims::page(connection, after, limit)?))
     }
 

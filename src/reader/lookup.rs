@@ -6,10 +6,10 @@ use std::thread;
 
 use rusqlite::{Connection, ToSql};
 
-use super::access::{FileReader, Snapshot, Read, check_same_history};
+use super::access::{FileReader, Read, Snapshot, check_same_history};
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::format::{IdValue, TwinValue};
+use crate::format::{IdValue, OtherClassValue};
 use crate::id::Id;
 use crate::journal::MarkRow;
 use crate::journal::claims::{self, ClaimRow};
@@ -128,7 +128,8 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
         columns!(),
         comparisons.join(" OR ")
     );
-    let values: Vec<_> = ids.iter().map(|id| (IdValue(id.bytes), TwinValue(id.bytes))).collect();
+    let values: Vec<_> =
+        ids.iter().map(|id| (IdValue(id.bytes), OtherClassValue(id.bytes))).collect();
     let mut parameters: Vec<&dyn ToSql> = vec![&range.start, &range.end];
     // Rows of the other storage class must not be skipped: reading one reports the error.
     parameters.extend(values.iter().flat_map(|(value, twin)| [value as &dyn ToSql, twin]));

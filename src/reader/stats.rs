@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::Reader;
-use super::access::{FileReader, Snapshot, Read, for_each_claim};
+use super::access::{FileReader, Read, Snapshot, for_each_claim};
 use crate::clock::{duration_ms, from_ms};
 use crate::entry::State;
 use crate::error::{Error, ErrorKind, Result};

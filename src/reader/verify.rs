@@ -2,14 +2,14 @@
 
 use rusqlite::Connection;
 
-use super::access::{FileReader, Snapshot, Read, for_each_claim};
+use super::access::{FileReader, Read, Snapshot, for_each_claim};
 use crate::clock::ABSORBED_STEP_MS;
 use crate::error::Result;
 use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
 use crate::journal::load::{RowKeys, load_within};
-use crate::journal::{MOST_PROBLEMS, Report};
+use crate::journal::{MAX_PROBLEMS, Report};
 
 impl FileReader {
     /// Runs SQLite's check of the file, and then compares each row and claim with an index that is built from
@@ -23,7 +23,9 @@ impl FileReader {
             if report.is_ok() {
                 let loaded = load_within(snapshot.0, &hasher, now_ms)?;
                 if loaded.tip.is_some_and(|tip| tip.seq < loaded.counters.floor) {
-                    report.problems.push("the newest row is below the floor that the file records".into());
+                    report
+                        .problems
+                        .push("the newest row is below the floor that the file records".into());
                 }
                 // Clocks of stores may be ahead of this one. An entry that had expired for a store may stand
                 // beside what came after it.
@@ -56,7 +58,7 @@ fn compare_rows(
         let leads_here = index.get(key).is_some_and(|slot| slot.seq == seq);
         if is_live && !leads_here {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report
                     .problems
                     .push(format!("row {seq} is live beside a newer row of the same id"));
@@ -87,7 +89,7 @@ fn compare_claims(
         // Earlier versions left expired claims beside the marks that came after them.
         if is_seen && !claim.is_expired(latest_ms) {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report.problems.push(format!(
                     "{:?} in scope {:?} is claimed although it is seen",
                     String::from_utf8_lossy(&place.id),

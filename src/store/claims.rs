@@ -297,7 +297,7 @@ impl SeenStore {
         ids: &[Id<'_>],
         lease: Ttl,
     ) -> Result<Vec<Option<Decision>>> {
-        transaction.learn_claims(ids.len())?;
+        transaction.load_claims(ids.len())?;
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
@@ -534,7 +534,7 @@ impl SeenStore {
             .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
             .collect::<Result<_>>()?;
         self.in_batches(&claims, |transaction, claims| {
-            transaction.learn_claims(claims.len())?;
+            transaction.load_claims(claims.len())?;
             step(transaction, claims)
         })
     }
@@ -651,7 +651,11 @@ fn lease_lost(id: Id<'_>, store: &str) -> Error {
     )
 }
 
-fn claim_status(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<ClaimStatus> {
+fn claim_status(
+    transaction: &mut Transaction<'_>,
+    id: Id<'_>,
+    token: Token,
+) -> Result<ClaimStatus> {
     if let Some(slot) = transaction.live(id.key)? {
         let row = transaction.row(slot)?;
         return Ok(match row {

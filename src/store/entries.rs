@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
 use crate::journal::ExpiredRows;
-use crate::journal::claims::Place;
-use crate::machine::at_once;
+use crate::journal::claims::ClaimPosition;
+use crate::machine::step_size;
 
 /// How many rows are read while the mutex is held.
-const PAGE: u16 = at_once!(500, in_a_simulation: 3);
+const PAGE: u16 = step_size!(500, in_a_simulation: 3);
 
 /// An iterator over the entries of a store, in no particular order: see [`SeenStore::entries`]. Ends after
 /// the first error.
@@ -34,7 +34,7 @@ pub struct Entries {
 
 /// The part of the listing that is being walked.
 enum Phase {
-    Claims { after: Place },
+    Claims { after: ClaimPosition },
     Marks { shard: usize, waiting: Vec<(Key, i64)> },
     Expired { after: i64, returned: HashSet<Key> },
     Done,
@@ -106,7 +106,7 @@ impl SeenStore {
         Entries {
             store: self.clone(),
             filter,
-            phase: Phase::Claims { after: Place::default() },
+            phase: Phase::Claims { after: ClaimPosition::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
         }

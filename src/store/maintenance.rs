@@ -15,13 +15,13 @@ use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::Upgrade;
 use crate::journal::{Report, check_file, copy_file};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 /// How many rows `verify` compares with the index while the mutex is held.
-const ROWS_COMPARED_PER_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
+const ROWS_COMPARED_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
 
 /// How many rows are counted while the mutex is held.
-const ROWS_COUNTED_PER_STEP: i64 = at_once!(2_000, in_a_simulation: 5);
+const ROWS_COUNTED_PER_STEP: i64 = step_size!(2_000, in_a_simulation: 5);
 
 /// The figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl SeenStore {
     pub fn stats(&self) -> Result<Stats> {
         let engine = &self.engine;
         engine.check_open()?;
-        engine.check_doubted_rows()?;
+        engine.drop_stale_slots()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
             engine.catch_up(writer)?;
             let journal = &mut writer.journal;
@@ -281,7 +281,7 @@ impl SeenStore {
             None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
         };
         let mut report = Report { rows: 0, problems };
-        engine.check_doubted_rows()?;
+        engine.drop_stale_slots()?;
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {

@@ -332,7 +332,11 @@ impl SeenStore {
 
     /// Returns true when the id is live. Then the duplicate is counted, and in a sliding window the mark is
     /// extended.
-    pub(super) fn record_sighting(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
+    pub(super) fn record_sighting(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+    ) -> Result<bool> {
         let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
         self.engine.count_duplicate(slot.seq)?;
         if self.needs_extension(slot, transaction.now_ms)? {

@@ -15,15 +15,15 @@ use crate::decide::{mark, merge};
 use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
-use crate::format::legacy::{SeedRow, SeedRows};
+use crate::format::legacy::{LegacyRow, LegacyRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
-use crate::machine::at_once;
+use crate::machine::step_size;
 use crate::process::Registration;
 
 /// How many entries are restored in one commit.
-const ENTRIES_PER_COMMIT: usize = at_once!(1_000, in_a_simulation: 5);
+const ENTRIES_PER_COMMIT: usize = step_size!(1_000, in_a_simulation: 5);
 
 /// How many rows of a legacy file are read at a time.
 const ROWS_PER_PAGE: usize = 1_000;
@@ -336,9 +336,9 @@ fn mark_row(entry: &Entry) -> MarkRow {
 /// # Ok(()) }
 /// ```
 pub struct SeedFile {
-    rows: SeedRows,
+    rows: LegacyRows,
     ttl: Ttl,
-    page: VecDeque<SeedRow>,
+    page: VecDeque<LegacyRow>,
     at_end: bool,
     skipped: u64,
 }
@@ -358,7 +358,7 @@ impl SeedFile {
     pub fn open(path: impl AsRef<Path>, ttl: impl Into<Ttl>) -> Result<Self> {
         let _opening = Registration::new(&file::shown(path.as_ref()))?;
         let path = file::resolve(path.as_ref(), false)?;
-        let rows = SeedRows::open(&path, &Config::default())?;
+        let rows = LegacyRows::open(&path, &Config::default())?;
         let page = VecDeque::new();
         Ok(Self { rows, ttl: ttl.into(), page, at_end: false, skipped: 0 })
     }

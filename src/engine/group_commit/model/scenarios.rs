@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::locks::AtomicUsize;
-use super::queue::{GroupCommit, Jobs, LeadResult, JobOutcome};
+use super::queue::{GroupCommit, JobOutcome, Jobs, LeadResult};
 use super::{MOST_THREADS, check, thread};
 
 /// The committed jobs, in order. Stands for the file.
