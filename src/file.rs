@@ -117,7 +117,8 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
     }
     if text.starts_with(b":memory:") {
         return refuse(
-            "a store in memory does not keep its ids; give the path of a file, or use SeenStore::in_memory in tests",
+            "a store in memory does not keep its ids; give the path of a file, or use \
+             SeenStore::in_memory in tests",
         );
     }
     if text.starts_with(b"file:") {
