@@ -1,9 +1,10 @@
-//! How long to wait for another process, and how.
+//! Waiting for other processes.
 //!
-//! Owns the deadline and the pauses between two tries: short, growing and jittered, so that waiting
-//! processes neither march in step nor sleep long after the file is free, and shorter again for a call that
-//! has waited for long. (SQLite's own busy handler sleeps up to 100 ms and lets newcomers in first.) A call
-//! that pauses must hold no lock. Owns too what a store leaves of the file's write lock to others.
+//! Owns the deadline and the pauses between two tries. The pauses are short, growing and jittered, so that
+//! waiting processes neither try in step nor sleep long after the file is free. They are shorter again for a
+//! call that has waited long. (SQLite's own busy handler sleeps up to 100 ms and lets newcomers in first.) A
+//! call that pauses must hold no lock. Also owns the share of the file's write lock that a store leaves to
+//! others.
 
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use crate::clock::Stopwatch;
 use crate::error::{ErrorKind, Result};
 use crate::machine::{random_u64, sleep};
 
-const SHORTEST: Duration = Duration::from_micros(50);
-const LONGEST: Duration = Duration::from_millis(1);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const MAX_PAUSE: Duration = Duration::from_millis(1);
 
-/// The longest pause of a call that has waited for long. It asks more often than those that came after it.
-const URGENT: Duration = Duration::from_micros(200);
+/// The longest pause of a call that has waited long. It tries more often than calls that came after it.
+const MAX_URGENT_PAUSE: Duration = Duration::from_micros(200);
 
-/// How long a wait is long: for a small write, and for a long transaction, which lets small ones go first.
-const LONG: Duration = Duration::from_millis(20);
-const LONG_FOR_LONG: Duration = Duration::from_millis(200);
+/// After how long a wait is long: for a small write, and for a long transaction, which lets small ones go
+/// first.
+const URGENT_AFTER: Duration = Duration::from_millis(20);
+const URGENT_AFTER_LONG_WORK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Backoff {
     started: Stopwatch,
@@ -30,91 +32,92 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { started: Stopwatch::start(), timeout, urgent_after: LONG, pauses: 0 }
+        Self { started: Stopwatch::start(), timeout, urgent_after: URGENT_AFTER, pauses: 0 }
     }
 
-    /// For a transaction that will keep others waiting.
+    /// For a transaction that will make others wait.
     pub(crate) fn for_long_work(timeout: Duration) -> Self {
-        Self { urgent_after: LONG_FOR_LONG, ..Self::new(timeout) }
+        Self { urgent_after: URGENT_AFTER_LONG_WORK, ..Self::new(timeout) }
     }
 
-    /// Sleeps a little, or returns false when the time is up.
+    /// Sleeps for a short time and returns true, or returns false when the timeout is over.
     pub(crate) fn pause(&mut self) -> bool {
         let waited = self.started.elapsed();
         let left = self.timeout.saturating_sub(waited);
         if left.is_zero() {
             return false;
         }
-        let most = (SHORTEST * 2_u32.pow(self.pauses.min(7))).min(self.longest_after(waited));
+        let most = (FIRST_PAUSE * 2_u32.pow(self.pauses.min(7))).min(self.max_pause_after(waited));
         sleep(jittered(most).min(left));
         self.pauses += 1;
         true
     }
 
-    fn longest_after(&self, waited: Duration) -> Duration {
-        if waited < self.urgent_after { LONGEST } else { URGENT }
+    fn max_pause_after(&self, waited: Duration) -> Duration {
+        if waited < self.urgent_after { MAX_PAUSE } else { MAX_URGENT_PAUSE }
     }
 }
 
-/// One short pause, for what has a deadline of its own.
-pub(crate) fn nap() {
-    sleep(jittered(2 * SHORTEST));
+/// Pauses once for a short time, for callers with a deadline of their own.
+pub(crate) fn short_pause() {
+    sleep(jittered(2 * FIRST_PAUSE));
 }
 
-/// Between a quarter and all of it.
+/// A random time between a quarter of `most` and all of it.
 fn jittered(most: Duration) -> Duration {
     most * u32::try_from(256 + random_u64() % 768).unwrap_or(1024) / 1024
 }
 
-/// What a store leaves of the write lock to other stores.
+/// The share of the write lock that a store leaves to other stores.
 ///
-/// SQLite gives the lock to the first that asks while it is free, and those that wait for it ask now and
-/// then. A store that takes it again as soon as it has let go leaves hardly a moment for them, and none at
-/// all that is long enough for a transaction of theirs to begin in. So it leaves the lock alone for a tenth
-/// of the time for which it held it, as soon as that comes to a pause that others can hit.
-pub(crate) struct Share {
-    /// What was not left to the others yet.
-    owed: Duration,
-    let_go: Stopwatch,
+/// SQLite gives the lock to the first process that asks while it is free, and waiting processes ask only from
+/// time to time. A store that takes the lock again as soon as it has released it leaves others hardly a
+/// moment, and never one that is long enough for a transaction of theirs to begin in. So a store leaves the
+/// lock alone for a tenth of the time for which it held it. It pauses as soon as the sum is long enough for
+/// others to notice.
+pub(crate) struct LockShare {
+    /// Pause time that is due and not slept yet.
+    due: Duration,
+    since_release: Stopwatch,
 }
 
-/// For how much longer the lock is held than left alone.
-const HELD_FOR_ONE: u32 = 10;
+/// How many times longer the lock is held than left alone.
+const HELD_PER_PAUSE: u32 = 10;
 
-/// The most that is owed for one transaction, which may have waited for a disk.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// The longest pause that is due for one transaction, which may have waited for a disk.
+const MAX_PAUSE_PER_USE: Duration = Duration::from_millis(5);
 
-/// The shortest pause that is worth making: about twice as long as one of an urgent wait.
-const SHORTEST_REST: Duration = Duration::from_micros(400);
+/// The shortest pause that is worth making: about twice the longest pause of a call that has waited long.
+const MIN_PAUSE: Duration = Duration::from_micros(400);
 
-impl Share {
+impl LockShare {
     pub(crate) fn new() -> Self {
-        Self { owed: Duration::ZERO, let_go: Stopwatch::start() }
+        Self { due: Duration::ZERO, since_release: Stopwatch::start() }
     }
 
-    /// Sleeps off what is owed. Comes before the write lock is taken.
-    pub(crate) fn rest(&mut self) {
-        if let Some(rest) = self.rest_after(self.let_go.elapsed()) {
-            sleep(rest);
+    /// Sleeps for the time that is due. Must be called before the write lock is taken.
+    pub(crate) fn pause(&mut self) {
+        if let Some(pause) = self.pause_after(self.since_release.elapsed()) {
+            sleep(pause);
         }
     }
 
-    /// How long to rest when the lock was left alone for `left` already.
-    fn rest_after(&mut self, left: Duration) -> Option<Duration> {
-        let worth_it = self.owed >= SHORTEST_REST;
-        self.owed = self.owed.saturating_sub(left);
-        (worth_it && !self.owed.is_zero()).then(|| std::mem::take(&mut self.owed))
+    /// Returns how long to pause when the lock was already left alone for `left`.
+    fn pause_after(&mut self, left: Duration) -> Option<Duration> {
+        let is_long_enough = self.due >= MIN_PAUSE;
+        self.due = self.due.saturating_sub(left);
+        (is_long_enough && !self.due.is_zero()).then(|| std::mem::take(&mut self.due))
     }
 
-    /// Takes note of how long the lock was held until now.
-    pub(crate) fn used(&mut self, held: Duration) {
-        self.owed += (held / HELD_FOR_ONE).min(LONGEST_REST);
-        self.let_go = Stopwatch::start();
+    /// Records that the lock was held for `held` until now.
+    pub(crate) fn record_use(&mut self, held: Duration) {
+        self.due += (held / HELD_PER_PAUSE).min(MAX_PAUSE_PER_USE);
+        self.since_release = Stopwatch::start();
     }
 }
 
-/// Runs a step again while another process is in the way, up to the timeout. For steps that nobody else
-/// in this process waits for.
+/// Runs a step again while it fails with `Busy`, up to the timeout. For steps that no other thread of this
+/// process waits for.
 pub(crate) fn retry_while_busy<T>(
     timeout: Duration,
     mut step: impl FnMut() -> Result<T>,
@@ -142,26 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_asks_more_often_and_that_of_a_long_work_later() {
-        let longest = |backoff: &Backoff, ms| backoff.longest_after(Duration::from_millis(ms));
-        let (small, long) = (Backoff::new(LONG), Backoff::for_long_work(LONG));
-        assert_eq!((longest(&small, 19), longest(&small, 20)), (LONGEST, URGENT));
-        assert_eq!((longest(&long, 199), longest(&long, 200)), (LONGEST, URGENT));
+    fn a_long_wait_tries_more_often_and_that_of_a_long_transaction_later() {
+        let longest = |backoff: &Backoff, ms| backoff.max_pause_after(Duration::from_millis(ms));
+        let (small, long) = (Backoff::new(URGENT_AFTER), Backoff::for_long_work(URGENT_AFTER));
+        assert_eq!((longest(&small, 19), longest(&small, 20)), (MAX_PAUSE, MAX_URGENT_PAUSE));
+        assert_eq!((longest(&long, 199), longest(&long, 200)), (MAX_PAUSE, MAX_URGENT_PAUSE));
     }
 
     #[test]
-    fn a_tenth_of_the_time_is_left_to_others_in_pauses_that_they_can_hit() {
+    fn a_tenth_of_the_time_is_left_to_others_in_pauses_that_they_can_use() {
         let (ms, none) = (Duration::from_millis, Duration::ZERO);
-        let mut share = Share::new();
-        share.used(ms(3));
-        assert_eq!(share.rest_after(none), None, "too short a pause");
-        share.used(ms(3));
-        assert_eq!(share.rest_after(none), Some(Duration::from_micros(600)));
-        assert_eq!(share.rest_after(none), None, "slept off already");
-        share.used(ms(50));
-        assert_eq!(share.rest_after(ms(2)), Some(ms(3)), "what was left alone counts");
-        share.used(ms(50));
-        assert_eq!(share.rest_after(ms(5)), None);
+        let mut share = LockShare::new();
+        share.record_use(ms(3));
+        assert_eq!(share.pause_after(none), None, "too short a pause");
+        share.record_use(ms(3));
+        assert_eq!(share.pause_after(none), Some(Duration::from_micros(600)));
+        assert_eq!(share.pause_after(none), None, "slept already");
+        share.record_use(ms(50));
+        assert_eq!(share.pause_after(ms(2)), Some(ms(3)), "time without the lock counts");
+        share.record_use(ms(50));
+        assert_eq!(share.pause_after(ms(5)), None);
     }
 
     #[test]

@@ -1,30 +1,30 @@
 //! The store's clocks.
 //!
-//! Owns the conversion between `SystemTime` and the unix milliseconds of the file, and the rule for
-//! clocks that step backwards. A time handed out here always lies in `MIN_MS..=MAX_MS`, so that 0
-//! stays free to mean "tombstone" in the file and a time fits the 48 bits the index keeps of it.
+//! Owns the conversion between `SystemTime` and the unix milliseconds of the file, and the rule for clocks
+//! that step backwards. A time that this module returns always lies in `MIN_MS..=MAX_MS`: 0 stays free to
+//! mean "tombstone" in the file, and a time fits the 48 bits that the index keeps of it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::machine::{Moment, wall_clock};
+use crate::machine::{MonotonicTime, wall_clock};
 
-/// The earliest instant that an entry can expire at, and the earliest `now`.
+/// The earliest time that an entry can expire at, and the earliest `now`.
 pub(crate) const MIN_MS: i64 = 1;
-/// The latest of both, in the year 10889; later ones saturate.
+/// The latest time of both, in the year 10889; later times saturate.
 pub(crate) const MAX_MS: i64 = (1 << 48) - 2;
-/// Backward steps of up to this much are absorbed: time stands still until the clock catches up.
+/// Backward steps up to this size are absorbed: time stands still until the clock catches up.
 pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
-/// How far the time in the file may be from a store's own before a commit of that store writes it again.
-pub(crate) const TOLD_EVERY_MS: i64 = 1_000;
+/// How far the time in the file may differ from a store's own before a commit of that store writes it again.
+pub(crate) const CLOCK_WRITE_INTERVAL_MS: i64 = 1_000;
 
-/// Where a store reads the time of day.
+/// The source of a store's time of day.
 ///
-/// The default is [`SystemClock`]. Tests inject a [`ManualClock`] and step it.
+/// The default is [`SystemClock`]. Tests use a [`ManualClock`] and advance it.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// Returns the present time. Must not call a store that uses this clock.
     fn now(&self) -> SystemTime;
 }
 
@@ -50,7 +50,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to move, for tests of programs that use a store.
+/// A clock that moves only when it is advanced or set, for tests of programs that use a store.
 ///
 /// ```
 /// use seen_store::{Config, ManualClock, SeenStore};
@@ -70,7 +70,7 @@ impl Clock for SystemClock {
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that shows `start`, kept to the millisecond.
+    /// Returns a clock that shows `start`, rounded down to the millisecond.
     pub fn new(start: SystemTime) -> Self {
         Self(AtomicI64::new(to_ms(start)))
     }
@@ -80,14 +80,14 @@ impl ManualClock {
         self.0.fetch_add(duration_ms(by), Ordering::SeqCst);
     }
 
-    /// Moves the clock to `time`, which may lie in its past.
+    /// Sets the clock to `time`, which may be earlier than what it shows.
     pub fn set(&self, time: SystemTime) {
         self.0.store(to_ms(time), Ordering::SeqCst);
     }
 }
 
 impl Default for ManualClock {
-    /// A clock that shows 2020-01-01T00:00:00Z.
+    /// Returns a clock that shows 2020-01-01T00:00:00Z.
     fn default() -> Self {
         Self(AtomicI64::new(1_577_836_800_000))
     }
@@ -99,81 +99,84 @@ impl Clock for ManualClock {
     }
 }
 
-/// A store's view of its clock: milliseconds, with small backward steps absorbed.
+/// A store's view of its clock, in milliseconds, with small backward steps absorbed.
 ///
-/// A clock set back by NTP must not bring expired entries back to life; one set back by an hour was
-/// wrong before, and standing still for an hour would be worse than following it.
+/// A clock that NTP sets back must not make expired entries live again. A clock that is set back by an hour
+/// was wrong before, and to stand still for an hour would be worse than to follow it.
 ///
 /// What always holds: the time is the latest of this store's own readings, or the time that other stores on
-/// the file have reached, if that is up to 60 s later. A store that stands still ahead of another one, which
-/// has committed since, goes back to it: a step binds a store only as far as the file knows of its time.
+/// the file have reached, if that is up to 60 s later. A store that stands still ahead of another store,
+/// which has committed since, goes back to that store's time: a step binds a store only as far as the file
+/// knows of its time.
 pub(crate) struct SteadyClock {
     clock: Box<dyn Clock>,
     latest_ms: AtomicI64,
-    /// The time that the file says stores have reached. It may go back: when another store has followed a
-    /// large step, this one must not stay ahead of it.
-    carried_ms: AtomicI64,
+    /// The time that stores have reached according to the file. It may go back: when another store has
+    /// followed a large step, this one must not stay ahead of it.
+    file_ms: AtomicI64,
 }
 
 /// The time in the file, as a store finds it after another one has committed. It is that store's time, to
-/// within [`TOLD_EVERY_MS`].
+/// within [`CLOCK_WRITE_INTERVAL_MS`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reached {
+pub(crate) struct FileTime {
     pub(crate) ms: i64,
-    /// It is another value than the one that the store knew: what it wrote itself is no news.
-    pub(crate) is_news: bool,
+    /// The value differs from the one that this store knew. A value that the store wrote itself is not new.
+    pub(crate) is_new: bool,
 }
 
 impl SteadyClock {
     pub(crate) fn new(clock: Box<dyn Clock>) -> Self {
-        Self { clock, latest_ms: AtomicI64::new(MIN_MS), carried_ms: AtomicI64::new(MIN_MS) }
+        Self { clock, latest_ms: AtomicI64::new(MIN_MS), file_ms: AtomicI64::new(MIN_MS) }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         let read = self.read_ms();
         let latest = self.latest_ms.load(Ordering::Relaxed);
         let own = if read > latest || latest - read > ABSORBED_STEP_MS {
-            // A lost race means that another thread has just read the same clock: its time does.
-            let _ =
-                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            self.replace_latest(latest, read);
             if read < latest {
-                // A large step: what others had reached was reached before it.
-                self.carried_ms.store(MIN_MS, Ordering::Relaxed);
+                // The clock made a large step back: the time in the file is from before it.
+                self.file_ms.store(MIN_MS, Ordering::Relaxed);
             }
             read
         } else {
             latest
         };
-        let carried = self.carried_ms.load(Ordering::Relaxed);
-        if carried > own && carried - own <= ABSORBED_STEP_MS { carried } else { own }
+        let file = self.file_ms.load(Ordering::Relaxed);
+        if file > own && file - own <= ABSORBED_STEP_MS { file } else { own }
     }
 
-    /// Takes in the time that another store on the same file has reached.
+    /// Adopts the time that another store on the same file has reached, as far as the rules below allow.
     ///
-    /// This store goes on from it if it is at most as far ahead as a backward step that is absorbed: this
-    /// clock was set back before the store opened, or its machine's lags. Farther ahead, one of the two
-    /// clocks is wrong, and each store follows its own.
+    /// This store continues from that time if it is ahead by at most a backward step that is absorbed: this
+    /// clock was set back before the store opened, or this machine's clock lags. Farther ahead, one of the
+    /// two clocks is wrong, and each store follows its own.
     ///
-    /// If it is earlier, and this store stands still, then the other store has followed a large step, or
-    /// never knew of this one's time, which was only read and not written down. Its leases may end before
-    /// this store's time, so this one goes back, to its clock's reading or the other's time, whichever is
-    /// later. A time that is farther before this clock's reading than a step that is absorbed was not written
-    /// since the step: it comes from a file that was restored.
-    pub(crate) fn hear(&self, reached: Reached) {
+    /// If that time is earlier and this store stands still, then the other store has followed a large step,
+    /// or it never knew of this store's time, which was only read and not written. Its leases may end before
+    /// this store's time, so this store goes back to its clock's reading or the other's time, whichever is
+    /// later. A time that is farther before this clock's reading than an absorbed step was not written since
+    /// the step: it comes from a file that was restored.
+    pub(crate) fn observe(&self, reached: FileTime) {
         let latest = self.latest_ms.load(Ordering::Relaxed);
-        let goes_back_to = Some(reached.ms)
-            .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= TOLD_EVERY_MS)
+        let back_to = Some(reached.ms)
+            .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= CLOCK_WRITE_INTERVAL_MS)
             .map(|_| self.read_ms())
             .filter(|read| *read < latest)
             .filter(|read| read.saturating_sub(reached.ms) <= ABSORBED_STEP_MS);
-        if reached.is_news || goes_back_to.is_some() {
-            self.carried_ms.store(reached.ms, Ordering::Relaxed);
+        if reached.is_new || back_to.is_some() {
+            self.file_ms.store(reached.ms, Ordering::Relaxed);
         }
-        if let Some(read) = goes_back_to {
-            // A lost race means that another thread has just read the same clock: its time does.
-            let _ =
-                self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+        if let Some(read) = back_to {
+            self.replace_latest(latest, read);
         }
+    }
+
+    /// Replaces the latest reading. If another thread does so first, it has just read the same clock, and its
+    /// reading is as good.
+    fn replace_latest(&self, latest: i64, read: i64) {
+        let _ = self.latest_ms.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn read_ms(&self) -> i64 {
@@ -183,17 +186,17 @@ impl SteadyClock {
 
 impl fmt::Debug for SteadyClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SteadyClock").field(&self.latest_ms).field(&self.carried_ms).finish()
+        f.debug_tuple("SteadyClock").field(&self.latest_ms).field(&self.file_ms).finish()
     }
 }
 
-/// Elapsed time that no clock change touches, for waits and for the age of a look.
+/// Elapsed time that clock changes do not affect, for waits and for the age of a catch-up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch(Moment);
+pub(crate) struct Stopwatch(MonotonicTime);
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
-        Self(Moment::now())
+        Self(MonotonicTime::now())
     }
 
     pub(crate) fn elapsed(self) -> Duration {
@@ -201,7 +204,7 @@ impl Stopwatch {
     }
 }
 
-/// Unix milliseconds, rounded down, negative before 1970, saturating, at most [`MAX_MS`].
+/// Converts a time to unix milliseconds: rounded down, negative before 1970, saturating, at most [`MAX_MS`].
 pub(crate) fn to_ms(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => duration_ms(after).min(MAX_MS),
@@ -214,7 +217,7 @@ pub(crate) fn to_ms(time: SystemTime) -> i64 {
     }
 }
 
-/// The inverse of [`to_ms`]; what `SystemTime` cannot hold becomes the epoch.
+/// The inverse of [`to_ms`]. A time that `SystemTime` cannot hold becomes the epoch.
 pub(crate) fn from_ms(ms: i64) -> SystemTime {
     let magnitude = Duration::from_millis(ms.unsigned_abs());
     let time =
@@ -222,7 +225,7 @@ pub(crate) fn from_ms(ms: i64) -> SystemTime {
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Whole milliseconds, rounded down, saturating.
+/// Converts a duration to whole milliseconds: rounded down, saturating.
 pub(crate) fn duration_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -247,8 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_others_have_reached_carries_along_or_back_only_within_a_minute() {
-        // How far the clock is set back, the time in the file, and the right time, after the time before.
+    fn a_time_that_others_have_reached_moves_this_clock_only_within_a_minute() {
+        // How far the clock is set back; the time in the file; the expected time. All relative to the time
+        // before.
         let cases = [
             (0, 60_000, 60_000),
             (0, 60_001, 0),
@@ -256,27 +260,27 @@ mod tests {
             (40_000, -30_000, -30_000),
             (40_000, -50_000, -40_000),
             (40_000, -1_000, -1_000),
-            (40_000, -999, 0), // No nearer does the file know it.
+            (40_000, -999, 0), // The file is not more exact.
             (40_000, -100_000, -40_000),
-            (40_000, -100_001, 0), // Not of now.
+            (40_000, -100_001, 0), // From a restored file.
         ];
         for (back, reached, right) in cases {
             let (manual, steady) = steady();
             let start = steady.now_ms();
             manual.set(from_ms(start - back));
             assert_eq!(steady.now_ms(), start);
-            steady.hear(Reached { ms: start + reached, is_news: true });
+            steady.observe(FileTime { ms: start + reached, is_new: true });
             assert_eq!(steady.now_ms() - start, right, "{back} back, {reached} reached");
         }
     }
 
     #[test]
-    fn any_number_in_the_file_can_be_heard() {
+    fn any_number_in_the_file_can_be_observed() {
         for ms in [i64::MIN, -1, 0, i64::MAX] {
             let (manual, steady) = steady();
             let start = steady.now_ms();
             manual.set(from_ms(start - 1_000));
-            steady.hear(Reached { ms, is_news: true });
+            steady.observe(FileTime { ms, is_new: true });
             assert_eq!(steady.now_ms(), start);
         }
     }

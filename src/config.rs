@@ -1,8 +1,8 @@
 //! The settings of a store, their defaults and their costs.
 //!
-//! Owns what a caller may choose, and reads it from the environment. Always valid once
-//! [`Config::validate`] has passed, which every `open` calls before it touches a file. Knows nothing
-//! of how a setting is put in force.
+//! Owns what a caller may choose, and reads it from the environment. What always holds: a config is valid
+//! once [`Config::validate`] has passed, which every `open` calls before it touches a file. Does not know how
+//! a setting is applied.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ttl {
-    /// This long after the mark's timestamp, in whole milliseconds, rounded up. Zero means "expired
-    /// at once": the mark is recorded and never seen.
+    /// This long after the mark's timestamp, in whole milliseconds, rounded up. With zero a mark expires at
+    /// once: it is recorded and never seen.
     After(Duration),
-    /// For ever.
+    /// The mark never expires.
     Never,
 }
 
@@ -29,7 +29,7 @@ impl From<Duration> for Ttl {
 }
 
 impl Ttl {
-    /// When a mark made at `at_ms` expires, in unix milliseconds; `None` is never. Saturates.
+    /// Returns when a mark made at `at_ms` expires, in unix milliseconds; `None` is never. Saturates.
     pub(crate) fn expires_at(self, at_ms: i64) -> Option<i64> {
         match self {
             Self::Never => None,
@@ -41,21 +41,20 @@ impl Ttl {
     }
 }
 
-/// Whether sightings of a seen id keep it seen.
+/// Whether a sighting of a seen id extends its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Window {
     /// A mark lasts one TTL, however often the id comes back.
     #[default]
     Fixed,
-    /// A mark lasts one TTL after the last sighting by
-    /// [`check_and_mark`](crate::SeenStore::check_and_mark) or
-    /// [`claim`](crate::SeenStore::claim): an id that is still in the feed stays seen. To keep a
-    /// stream of sightings a stream of reads, the mark is extended to a sixteenth of the TTL more
-    /// than asked, and again only when that is used up.
+    /// A mark lasts one TTL after the last sighting by [`check_and_mark`](crate::SeenStore::check_and_mark)
+    /// or [`claim`](crate::SeenStore::claim): an id that is still in the feed stays seen. So that not every
+    /// sighting needs a commit, a mark is extended by a sixteenth of the TTL more than asked, and again only
+    /// when that is used up.
     Sliding {
-        /// The longest a mark may last after the id was first seen, however often it comes back;
-        /// `None` is for ever.
+        /// The longest time that a mark may last after the id was first seen, however often it comes back;
+        /// `None` means no limit.
         max_age: Option<Duration>,
     },
 }
@@ -67,15 +66,15 @@ impl Window {
 
 /// What a commit waits for before it is acknowledged.
 ///
-/// In either mode an acknowledged mark survives `kill -9` and the file is never corrupted. (They are
-/// SQLite's levels of the same name; its `OFF` could corrupt the file and is not offered.)
+/// In both modes an acknowledged mark survives `kill -9`, and the file is never corrupted. (They are SQLite's
+/// levels of the same name. SQLite's `OFF` could corrupt the file and is not offered.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Synchronous {
     /// Wait for the write. A power cut may undo the newest commits.
     #[default]
     Normal,
-    /// Wait for the disk: one fsync a commit. A power cut undoes nothing.
+    /// Wait for the disk: one fsync for each commit. A power cut undoes nothing.
     Full,
 }
 
@@ -131,115 +130,113 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How long a mark lasts. Default: 7 days. Costs nothing; a longer one keeps more entries, at
-    /// about 45 bytes of memory and 65 bytes of disk each.
+    /// Sets how long a mark lasts. Default: 7 days. A longer TTL keeps more entries, at about 45 bytes of
+    /// memory and 65 bytes of disk each.
     #[must_use]
     pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = ttl.into();
         self
     }
 
-    /// Whether sightings keep an id seen. Default: [`Window::Fixed`]. `Sliding` costs one commit for
-    /// each sixteenth of the TTL in which an id comes back.
+    /// Sets whether a sighting of a seen id extends its mark. Default: [`Window::Fixed`]. `Sliding` costs one
+    /// commit for each sixteenth of the TTL in which an id comes back.
     #[must_use]
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
         self
     }
 
-    /// How long an id whose claim [failed](crate::Lease::fail) cannot be claimed again. Default: zero. A
-    /// delay is void once the clock was set back to more than 60 s before the claim.
+    /// Sets how long an id cannot be claimed again after its claim [failed](crate::Lease::fail). Default:
+    /// zero. A delay ends at once when the clock is set back to more than 60 s before the claim.
     #[must_use]
     pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
         self.retry_delay = retry_delay;
         self
     }
 
-    /// After how many attempts [`claim`](crate::SeenStore::claim) answers
-    /// [`GivenUp`](crate::Claim::GivenUp). Default: `None`, never. A released attempt and one whose
-    /// lease ran out count too.
+    /// Sets after how many attempts [`claim`](crate::SeenStore::claim) returns
+    /// [`GivenUp`](crate::Claim::GivenUp). Default: `None`, never. A released attempt and one whose lease ran
+    /// out count too.
     #[must_use]
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
         self.max_attempts = max_attempts.into();
         self
     }
 
-    /// What a commit waits for. Default: [`Synchronous::Normal`]. `Full` costs an fsync a commit,
-    /// often milliseconds.
+    /// Sets what a commit waits for. Default: [`Synchronous::Normal`]. `Full` costs one fsync for each
+    /// commit, often milliseconds.
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
         self
     }
 
-    /// SQLite's page cache: pages when positive, KiB when negative. Default: 10,000 pages (10 MB with
-    /// this store's pages of 1 KiB). Costs that much memory once that many pages were touched;
-    /// lookups do not use it.
+    /// Sets SQLite's page cache: pages when positive, KiB when negative. Default: 10,000 pages (10 MB with
+    /// this store's pages of 1 KiB). Costs that much memory once that many pages were used; lookups do not
+    /// use it.
     #[must_use]
     pub fn cache_size(mut self, cache_size: i64) -> Self {
         self.cache_size = cache_size;
         self
     }
 
-    /// How long a call waits for other stores and processes before it fails with [`ErrorKind::Busy`].
-    /// Default: 30 s. The wait blocks only the calling thread.
+    /// Sets how long a call waits for other stores and processes before it fails with [`ErrorKind::Busy`].
+    /// Default: 30 s. Only the calling thread waits.
     ///
-    /// Beside batches, imports, purges and cleanups of others, a single mark waits some tens of milliseconds
-    /// and at most 500, as long as the machine and its disk are not overloaded: a store that holds the file for
-    /// long leaves a tenth of the time to others, and a batch of 10,000 ids holds it for about 15 ms. Only
-    /// [`compact`](crate::SeenStore::compact) holds it for longer.
+    /// A store that holds the file for long leaves a tenth of the time to others, and a batch of 10,000 ids
+    /// holds it for about 15 ms. So beside batches, imports, purges and cleanups of others, a single mark
+    /// waits some tens of milliseconds and at most 500, as long as the machine and its disk are not
+    /// overloaded. Only [`compact`](crate::SeenStore::compact) holds the file for longer.
     #[must_use]
     pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
         self.busy_timeout = busy_timeout;
         self
     }
 
-    /// Whether this store is the file's only user. Default: off. On, every lookup is answered from
-    /// memory, marks are cheaper, and no `-shm` file is used; any second open, by this process or
-    /// another, fails with [`ErrorKind::Busy`].
+    /// Makes this store the file's only user. Default: off. When on, every lookup is answered from memory,
+    /// marks are cheaper, and no `-shm` file is used; any second open, by this process or another, fails with
+    /// [`ErrorKind::Busy`].
     #[must_use]
     pub fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
     }
 
-    /// Whether to leave the file as it is: no marks, no purge, no upgrade, no creation. Default: off.
-    /// SQLite may leave an empty `-wal` and a `-shm` beside it; a [`Reader`](crate::Reader) leaves
-    /// nothing.
+    /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. SQLite may leave
+    /// an empty `-wal` and a `-shm` beside the file; a [`Reader`](crate::Reader) leaves nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// How many pages of write-ahead log there may be before a commit waits until they are copied into the
-    /// file. Default: 7,000 (7 MB). It hardly ever comes to that: from half of it on, a thread copies the log
-    /// while callers go on, and only where commits follow each other without a gap do they wait for the end
-    /// of it, at three quarters. Other stores on the file do the same: the log grows beyond this by some
+    /// Sets how many pages the write-ahead log may have before a commit waits until they are copied into the
+    /// file. Default: 7,000 (7 MB). Commits rarely wait: from half of that on, a thread copies the log while
+    /// callers go on. Only where commits follow each other without a gap do they wait, at three quarters, for
+    /// the rest to be copied. Other stores on the file do the same: the log grows beyond the limit by about
     /// 512 pages for each store, and by the size of a transaction.
     ///
-    /// While somebody holds a snapshot (a [`backup`](crate::SeenStore::backup), a
-    /// [`verify`](crate::SeenStore::verify), another program's transaction), the log grows by what is
-    /// written; commits go on, and it is short again soon afterwards.
+    /// While a snapshot is open (a [`backup`](crate::SeenStore::backup), a
+    /// [`verify`](crate::SeenStore::verify), a transaction of another program), the log grows by what is
+    /// written. Commits go on, and the log is short again soon after the snapshot ends.
     ///
-    /// Below 1,000 pages no thread is used, and in [exclusive](Self::exclusive) mode none can be. 0 leaves
-    /// it to [`checkpoint`](crate::SeenStore::checkpoint) and `close`.
+    /// Below 1,000 pages no thread is used, and in [exclusive](Self::exclusive) mode none is possible. With 0
+    /// only [`checkpoint`](crate::SeenStore::checkpoint) and `close` copy the log.
     #[must_use]
     pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
         self.wal_autocheckpoint = pages;
         self
     }
 
-    /// To how many bytes a write-ahead log that grew beyond it is cut after a checkpoint. Default:
-    /// 8 MiB. A smaller one costs file-system work to grow the log again, above all with
-    /// [`Synchronous::Full`].
+    /// Sets to how many bytes a longer write-ahead log is cut after a checkpoint. Default: 8 MiB. A smaller
+    /// limit costs file-system work to grow the log again, above all with [`Synchronous::Full`].
     #[must_use]
     pub fn journal_size_limit(mut self, bytes: u64) -> Self {
         self.journal_size_limit = bytes;
         self
     }
 
-    /// Whether opening removes what has expired. Default: on. Costs about a microsecond an expired
+    /// Sets whether opening removes what has expired. Default: on. Costs about a microsecond for each expired
     /// entry.
     #[must_use]
     pub fn purge_on_open(mut self, purge_on_open: bool) -> Self {
@@ -247,25 +244,25 @@ impl Config {
         self
     }
 
-    /// How often what has expired is removed while the store is in use; `None` leaves it to
-    /// [`purge_expired`](crate::SeenStore::purge_expired). Default: 1 hour. Once that time has passed,
-    /// each commit does one small step (well under a millisecond) until the file has been gone
-    /// through. The processes on one file share the work.
+    /// Sets how often expired entries are removed while the store is in use; with `None` only
+    /// [`purge_expired`](crate::SeenStore::purge_expired) removes them. Default: 1 hour. Once that time has
+    /// passed, each commit does one small step (well under a millisecond) until the whole file is done. The
+    /// processes on one file share the work.
     #[must_use]
     pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.purge_interval = interval.into();
         self
     }
 
-    /// Whether a thread of the store's own does those purges, also while nobody writes. Default: off.
-    /// It ends with the last handle.
+    /// Sets whether a thread of the store does those purges, also without any commits. Default: off. The
+    /// thread ends with the last handle.
     #[must_use]
     pub fn purge_thread(mut self, purge_thread: bool) -> Self {
         self.purge_thread = purge_thread;
         self
     }
 
-    /// Where the time of day comes from. Default: [`SystemClock`].
+    /// Sets the source of the time of day. Default: [`SystemClock`].
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -302,9 +299,9 @@ impl Config {
     }
 }
 
-/// The path and settings that the environment asks for; `var` looks a variable up.
+/// Returns the path and the settings that the environment asks for; `var` looks up a variable.
 ///
-/// Variables without effect here are logged, so that nobody believes them to work.
+/// Logs variables that have no effect, so that no user relies on them.
 pub(crate) fn read_environment(
     var: impl Fn(&str) -> Option<std::ffi::OsString>,
     names: impl Iterator<Item = String>,

@@ -1,7 +1,7 @@
-//! What a verb makes of what is known: rules without locks, SQL or clocks.
+//! Decisions: rules without locks, SQL or clocks.
 //!
-//! Each function is given what the file holds of an id and the time, and returns what is to be written. The
-//! verbs (`store`) ask for the one and write the other, under the write lock.
+//! Each function gets what the file holds of an id and the time, and returns what is to be written. The verbs
+//! in `store` read the one and write the other, under the write lock.
 
 pub(crate) mod claim;
 pub(crate) mod lifetime;

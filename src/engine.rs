@@ -1,12 +1,18 @@
-//! Wires the index and the journal together: one engine for each open store, shared by its handles.
+//! The engine of an open store: it combines the index and the journal, and all handles of the store share it.
 //!
-//! Owns the mutex around the journal, the index beside it, and when to look. What always holds: a hit
-//! is answered without the mutex, except for one look every 100 ms; a miss is answered only after a
-//! look that began after the call did; a call that waits for another process holds no lock, except where
-//! the log has come to its limit. Lock order: the turn of long transactions, the journal's mutex, then a
-//! shard of the index or of the counts. A forked child takes none of them but those that it finds free and
-//! that no thread is ever woken through: before it takes the mutex, or waits for anything, a call checks
-//! that it is made in the process that opened the store. Knows nothing of SQL.
+//! Owns the mutex around the journal, the index beside it, and the decision when to catch up with the file.
+//! What always holds:
+//!
+//! - A hit is answered without the mutex, except for one catch-up every 100 ms.
+//! - A miss is answered only after a catch-up that began after the call did.
+//! - A call that waits for another process holds no lock, except where the log has reached its limit.
+//! - Lock order: the lock of long transactions, the journal's mutex, then a shard of the index or of the
+//!   duplicate counts.
+//! - A forked child takes none of these locks, except a lock that it finds free and that never has to wake a
+//!   thread. Before a call takes the mutex or waits for anything, it checks that it runs in the process that
+//!   opened the store.
+//!
+//! Knows nothing of SQL.
 
 mod checkpointer;
 mod duplicates;
@@ -19,10 +25,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use self::checkpointer::Checkpoints;
+use self::checkpointer::Checkpointer;
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
-use crate::backoff::Share;
+use crate::backoff::LockShare;
 use crate::clock::{SteadyClock, Stopwatch};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,29 +40,28 @@ use crate::machine::Mutex;
 use crate::process::{Process, Registration};
 use crate::token::Tokens;
 
-/// How often a caller that waits for a commit without an fsync gives the processor away before it parks:
-/// the commit is mostly done by then.
+/// How often a caller that waits for a commit without an fsync yields the processor before it parks: the
+/// commit has mostly ended by then.
 const YIELDS: u32 = 64;
 
-/// The part of the store that is behind the mutex.
+/// What the mutex protects.
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
-    /// What the small transactions of this store leave to other stores, while there are others.
-    share: Share,
+    /// Pauses between small transactions, while other stores use the file.
+    share: LockShare,
     pub(crate) purges: PurgeSchedule,
-    /// How many rebuilds of the index are accounted for.
+    /// The number of index rebuilds that the engine has reacted to.
     rebuilds: u64,
-    /// The store's place among what this process has open, kept until all of it is closed.
+    /// Counts this store among those that the process has open, until the connection is closed.
     _registration: Registration,
 }
 
-/// A write that waits for a leader. It owns all that it needs.
+/// A write that waits for a leader. It owns its data.
 pub(crate) type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
 
-/// The mutex, its queue, and what it protects; `None` once closed.
+/// The mutex, its queue, and the writer that it protects: `None` once the store is closed.
 pub(crate) type SharedWriter = Arc<GroupCommit<Option<Writer>, Job, Result<()>>>;
 
-/// See the module's header.
 pub(crate) struct Engine {
     pub(crate) index: Index,
     pub(crate) tokens: Tokens,
@@ -65,21 +70,21 @@ pub(crate) struct Engine {
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
     writer: SharedWriter,
-    /// What the long transactions of this store leave to others. Held by the one whose turn it is, while it
-    /// rests and while it runs.
-    share: Mutex<Share>,
-    checkpoints: Checkpoints,
+    /// Pauses between long transactions. A long transaction holds this lock while it pauses and while it
+    /// runs, so that only one runs at a time.
+    share: Mutex<LockShare>,
+    checkpointer: Checkpointer,
     closed: AtomicBool,
-    /// The process that opened the file. A forked child shares its parent's locks and buffers and must
-    /// touch neither: it may even find the mutex held by a thread that it does not have.
+    /// The process that opened the file. A forked child shares its parent's locks and buffers and must use
+    /// neither: the mutex may be held by a thread that does not exist in the child.
     process: Process,
-    /// No other connection can change the file.
+    /// True when no other connection can change the file.
     private: bool,
     opened: Stopwatch,
-    /// When the last look ended, in milliseconds after `opened`.
+    /// When the last catch-up ended, in milliseconds after `opened`.
     caught_up_at_ms: AtomicU64,
-    /// Looks are numbered as they begin. One with a number above that read at the beginning of a call
-    /// began after the call did.
+    /// Catch-ups are numbered as they begin. A catch-up with a number greater than the one read at the start
+    /// of a call began after the call did.
     catch_ups_begun: AtomicU64,
     last_catch_up: AtomicU64,
     pub(crate) failed_open: AtomicU64,
@@ -87,7 +92,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Opens the file. Returns also how many expired rows it holds.
+    /// Opens the file. Also returns the number of expired rows in it.
     pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, u64)> {
         let registration = Registration::new(&file::shown(path))?;
         config.validate()?;
@@ -95,11 +100,11 @@ impl Engine {
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
-        if let Some(reached) = journal.take_reached() {
-            clock.hear(reached);
+        if let Some(file_time) = journal.take_file_time() {
+            clock.observe(file_time);
         }
         let engine = Self::new(registration, journal, index, hasher, clock, config);
-        engine.tell_the_time();
+        engine.write_clock();
         Ok((engine, expired))
     }
 
@@ -129,7 +134,7 @@ impl Engine {
         let process = registration.process();
         let writer = Writer {
             purges: PurgeSchedule::new(&config, clock.now_ms()),
-            share: Share::new(),
+            share: LockShare::new(),
             rebuilds: journal.rebuilds(),
             journal,
             _registration: registration,
@@ -140,9 +145,9 @@ impl Engine {
             tokens: Tokens::new(),
             name,
             private,
-            checkpoints: Checkpoints::new(log_source, Arc::clone(&writer), &config),
+            checkpointer: Checkpointer::new(log_source, Arc::clone(&writer), &config),
             writer,
-            share: Mutex::new(Share::new()),
+            share: Mutex::new(LockShare::new()),
             clock,
             config,
             hasher,
@@ -157,17 +162,17 @@ impl Engine {
         }
     }
 
-    /// Stores that open from now on are to know the time that this one has reached. They do without where
-    /// it cannot be written now.
-    fn tell_the_time(&self) {
+    /// Writes this store's time to the file, so that stores that open later start from it. A failure is only
+    /// logged: the next commit writes the time.
+    fn write_clock(&self) {
         if self.config.read_only {
             return;
         }
         let mut writer = self.writer.lock();
         let Some(writer) = writer.as_mut() else { return };
-        match self.try_write(writer, &mut |transaction| transaction.tell_the_time()) {
+        match self.try_write(writer, &mut |transaction| transaction.write_clock()) {
             Ok(_) => {}
-            Err(e) => log::debug!("{}: the time is not written down: {e}", self.name),
+            Err(e) => log::debug!("{}: cannot write the time to the file: {e}", self.name),
         }
     }
 
@@ -182,27 +187,28 @@ impl Engine {
         if self.closed.load(Relaxed) { Err(self.closed_error()) } else { Ok(()) }
     }
 
-    /// Comes before every use of the mutex, and before every wait for another lock.
+    /// Fails in a forked child. Must be called before each use of the mutex and before each wait for another
+    /// lock.
     fn check_process(&self) -> Result<()> {
         self.process.check(&self.name)
     }
 
-    /// Closes the journal for every handle. A background thread that still has the engine finds it closed
-    /// at its next step.
+    /// Closes the journal for all handles. A background thread that still has the engine finds it closed at
+    /// its next step.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
         self.check_process()?;
         let flushed = if self.config.read_only { Ok(()) } else { self.flush_before_closing() };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
-        self.checkpoints.stop();
+        self.checkpointer.stop();
         let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
         writer.journal.close().and(flushed)
     }
 }
 
-/// What the handles of a store share. The last one to be dropped closes the store, whichever threads of its
-/// own still work: those have the engine alone.
+/// What the handles of a store share. Dropping the last handle closes the store, even while background
+/// threads of the store still run: they hold the engine, not the owner.
 pub(crate) struct Owner(Arc<Engine>);
 
 impl Owner {
@@ -210,7 +216,7 @@ impl Owner {
         Self(Arc::new(engine))
     }
 
-    /// For a thread of the store's own, which must not keep it open.
+    /// Returns the engine for a background thread, which must not keep the store open.
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.0
     }
@@ -225,19 +231,19 @@ impl Deref for Owner {
 }
 
 impl Drop for Owner {
-    /// No lock may be held: closing takes the mutex. A job in the queue has a handle too, but never the last
-    /// one: it is gone before the call that has left it there returns, and that call has another.
+    /// The caller must hold no lock: closing takes the mutex. A queued job has a handle too, but never the
+    /// last one: the job is dropped before the call that queued it returns, and that call has another handle.
     fn drop(&mut self) {
         if !self.process.is_current() {
-            // A forked child: closing would wait for its parent's threads and give up its parent's locks.
-            // The leak is the point.
+            // In a forked child, closing would wait for threads of the parent and release the parent's file
+            // locks. Leak the engine instead.
             std::mem::forget(Arc::clone(&self.0));
             return;
         }
         if !self.closed.load(SeqCst)
             && let Err(e) = self.close()
         {
-            // That the files are gone is no failure of closing; the calls before have told it.
+            // Missing files are not a failure of closing: earlier calls have reported them.
             let is_gone = e.kind() == ErrorKind::FileReplaced;
             let level = if is_gone { log::Level::Info } else { log::Level::Error };
             log::log!(level, "{}: closing failed: {e}", self.name);

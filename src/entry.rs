@@ -1,4 +1,4 @@
-//! What is known of an id, and which of them a listing is to hold.
+//! Entries, and the filter that selects them for a listing.
 //!
 //! Plain values: nothing here refers to a store.
 
@@ -6,54 +6,55 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::{duration_ms, from_ms};
 
-/// What has become of an id.
+/// The state of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// Marked or confirmed, and not expired.
     Seen,
-    /// Claimed, and the lease runs.
+    /// Claimed, and the lease has not ended.
     InFlight,
-    /// An attempt failed and none has succeeded since; it may be claimed again.
+    /// The last attempt failed; it may be claimed again.
     Failed,
-    /// No longer in force and not purged yet: a mark past its expiry, or a claim that was released or
-    /// whose lease ran out.
+    /// Expired and not purged yet: a mark past its expiry, or a claim that was released or whose lease ran
+    /// out.
     Expired,
 }
 
-/// What a store knows of an id.
+/// What a store knows about an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// The scope that the id lives in.
+    /// The scope of the id.
     pub scope: String,
     /// The id, byte for byte.
     pub id: Vec<u8>,
-    /// What has become of it.
+    /// The state of the id.
     pub state: State,
-    /// The earliest time it was marked with; of a claim, when it was claimed.
+    /// The earliest time that it was marked with; for a claim, the time of the claim.
     pub first_seen: SystemTime,
-    /// The latest time it was marked with or, in a sliding window, seen at: up to a sixteenth of the
-    /// TTL behind. Of a claim, when it was claimed.
+    /// The latest time that it was marked with or, in a sliding window, seen at: up to a sixteenth of the TTL
+    /// behind. For a claim, the time of the claim.
     pub last_seen: SystemTime,
-    /// When it stops being seen, or the claim's attempts are forgotten; `None` is never.
+    /// When it stops being seen, or when the attempts of a claim are forgotten; `None` is never.
     pub expires_at: Option<SystemTime>,
-    /// While it is in flight, when the lease ends; after a failure, when it may be claimed again.
+    /// The end of the lease while it is in flight; after a failure, when it may be claimed again.
     pub lease_until: Option<SystemTime>,
-    /// How often it was claimed; 0 for one that was only marked.
+    /// How often it was claimed; 0 for an id that was only marked.
     pub attempts: u32,
-    /// Why the last failed attempt failed.
+    /// The reason of the last failed attempt.
     pub last_error: Option<String>,
-    /// What was stored when it was confirmed.
+    /// The receipt that was stored when it was confirmed.
     pub receipt: Option<Vec<u8>>,
-    /// How many duplicates were turned away by `check_and_mark` and `claim`. Best effort: a crash loses what was
-    /// counted since the last flush, and counts of other processes show once they have flushed.
+    /// The duplicate count: how many duplicates `check_and_mark` and `claim` have turned away. Best effort: a
+    /// crash loses the counts since the last flush, and the counts of other processes show once they have
+    /// flushed.
     pub suppressed: u64,
 }
 
 impl Entry {
-    /// An id that was seen once, at `seen_at`, and is never to expire. Set the fields that are to be
-    /// otherwise, and [`restore`](crate::SeenStore::restore) it.
+    /// Returns the entry of an id that was seen once, at `seen_at`, and never expires. Set the fields that
+    /// differ, and [`restore`](crate::SeenStore::restore) it.
     pub fn new(scope: impl Into<String>, id: impl Into<Vec<u8>>, seen_at: SystemTime) -> Self {
         Self {
             scope: scope.into(),
@@ -71,7 +72,7 @@ impl Entry {
     }
 }
 
-/// Which entries to list. The default lists all.
+/// Selects the entries of a listing. The default selects all but expired marks.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Filter {
@@ -83,38 +84,39 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Only this scope's. Without it, all scopes', whatever handle is asked.
+    /// Selects the entries of this scope. Without it, those of all scopes, whichever handle is asked.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// Only those in this state. Without it, all states but [`State::Expired`] marks, which cost a
-    /// walk over the whole file.
+    /// Selects the entries in this state. Without it, all states, but not expired marks: to list those costs
+    /// a scan of the whole file.
     pub fn state(mut self, state: State) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Only ids that begin with these bytes.
+    /// Selects ids that begin with these bytes.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         prefix.as_ref().clone_into(&mut self.prefix);
         self
     }
 
-    /// Only those last seen longer ago than this.
+    /// Selects entries that were last seen longer ago than this.
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self
     }
 
-    /// Only those last seen at most this long ago.
+    /// Selects entries that were last seen at most this long ago.
     pub fn newer_than(mut self, age: Duration) -> Self {
         self.newer_than = Some(age);
         self
     }
 
-    /// Whether entries in this state are asked for. Expired marks are only where nothing else is.
+    /// Returns true when the filter selects entries in this state. Expired marks are selected only by their
+    /// state.
     pub(crate) fn admits_state(&self, state: State) -> bool {
         self.state == Some(state) || self.state.is_none() && state != State::Expired
     }

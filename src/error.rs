@@ -1,13 +1,13 @@
-//! The one error type of the crate.
+//! The only error type of the crate.
 //!
-//! Owns the kinds of failure that callers can tell apart. An error always says what was being done
-//! and to which file, and carries its cause in `source()`. Knows nothing of SQL: the modules that
-//! speak it translate its errors into these.
+//! Owns the kinds of failure that callers can tell apart. An error always says what was being done and to
+//! which file, and carries its cause in `source()`. Knows nothing of SQL: the modules that use SQL translate
+//! its errors into these.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What went wrong, as far as a program can act on it.
+/// The kind of an error, by which a program decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -18,16 +18,16 @@ pub enum ErrorKind {
     /// A setting or an environment variable has a value that makes no sense.
     InvalidConfig,
     /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI, a file with a
-    /// second name (a hard link or a bind mount of the single file), or one beside which something else
-    /// than a regular file has the name of a side file.
+    /// second name (a hard link or a bind mount of the single file), or a file beside which the name of a
+    /// side file is taken by something that is not a regular file.
     InvalidPath,
     /// There is no file at the path, and a read-only store does not create one.
     NotFound,
-    /// Something stands where a new file was asked for.
+    /// Something already exists at the path of a new file.
     AlreadyExists,
     /// The file is not a SQLite database.
     NotADatabase,
-    /// The file is damaged: truncated, malformed, or parted from its write-ahead log.
+    /// The file is damaged: truncated, malformed, or separated from its write-ahead log.
     Corrupt,
     /// The file is a SQLite database of another application.
     WrongApplication,
@@ -35,11 +35,11 @@ pub enum ErrorKind {
     NewerVersion,
     /// The file has an older format, which a read-only store does not upgrade.
     NeedsUpgrade,
-    /// The SQLite library is too old to be trusted with a write-ahead log.
+    /// The SQLite library is too old to be safe with a write-ahead log.
     UnsupportedSqlite,
     /// Another process held the file for longer than the busy timeout.
     Busy,
-    /// The disk is full. Nothing was marked; calls succeed again once there is room.
+    /// The disk is full. Nothing was marked; calls succeed again once there is space.
     StorageFull,
     /// The operating system failed a read, a write or a sync.
     Io,
@@ -50,11 +50,11 @@ pub enum ErrorKind {
     /// The file at the path is no longer the one that was opened, or its `-wal` or `-shm` was deleted,
     /// replaced or cut while it was open.
     FileReplaced,
-    /// The process was forked while its parent had a store or a reader open. It can use none, neither its
-    /// parent's nor one of its own: close all before forking, or fork and exec.
+    /// The process was forked while its parent had a store or a reader open. It can use none, neither those
+    /// of its parent nor one of its own. Close all stores and readers before forking, or fork and exec.
     Forked,
-    /// The claim is no longer this holder's: its lease ran out and somebody else took the id over, or
-    /// it was ended before. Nothing was changed.
+    /// This holder has lost the claim: its lease ran out and another worker took the id over, or the claim
+    /// was ended before. Nothing was changed.
     LeaseLost,
     /// The store was closed.
     Closed,
@@ -62,8 +62,8 @@ pub enum ErrorKind {
 
 /// The error of every fallible call.
 ///
-/// [`kind`](Error::kind) is for programs, the display text for people: it names the file, the cause
-/// and, where there is one, the remedy. Cloning is cheap.
+/// Programs use [`kind`](Error::kind). The display text is for people: it names the file, the cause and,
+/// where there is one, the remedy. Cloning is cheap.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -77,10 +77,11 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Another process is in the way at this moment, or has changed what was being read. The caller releases
-    /// the mutex, sleeps a little and tries again; it tells its own caller by a message of its own.
+    /// Another process blocks this step for the moment, or has changed what was being read. The caller
+    /// releases the mutex, pauses and tries again. When it gives up, it reports an error with a message of
+    /// its own.
     pub(crate) fn try_again() -> Self {
-        Self::new(ErrorKind::Busy, "another process is in the way")
+        Self::new(ErrorKind::Busy, "another process blocks this step; try again")
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -95,7 +96,7 @@ impl Error {
         Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
     }
 
-    /// An operating-system failure while doing something to a file.
+    /// Wraps an operating-system error; `doing` says what was being done to which file.
     pub(crate) fn io(doing: impl fmt::Display, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Os;
         let kind = match source.kind() {
@@ -115,13 +116,13 @@ impl Error {
         Self::with_source(kind, format!("{doing}{remedy}"), source)
     }
 
-    /// Which kind of failure this is.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later with nothing changed but the circumstances: another
-    /// process let go of the file, the disk has room again.
+    /// Returns true when the same call may succeed later although nothing is changed: another process has
+    /// released the file, or the disk has room again.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Busy | ErrorKind::StorageFull)
     }

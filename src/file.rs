@@ -1,10 +1,10 @@
-//! The file's place in the file system: which paths can be a store, how a new file is made, and
-//! whether the file at the path is still the one that was opened.
+//! The file in the file system: which paths can be a store, how a new file is created, and whether the file at
+//! the path is still the one that was opened.
 //!
-//! What always holds: once a file exists, this module only asks for its metadata. Opening and closing
-//! a database by other means than SQLite cancels the POSIX locks that the process holds on it, and
-//! another process may then delete a live write-ahead log. (The log itself may be opened: see `wal`.)
-//! Knows nothing of what is in the database.
+//! What always holds: once a file exists, this module reads only its metadata. If a process opens and closes a
+//! database without SQLite, it loses the POSIX locks that it holds on the file, and another process may then
+//! delete a write-ahead log that is in use. (The log itself may be opened: see `wal`.) Knows nothing of what is
+//! in the database.
 
 mod names;
 mod opened;
@@ -24,22 +24,22 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ProcessLock;
 
-/// Held while a file is looked up and, where it is missing, made: the descriptor that makes it must
-/// be closed before another thread of this process lets SQLite lock the same file. Held too while a
-/// connection closes: of two that close at the same instant, each would leave the log to the other.
-static OPENING: ProcessLock = ProcessLock::new();
+/// Held while a path is checked and a missing file created: the descriptor that creates the file must be closed
+/// before another thread of this process lets SQLite lock the same file. Also held while a connection closes:
+/// of two that close at the same time, each would leave the log to the other.
+static OPEN_CLOSE_LOCK: ProcessLock = ProcessLock::new();
 
-/// How long an empty file beside a log may last before it is taken for a loss rather than for another
-/// process that is just creating the store.
-const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// How long an empty file beside a log may last. Until then, another process may be creating the store. After
+/// it, the database is taken to be lost.
+const RECHECK_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// File systems keep times by the kernel's tick, of up to 10 ms: within it two writes look like one.
-const TICK: Duration = Duration::from_millis(20);
+/// File systems round times to the kernel's tick, of up to 10 ms: two writes within one tick look like one.
+const TIME_GRANULARITY: Duration = Duration::from_millis(20);
 
-/// SQLite's smallest page, and so its smallest database.
+/// The size of SQLite's smallest page, and so of its smallest database.
 const SMALLEST_BYTES: u64 = 512;
 
-/// What tells one file from another that took its place.
+/// Tells a file from another one that has replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     #[cfg(unix)]
@@ -61,7 +61,7 @@ impl Identity {
     }
 }
 
-/// Tells a file from itself as it was before: a write in between changes the stamp, once the file is
+/// Tells whether a file has changed: a write changes the stamp, if the stamp was
 /// [settled](Stamp::settled).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -72,8 +72,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn of(path: &Path) -> Result<Self> {
-        let metadata = fs::symlink_metadata(path)
-            .map_err(|e| Error::io(format!("cannot look at {}", shown(path)), e))?;
+        let metadata = fs::symlink_metadata(path).map_err(|e| metadata_error(path, e))?;
         Ok(Self {
             identity: Identity::of(&metadata),
             bytes: metadata.len(),
@@ -81,30 +80,34 @@ impl Stamp {
         })
     }
 
-    /// The stamp of a file whose last change is old enough for the next to be told from it. Waits for
-    /// that, a few milliseconds after the last change; [`Busy`](ErrorKind::Busy) where changes do not end.
+    /// Returns a stamp that any later write changes: the last change is old enough for the next to have another
+    /// time. Waits for that, a few milliseconds after the last change.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](ErrorKind::Busy) if the file keeps changing.
     pub(crate) fn settled(path: &Path) -> Result<Self> {
-        let mut backoff = Backoff::new(SECOND_LOOK);
+        let mut backoff = Backoff::new(RECHECK_TIMEOUT);
         loop {
             let stamp = Self::of(path)?;
             let age = stamp.modified.and_then(|at| SystemClock.now().duration_since(at).ok());
-            // A time in the future is one that no write gives it now.
-            if age.is_none_or(|age| age > TICK) {
+            // No write now can give the file a time in the future.
+            if age.is_none_or(|age| age > TIME_GRANULARITY) {
                 return Ok(stamp);
             }
             if !backoff.pause() {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    format!("{} is written to all the time; try again", shown(path)),
+                    format!("{} is being written to without a pause; try again", shown(path)),
                 ));
             }
         }
     }
 }
 
-/// The absolute path that SQLite is to open, with every folder's links resolved.
+/// Returns the absolute path for SQLite to open, with the links of every folder resolved.
 ///
-/// The last component is left as it is: a link there is refused by [`prepare`].
+/// The last component stays as it is: [`prepare`] refuses a link there.
 pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
     let refuse =
         |why: &str| Err(Error::new(ErrorKind::InvalidPath, format!("{}: {why}", shown(path))));
@@ -114,11 +117,12 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
     }
     if text.starts_with(b":memory:") {
         return refuse(
-            "a store in memory forgets; give the path of a file, or use SeenStore::in_memory in tests",
+            "a store in memory does not keep its ids; give the path of a file, or use \
+             SeenStore::in_memory in tests",
         );
     }
     if text.starts_with(b"file:") {
-        return refuse("URIs are not understood; give the plain path of a file");
+        return refuse("URIs are not supported; give the plain path of a file");
     }
     if text.contains(&0) {
         return refuse("a path cannot contain a NUL byte");
@@ -140,7 +144,7 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// Creates the folders that are missing, for their owner alone, as the file in them.
+/// Creates the missing folders, readable only for their owner, like the file in them.
 fn make_folders(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -149,11 +153,12 @@ fn make_folders(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Makes sure that there is a file for SQLite to open, creating it (mode 0600) where `create` allows.
+/// Makes sure that there is a file for SQLite to open. Creates it with mode 0600 if it is missing and `create`
+/// is set.
 pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
-    let mut backoff = Backoff::new(SECOND_LOOK);
+    let mut backoff = Backoff::new(RECHECK_TIMEOUT);
     loop {
-        let opening = OPENING.lock();
+        let guard = OPEN_CLOSE_LOCK.lock();
         let found = match fs::symlink_metadata(path) {
             Ok(metadata) => {
                 refuse_wrong_file(path, &metadata)?;
@@ -172,7 +177,7 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
                 }
                 None
             }
-            Err(e) => return Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+            Err(e) => return Err(metadata_error(path, e)),
         };
         if let Some(identity) = found {
             return Ok(identity);
@@ -184,13 +189,13 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
             }
             return identity(path);
         }
-        drop(opening);
+        drop(guard);
         if !backoff.pause() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
                     "{0}: the database is empty or missing but {1} holds data; put the database back \
-                     beside it, or move {1} away to start anew",
+                     beside it, or move {1} away to start with an empty store",
                     shown(path),
                     shown(&beside(path, "-wal")),
                 ),
@@ -200,8 +205,8 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
 }
 
 /// Closes a connection while no other thread of this process opens or closes one.
-pub(crate) fn close_alone<T>(close: impl FnOnce() -> T) -> T {
-    let _opening = OPENING.lock();
+pub(crate) fn close_serialized<T>(close: impl FnOnce() -> T) -> T {
+    let _guard = OPEN_CLOSE_LOCK.lock();
     close()
 }
 
@@ -211,7 +216,7 @@ fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
         return Err(Error::new(
             ErrorKind::NotADatabase,
             format!(
-                "{}: it is too short to be a SQLite database, and was left as it is; give another path",
+                "{}: it is too short to be a SQLite database, and was not changed; give another path",
                 shown(path)
             ),
         ));
@@ -228,9 +233,9 @@ fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidPath, format!("{} {why}", shown(path))))
 }
 
-/// Creates an empty file that only its owner may read, unless somebody else has just done so.
+/// Creates an empty file that only its owner may read. Does nothing if another process has just created it.
 ///
-/// SQLite would create it with the umask's mode; its side files take the mode of the database.
+/// SQLite would create it with the umask's mode. Its side files get the mode of the database.
 fn create_private(path: &Path) -> Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -243,12 +248,12 @@ fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-/// Creates the file of a copy, which must not exist yet.
+/// Creates the file of a copy. It must not exist yet.
 pub(crate) fn create_new(path: &Path) -> Result<()> {
-    let _opening = OPENING.lock();
+    let _guard = OPEN_CLOSE_LOCK.lock();
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => create_private(path),
-        Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        Err(e) => Err(metadata_error(path, e)),
         Ok(_) => Err(exists_already(path)),
     }
 }
@@ -263,37 +268,41 @@ fn exists_already(path: &Path) -> Error {
 pub(crate) fn identity(path: &Path) -> Result<Identity> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Identity::of(&metadata)),
-        Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        Err(e) => Err(metadata_error(path, e)),
     }
 }
 
-/// Whether the file at the path is another one than `opened`, or gone.
-pub(crate) fn check_still_there(path: &Path, opened: Identity) -> Result<()> {
+fn metadata_error(path: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot read the metadata of {}", shown(path)), error)
+}
+
+/// Fails if the file at the path is gone, or not the one that was opened.
+pub(crate) fn check_not_replaced(path: &Path, opened: Identity) -> Result<()> {
     let happened = match fs::symlink_metadata(path) {
         Ok(metadata) if Identity::of(&metadata) == opened => return Ok(()),
         Ok(_) => "was replaced by another file",
         Err(e) if e.kind() == io::ErrorKind::NotFound => "was moved or deleted",
-        Err(e) => return Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        Err(e) => return Err(metadata_error(path, e)),
     };
     Err(Error::new(
         ErrorKind::FileReplaced,
-        format!("{} {happened} while the store was open; close it and open it anew", shown(path)),
+        format!("{} {happened} while the store was open; close it and open it again", shown(path)),
     ))
 }
 
-/// The error for a log that lost frames which SQLite has committed.
-pub(crate) fn cut_log(path: &Path) -> Error {
+/// Returns the error for a log that has lost committed frames.
+pub(crate) fn damaged_log(path: &Path) -> Error {
     Error::new(
         ErrorKind::FileReplaced,
         format!(
-            "{} was cut or written over while the store was open, and what was in it is lost; close \
-             the store and open it anew",
+            "{} was cut or written over while the store was open, and its data is lost; close \
+             the store and open it again",
             shown(&beside(path, "-wal"))
         ),
     )
 }
 
-/// Whether nothing can be written where the file lies, whatever its permissions say.
+/// Returns whether the file is on a read-only file system, where permissions do not matter.
 #[cfg(unix)]
 pub(crate) fn is_on_read_only_file_system(path: &Path) -> bool {
     rustix::fs::statvfs(path)
@@ -305,7 +314,7 @@ pub(crate) fn is_on_read_only_file_system(_: &Path) -> bool {
     false
 }
 
-/// The size of the file, 0 when it is missing.
+/// Returns the size of the file; 0 if it is missing.
 pub(crate) fn bytes(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
 }
@@ -314,19 +323,19 @@ pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// The size of the write-ahead log beside the file, 0 when there is none.
+/// Returns the size of the write-ahead log beside the file; 0 if there is none.
 pub(crate) fn wal_bytes(path: &Path) -> u64 {
     bytes(&beside(path, "-wal"))
 }
 
-/// The file's neighbour with `suffix` added to its name.
+/// Returns the path of the side file: the file's path with `suffix` added.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
 }
 
-/// The path as messages show it: control characters escaped, for it may end on a terminal.
+/// Returns the path for messages. Control characters are escaped, because a message may go to a terminal.
 pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy()
         .chars()

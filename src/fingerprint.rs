@@ -1,6 +1,6 @@
-//! One id from several fields.
+//! Builds one id from several fields.
 //!
-//! Owns the format, which must never change: stores remember what it produced. A different format will
+//! Owns the format, which must never change: stores keep the ids that it produced. A different format will
 //! have another prefix. Knows nothing of stores.
 
 use std::fmt::Write as _;
@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::MAX_ID_BYTES;
 
-/// The id of these parts, in this order: `f1:`, then for each part its length in bytes, a colon and its
-/// bytes. `["ab", "c"]` gives `f1:2:ab1:c`.
+/// Returns one id for these parts, in this order: `f1:`, then for each part its length in bytes, a colon and
+/// its bytes. `["ab", "c"]` gives `f1:2:ab1:c`.
 ///
-/// The lengths make it unambiguous (as in D. J. Bernstein's netstrings): different lists of parts never
-/// give one id. One that would be longer than 65,536 bytes becomes `f1:sha256:` and the SHA-256 of the
-/// long form in hexadecimal; the two forms cannot be confused, since a length begins with a digit. It is
+/// The lengths make the id unambiguous (as in D. J. Bernstein's netstrings): different lists of parts never
+/// give the same id. An id that would be longer than 65,536 bytes becomes `f1:sha256:` and the SHA-256 of the
+/// long form in hexadecimal. The two forms cannot be confused, since a length begins with a digit. The id is
 /// the same on every platform and in every release.
 ///
 /// ```

@@ -1,8 +1,8 @@
-//! What is in the file: its tables, its format version, and how a database is told to be a store.
+//! What is in the file: its tables, its format version, and how a database is recognised as a store.
 //!
-//! Owns the statements that define the format and the recognition of a file. What always holds: a
-//! file is written to only after it was recognised, so whatever is refused is left as it was. With
-//! `journal` this is all of the crate that speaks SQL. Knows nothing of ids that are looked up.
+//! Owns the statements that define the format, and the recognition of a file. What always holds: a file is
+//! written to only after it was recognised, so a refused file is left unchanged. Only this module, `journal`
+//! and `reader` use SQL. Knows nothing of lookups.
 
 pub(crate) mod copy;
 pub(crate) mod create;
@@ -21,10 +21,10 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef}
 const APPLICATION_ID: i64 = 0x5345_454E;
 /// The version of the file format, kept in `user_version`.
 const FORMAT_VERSION: i64 = 1;
-/// A small page: an appended row dirties one, and each dirty page is written twice.
+/// Pages are small because an appended row dirties one, and each dirty page is written twice.
 const PAGE_SIZE: i64 = 1024;
 
-/// The journal: one row a mark, in commit order. `seq` is never reused.
+/// The journal: one row per mark, in commit order. `seq` is never reused.
 const CREATE_SEEN: &str = "\
 CREATE TABLE seen (
   seq INTEGER PRIMARY KEY,
@@ -51,15 +51,15 @@ CREATE TABLE claims (
   PRIMARY KEY (scope, id)
 ) STRICT, WITHOUT ROWID";
 
-/// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Where stores of this version write,
-/// also `clock`: see `journal/look`.
+/// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Stores of this version also write
+/// `clock`: see `journal/transaction`.
 const CREATE_META: &str = "\
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID";
 
 const TABLES: [(&str, &str); 3] =
     [("claims", CREATE_CLAIMS), ("meta", CREATE_META), ("seen", CREATE_SEEN)];
 
-/// An id as the file holds it: TEXT where it is UTF-8, so that people can read it, else a BLOB.
+/// An id as the file holds it: TEXT if it is UTF-8, so that people can read it, else a BLOB.
 pub(crate) struct IdValue<'a>(pub(crate) &'a [u8]);
 
 impl ToSql for IdValue<'_> {
@@ -71,10 +71,10 @@ impl ToSql for IdValue<'_> {
     }
 }
 
-/// The same bytes in the other storage class, which no store writes. To SQLite they are another value.
-pub(crate) struct TwinValue<'a>(pub(crate) &'a [u8]);
+/// The same bytes in the storage class that no store gives them. To SQLite they are another value.
+pub(crate) struct OtherClassValue<'a>(pub(crate) &'a [u8]);
 
-impl ToSql for TwinValue<'_> {
+impl ToSql for OtherClassValue<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match str::from_utf8(self.0) {
             Ok(_) => ValueRef::Blob(self.0),
@@ -83,7 +83,7 @@ impl ToSql for TwinValue<'_> {
     }
 }
 
-/// Reads what an [`IdValue`] wrote, and nothing else: a lookup by the id would not find its twin.
+/// Reads what an [`IdValue`] wrote, and fails for anything else: a lookup of the id would not find it.
 pub(crate) fn id_bytes(value: ValueRef<'_>) -> FromSqlResult<&[u8]> {
     match value {
         ValueRef::Text(bytes) if str::from_utf8(bytes).is_ok() => Ok(bytes),
@@ -92,7 +92,7 @@ pub(crate) fn id_bytes(value: ValueRef<'_>) -> FromSqlResult<&[u8]> {
     }
 }
 
-/// SQLite's own check of the whole file: one line for each thing that is wrong.
+/// Runs SQLite's own check of the whole file. Returns one line for each problem.
 pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let lines: Vec<String> = connection
         .prepare("PRAGMA integrity_check")?

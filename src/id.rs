@@ -1,8 +1,8 @@
-//! Ids and scopes: what is valid, and how a pair of them becomes an index key.
+//! Ids and scopes: which are valid, and how the two become an index key.
 //!
-//! Owns the limits and the keyed hash. A key is 128 bits of SipHash-1-3 (Aumasson and Bernstein,
-//! "SipHash: a fast short-input PRF") under a random key that never leaves the process, so nobody
-//! who chooses ids can aim two of them at one key. Knows nothing of where keys are kept.
+//! Owns the limits and the keyed hash. A key is 128 bits of SipHash-1-3 (Aumasson and Bernstein, "SipHash: a
+//! fast short-input PRF") under a random key that never leaves the process. So an attacker who chooses ids
+//! cannot make two of them collide. Knows nothing of where keys are kept.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -16,10 +16,10 @@ use crate::machine::fill_random;
 /// The longest id and the longest scope, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 65_536;
 
-/// The longest receipt and the longest reason of a failure that is kept with an id, in bytes.
+/// The longest receipt and the longest failure reason that is stored with an id, in bytes.
 pub(crate) const MAX_NOTE_BYTES: usize = 65_536;
 
-/// What the index knows an id in its scope by.
+/// An id in its scope, as the index knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) low: u64,
@@ -45,8 +45,8 @@ impl KeyHasher {
         Self { fresh: SipHasher13::new_with_key(&key) }
     }
 
-    /// The state that has taken in `scope`. Its length goes first, so that the end of a scope and
-    /// the beginning of an id cannot be confused.
+    /// Returns the hash state after `scope`. The length of the scope is hashed first, so that the end of a
+    /// scope and the start of an id cannot be confused.
     pub(crate) fn scoped(&self, scope: &str) -> ScopedHasher {
         let mut state = self.fresh;
         state.write_u64(scope.len() as u64);
@@ -77,7 +77,7 @@ impl ScopedHasher {
     }
 }
 
-/// A namespace for ids, with its half of the hash worked out once.
+/// A namespace for ids, with the scope's part of the hash computed once.
 #[derive(Clone)]
 pub(crate) struct Scope {
     name: Arc<str>,
@@ -93,7 +93,7 @@ impl Scope {
         &self.name
     }
 
-    /// The id as the journal takes it, or what is wrong with it.
+    /// Validates an id. Fails with `InvalidId` when the id or the scope has a length that is not allowed.
     pub(crate) fn id<'a>(&'a self, bytes: &'a [u8]) -> Result<Id<'a>> {
         if self.name.len() > MAX_ID_BYTES {
             return Err(Error::new(
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_is_too_long_is_told_by_the_verbs() {
+    fn a_scope_that_is_too_long_makes_each_id_invalid() {
         let scope = Scope::new(&"s".repeat(65_537), &KeyHasher::random());
         assert_eq!(scope.id(b"a").err().unwrap().kind(), ErrorKind::InvalidId);
     }

@@ -1,17 +1,17 @@
 //! The set of live ids, in memory.
 //!
-//! Owns, for every id that the file holds, its key, the `seq` of its newest row and when it expires.
-//! A slot is 24 bytes and a table is between four and six ninths full: 36 to 54 bytes an id. The index
-//! is cut into shards so that a reader never waits for more than the change of
-//! a few slots. Of two facts about one key the one with the higher `seq` wins, whichever comes first.
-//! Whether an entry is live is the reader's question: an expired slot may stay until it is swept.
+//! Owns, for every id that the file holds, its key, the `seq` of its newest row and when it expires. A slot
+//! is 24 bytes and a table is between four and six ninths full: 36 to 54 bytes per id. The index is split
+//! into shards, so that a reader never waits longer than the change of a few slots takes. Of two facts about
+//! one key, the one with the higher `seq` wins, in whatever order they come. The caller decides whether an
+//! entry is live: an expired slot may stay until it is swept.
 //!
-//! Beside it stands what memory alone knows of rows: see `duplicates`.
+//! `duplicates` holds what only memory knows of rows.
 //!
-//! The index knows the latest time at which it was used. For an earlier one it is not true: it may lack what
-//! had expired since, and hold what others have purged since.
+//! The index knows the latest time at which it was used. For an earlier time it is not right: it may lack
+//! marks that had expired since, and hold marks that other stores have purged since.
 //!
-//! Knows nothing of SQL, files or clocks. Lock order: a shard's lock is taken last and alone.
+//! Knows nothing of SQL, files or clocks. Lock order: a shard's lock is taken last, and only one at a time.
 
 mod duplicates;
 mod table;
@@ -20,25 +20,25 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-pub(crate) use self::duplicates::ROOM;
+pub(crate) use self::duplicates::MAX_COUNTED_IDS;
 use self::duplicates::{AtMaxAge, DuplicateCounts};
 use self::table::Table;
 
 use crate::error::Result;
 use crate::id::Key;
 
-/// Enough that the sweep of one shard of ten million ids takes well under a millisecond.
+/// So many that a sweep of one shard takes well under a millisecond with ten million ids.
 const SHARDS: usize = 256;
 const NEVER: u64 = (1 << 48) - 1;
-/// The expiry of a row that ends its id, while it waits in a [`Filler`].
-const GONE: Option<i64> = Some(0);
-/// The largest `seq` a slot can hold; a store reaches it after nine years of a million marks a second.
+/// The expiry of a tombstone while it waits in a [`BulkLoader`].
+const TOMBSTONE: Option<i64> = Some(0);
+/// The largest `seq` that a slot can hold. A store reaches it after nine years of a million marks a second.
 pub(crate) const MAX_SEQ: i64 = (1 << 48) - 1;
 
 /// What the index knows of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// The row that holds the id's newest mark.
+    /// The row of the id's newest mark.
     pub(crate) seq: i64,
     /// In unix milliseconds; `None` is never.
     pub(crate) expires_at: Option<i64>,
@@ -65,7 +65,7 @@ const _: () = assert!(size_of::<Packed>() == 24);
 
 #[expect(clippy::cast_possible_truncation, reason = "this is where numbers are cut to size")]
 impl Packed {
-    /// A place without a slot: no row has the `seq` 0.
+    /// An empty cell: no row has the `seq` 0.
     const EMPTY: Self =
         Self { hash: 0, rest: 0, seq_low: 0, expires_low: 0, seq_high: 0, expires_high: 0 };
 
@@ -105,11 +105,11 @@ impl Packed {
 pub(crate) struct Index {
     shards: Box<[RwLock<Table>]>,
     /// Whether some slots may be of marks that another store has deleted.
-    doubted: AtomicBool,
-    /// The latest time at which it was used, in unix milliseconds.
+    may_be_stale: AtomicBool,
+    /// The latest time at which the index was used, in unix milliseconds.
     latest_ms: AtomicI64,
     pub(crate) duplicates: DuplicateCounts,
-    /// Marks that a sliding window's maximum age keeps from being extended.
+    /// Marks that are not extended any more, because of a sliding window's maximum age.
     pub(crate) at_max_age: AtMaxAge,
 }
 
@@ -121,42 +121,43 @@ impl Index {
     fn of(shards: Box<[RwLock<Table>]>) -> Self {
         Self {
             shards,
-            doubted: AtomicBool::new(false),
+            may_be_stale: AtomicBool::new(false),
             latest_ms: AtomicI64::new(i64::MIN),
             duplicates: DuplicateCounts::new(),
             at_max_age: AtMaxAge::new(),
         }
     }
 
-    /// Takes note of a time at which it is used. The caller has read the clock in the same hold of the mutex
-    /// under which all such times are noted, so that an earlier time is one of a clock that went back.
-    pub(crate) fn used_at(&self, now_ms: i64) {
+    /// Records a time at which the index is used. The caller must have read the clock while it held the mutex
+    /// under which all such times are recorded. Then an earlier time means that the clock went back.
+    pub(crate) fn record_use(&self, now_ms: i64) {
         self.latest_ms.fetch_max(now_ms, Relaxed);
     }
 
-    /// Whether it was used at a later time: the clock has gone back, and the index must be filled anew.
+    /// Returns whether the index was used at a later time: the clock went back, and the index must be rebuilt.
     pub(crate) fn is_ahead_of(&self, now_ms: i64) -> bool {
         now_ms < self.latest_ms.load(Relaxed)
     }
 
-    pub(crate) fn set_doubted(&self, doubted: bool) {
-        self.doubted.store(doubted, Relaxed);
+    pub(crate) fn set_may_be_stale(&self, may_be_stale: bool) {
+        self.may_be_stale.store(may_be_stale, Relaxed);
     }
 
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted.load(Relaxed)
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.may_be_stale.load(Relaxed)
     }
 
     fn shard(&self, key: Key) -> &RwLock<Table> {
         &self.shards[shard_of(key)]
     }
 
-    /// The newest known row of the id, expired or not.
+    /// Returns the newest known row of the id, expired or not.
     pub(crate) fn get(&self, key: Key) -> Option<Slot> {
         self.shard(key).read().get(within_shard(key)).map(|packed| packed.slot())
     }
 
-    /// The same, where `before_waiting` must allow it if the shard is being changed at this moment.
+    /// Like [`get`](Self::get). If another thread is changing the shard, calls `before_waiting` first and
+    /// returns its error.
     pub(crate) fn get_if_free(
         &self,
         key: Key,
@@ -169,36 +170,36 @@ impl Index {
         Ok(shard.get(within_shard(key)).map(|packed| packed.slot()))
     }
 
-    /// Takes in a row, unless a newer one of the same id is known.
+    /// Sets the id's slot, unless a newer row of the id is known.
     pub(crate) fn put(&self, key: Key, slot: Slot) {
         self.shard(key).write().put(Packed::new(key, slot));
     }
 
-    /// Forgets the id, unless a row newer than `seq` is known.
+    /// Removes the id's slot, unless a row newer than `seq` is known.
     pub(crate) fn remove(&self, key: Key, seq: i64) {
         self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
     }
 
-    /// Drops the slots of one shard that had expired at a time that was noted as one of its use, and gives
-    /// its memory back where it has become mostly empty. Returns how many slots it went through.
+    /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use.
+    /// Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
     pub(crate) fn sweep_shard(&self, shard: usize, now_ms: i64) -> usize {
-        // The index may have been filled for an earlier time since this one was noted.
-        self.used_at(now_ms);
+        // The index may have been rebuilt for an earlier time since this one was recorded.
+        self.record_use(now_ms);
         let mut shard = self.shards[shard].write();
         let visited = shard.len();
         shard.retain(|packed| packed.slot().is_live(now_ms));
         visited
     }
 
-    /// Drops all expired slots, a shard at a time.
+    /// Removes all expired slots, one shard after the other.
     pub(crate) fn sweep(&self, now_ms: i64) {
         for shard in 0..self.shards.len() {
             self.sweep_shard(shard, now_ms);
         }
     }
 
-    /// Takes over everything that `fresh` holds, which was filled for this time, and nothing else. Readers see
-    /// each shard either before or after.
+    /// Replaces the content by that of `fresh`, which was filled for the time `now_ms`. Readers see each shard
+    /// either before or after.
     pub(crate) fn replace_with(&self, fresh: Self, now_ms: i64) {
         self.latest_ms.store(now_ms, Relaxed);
         for (shard, fresh) in self.shards.iter().zip(fresh.shards.into_vec()) {
@@ -206,7 +207,7 @@ impl Index {
         }
     }
 
-    /// How many ids are live, and how many expired ones have not been swept yet.
+    /// Returns how many ids are live, and how many expired ones have not been swept yet.
     pub(crate) fn count(&self, now_ms: i64) -> (u64, u64) {
         let (mut live, mut expired) = (0, 0);
         for shard in &self.shards {
@@ -218,15 +219,15 @@ impl Index {
         (live, expired)
     }
 
-    /// The live ids of one of the [`shard_count`](Self::shard_count) shards, with their rows. A key
-    /// stays in its shard for ever.
+    /// Returns the live ids of one of the [`shard_count`](Self::shard_count) shards, with their rows. A key
+    /// never moves to another shard.
     pub(crate) fn live_slots(&self, shard: usize, now_ms: i64) -> Vec<(Key, i64)> {
         let slots = self.shards[shard].read();
         let live = slots.slots().filter(|packed| packed.slot().is_live(now_ms));
         live.map(|packed| (key_of(shard, packed), packed.seq())).collect()
     }
 
-    /// All ids of one shard, with their rows.
+    /// Returns all ids of one shard, with their rows.
     pub(crate) fn slots(&self, shard: usize) -> Vec<(Key, i64)> {
         let slots = self.shards[shard].read();
         slots.slots().map(|packed| (key_of(shard, packed), packed.seq())).collect()
@@ -236,38 +237,39 @@ impl Index {
         self.shards.len()
     }
 
-    /// The bytes allocated for slots, the empty ones included.
+    /// Returns the bytes allocated for slots, including empty ones.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let tables: usize = self.shards.iter().map(|shard| shard.read().bytes()).sum();
         (tables + size_of_val(&*self.shards)) as u64
     }
 }
 
-/// What an index of this many ids takes once it was filled, in bytes, about.
+/// Returns about how many bytes an index of this many ids takes after it was filled.
 pub(crate) fn estimated_bytes(ids: u64) -> u64 {
     let share = usize::try_from(ids.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX);
     let share = share.saturating_add(share / 4);
     (SHARDS * (Table::bytes_with_room(share) + size_of::<RwLock<Table>>())) as u64
 }
 
-/// As much of a key as a slot and its shard tell: equal for equal keys, and for no others that matter.
+/// Returns the part of a key that a slot and its shard keep: 104 bits, so no two different ids have the same
+/// part in practice.
 pub(crate) fn stored(key: Key) -> Key {
     Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(u32::MAX) }
 }
 
-/// The top bits of the half that is cut off, so that keys which share a shard do not share any bits
-/// that tell them apart within it.
+/// Uses the top bits of the half that a slot does not keep whole, so that all kept bits can differ between the
+/// keys of one shard.
 fn shard_of(key: Key) -> usize {
     (key.high >> 56) as usize % SHARDS
 }
 
-/// What tells keys apart within a shard.
+/// Returns what tells keys apart within a shard.
 #[expect(clippy::cast_possible_truncation, reason = "the rest is cut off")]
 fn within_shard(key: Key) -> (u64, u32) {
     (key.low, key.high as u32)
 }
 
-/// A key as far as it is [`stored`]: what finds this slot again.
+/// Returns the part of the key that is [`stored`]. It finds this slot again.
 fn key_of(shard: usize, packed: &Packed) -> Key {
     Key { low: packed.hash, high: (shard as u64) << 56 | u64::from(packed.rest) }
 }
@@ -275,21 +277,22 @@ fn key_of(shard: usize, packed: &Packed) -> Key {
 /// Fills a new index with many rows.
 ///
 /// Rows are gathered by shard and put in many at a time, so that one small table after the other is in the
-/// processor's cache: a third of the time of putting each in where it belongs at once.
-pub(crate) struct Filler {
+/// processor's cache. That takes a third of the time of putting each row in at once.
+pub(crate) struct BulkLoader {
     index: Index,
     waiting: Vec<Vec<Packed>>,
     count: usize,
 }
 
 /// How many rows wait at most: about 6 MB.
-const FILLED_AT_ONCE: usize = 1 << 18;
+const FILL_BATCH: usize = 1 << 18;
 
-impl Filler {
-    /// With room for about so many ids, so that nothing is moved on the way. Some shards have little more
-    /// than their share, others half as much again: so they will not all grow at the same time.
+impl BulkLoader {
+    /// Returns an empty index with room for about this many ids, so that nothing moves while it is filled. Some
+    /// shards have little more room than their share, others half as much again, so that they do not all grow
+    /// at the same time later.
     pub(crate) fn new(expected: usize) -> Self {
-        let share = if expected < FILLED_AT_ONCE { 0 } else { expected / SHARDS };
+        let share = if expected < FILL_BATCH { 0 } else { expected / SHARDS };
         let room = |shard| share + share / 32 + share / 2 * shard / SHARDS;
         let shards = (0..SHARDS).map(|shard| RwLock::new(Table::with_room(room(shard)))).collect();
         Self { index: Index::of(shards), waiting: vec![Vec::new(); SHARDS], count: 0 }
@@ -302,13 +305,13 @@ impl Filler {
 
     /// See [`Index::remove`].
     pub(crate) fn remove(&mut self, key: Key, seq: i64) {
-        self.push(key, Slot { seq, expires_at: GONE });
+        self.push(key, Slot { seq, expires_at: TOMBSTONE });
     }
 
     fn push(&mut self, key: Key, slot: Slot) {
         self.waiting[shard_of(key)].push(Packed::new(key, slot));
         self.count += 1;
-        if self.count == FILLED_AT_ONCE {
+        if self.count == FILL_BATCH {
             self.fill();
         }
     }
@@ -317,7 +320,7 @@ impl Filler {
         for (shard, waiting) in self.index.shards.iter_mut().zip(&mut self.waiting) {
             let shard = shard.get_mut();
             for packed in waiting.drain(..) {
-                if packed.slot().expires_at == GONE {
+                if packed.slot().expires_at == TOMBSTONE {
                     shard.remove(packed.key(), |known| known.seq() <= packed.seq());
                 } else {
                     shard.put(packed);
@@ -330,7 +333,7 @@ impl Filler {
     pub(crate) fn finish(mut self) -> Index {
         self.fill();
         for shard in &mut self.index.shards {
-            // Fewer came than were expected.
+            // Frees the room for rows that were expected and did not come.
             shard.get_mut().retain(|_| true);
         }
         self.index
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_being_changed_is_not_waited_for_without_leave() {
+    fn a_shard_that_is_being_changed_is_not_waited_for_unless_allowed() {
         let index = Index::new();
         let key = KeyHasher::random().scoped("").key(b"a");
         index.put(key, slot(1, 10));

@@ -1,10 +1,10 @@
-//! What a store takes from the machine that it runs on, besides files: locks, threads, sleep, time and
-//! randomness; and how much it does at once.
+//! What a store takes from its machine besides files: locks, threads, sleep, time and randomness; and how much
+//! it does in one step.
 //!
-//! Owns the one place where these are named, so that the simulator (`tests/simulator`) can put its own in
-//! their stead: it compiles the library with `cfg(simulated)`. What always holds: a lock that is held while
-//! its thread may wait for anything else is one of these. (Locks under which nothing waits, as those of the
-//! index, need not be.) Knows nothing of stores.
+//! Owns the one place where these are named, so that the simulator (`tests/simulator`) can replace them: it
+//! compiles the library with `cfg(simulated)`. What always holds: a lock that is held while its thread may wait
+//! for anything else is one of these. (Locks under which no thread waits, such as those of the index, need not
+//! be.) Knows nothing of stores.
 
 #[cfg(not(simulated))]
 mod real;
@@ -13,24 +13,24 @@ mod simulated;
 
 #[cfg(not(simulated))]
 pub(crate) use real::{
-    Condvar, Moment, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
+    Condvar, MonotonicTime, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
     Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
     wall_clock, yield_now,
 };
 #[cfg(simulated)]
 pub(crate) use simulated::{
-    Condvar, Moment, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
+    Condvar, MonotonicTime, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
     Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
     wall_clock, yield_now,
 };
 #[cfg(simulated)]
 pub use simulated::{Machine, run_on};
 
-/// How many rows or ids a step of a longer work takes. In a simulation it takes so few that small stores have
+/// How many rows or ids one step of a longer work takes. In a simulation this is so few that small stores need
 /// several steps.
-macro_rules! at_once {
+macro_rules! step_size {
     ($usual:expr, in_a_simulation: $few:expr) => {
         if cfg!(simulated) { $few } else { $usual }
     };
 }
-pub(crate) use at_once;
+pub(crate) use step_size;

@@ -1,15 +1,16 @@
 //! Which process has stores and readers open.
 //!
-//! Owns the register of what this process has open, and the error for a process that was forked while
-//! anything was. Such a child can use nothing that it inherited and open nothing of its own, of any file,
-//! for ever: SQLite's knowledge in memory of who has locked what is its parent's, and any lock in memory
-//! may have been held at the fork by a thread that the child does not have. What always holds:
+//! Owns the register of what this process has open, and the error for a process that was forked while anything
+//! was. Such a child can never use what it inherited, and can never open anything of its own, of any file:
+//! SQLite's knowledge in memory of which locks are held is its parent's, and a thread that the child does not
+//! have may have held any lock in memory at the fork. What always holds:
 //!
-//! - Every connection is registered before it is opened, and before any lock is taken or folder made for it,
+//! - Every connection is registered before it is opened, and before any lock is taken or folder created for it,
 //!   until after it is closed.
-//! - The register is one atomic word without a lock, so that a child finds it whole.
-//! - What is [`Own`] is dropped only by the process that made it. A child leaks it: a thread of its parent may
-//!   have been changing it at the fork, and closing it could wait for ever, or delete the parent's log.
+//! - The register is one atomic word without a lock, so that a child finds it consistent.
+//! - A [`Registered`] value is dropped only by the process that made it. A child leaks it: a thread of its
+//!   parent may have been changing it at the fork, and closing it could wait for ever, or delete the parent's
+//!   log.
 //!
 //! A fork while nothing is open is harmless. Knows nothing of files.
 
@@ -18,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// In the high half the process that opened something last, in the low half how much it has open.
-static OPEN: AtomicU64 = AtomicU64::new(0);
+/// The high half is the process that opened something last, the low half is how many things it has open.
+static REGISTER: AtomicU64 = AtomicU64::new(0);
 
 /// The process that made something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +31,12 @@ impl Process {
         Self(std::process::id())
     }
 
-    /// False in a forked child.
+    /// Returns false in a forked child.
     pub(crate) fn is_current(self) -> bool {
         self == Self::current()
     }
 
-    /// Refuses what was made by another process. `name` is what the error calls it.
+    /// Fails if another process made it. `name` is the name of the thing in the error.
     pub(crate) fn check(self, name: &str) -> Result<()> {
         if self.is_current() { Ok(()) } else { Err(forked(name)) }
     }
@@ -45,29 +46,29 @@ fn forked(name: &str) -> Error {
     Error::new(
         ErrorKind::Forked,
         format!(
-            "{name}: this process was forked from one that had a store or a reader open, and can use none; \
+            "{name}: this process was forked from one that had a store or a reader open, and cannot use any; \
              close them before forking, or fork and exec"
         ),
     )
 }
 
-/// One thing that this process has open.
+/// The registration of one open thing.
 #[derive(Debug)]
 pub(crate) struct Registration(Process);
 
 impl Registration {
-    /// Registers what is about to be opened. `name` is what the error calls it.
+    /// Registers a thing that is about to be opened. `name` is its name in the error.
     ///
     /// # Errors
     ///
     /// [`Forked`](ErrorKind::Forked) in a child of a process that had something open at the fork.
     pub(crate) fn new(name: &str) -> Result<Self> {
         let process = Process::current();
-        let added = OPEN.fetch_update(SeqCst, SeqCst, |word| with_one_more(word, process));
+        let added = REGISTER.fetch_update(SeqCst, SeqCst, |word| with_one_more(word, process));
         added.map(|_| Self(process)).map_err(|_| forked(name))
     }
 
-    /// The process that made it.
+    /// Returns the process that made the registration.
     pub(crate) fn process(&self) -> Process {
         self.0
     }
@@ -75,35 +76,35 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // A child's copy of the word says for ever what its parent had open.
+        // In a child, the word keeps what the parent had open, for ever.
         if self.0.is_current() {
-            OPEN.fetch_sub(1, SeqCst);
+            REGISTER.fetch_sub(1, SeqCst);
         }
     }
 }
 
-/// Something that is registered as long as it lives, and that a forked child neither drops nor closes.
+/// A value that is registered as long as it lives, and that a forked child neither drops nor closes.
 ///
-/// Whether a child may use it is for its owner to check.
-pub(crate) struct Own<T> {
-    /// `None` once it was taken to be closed.
+/// The owner must check whether its process may use the value.
+pub(crate) struct Registered<T> {
+    /// `None` once the value is being closed.
     value: Option<T>,
     /// Dropped after the value.
     registration: Registration,
 }
 
-impl<T> Own<T> {
-    /// What was opened under this registration.
+impl<T> Registered<T> {
+    /// Wraps a value that was opened under this registration.
     pub(crate) fn new(registration: Registration, value: T) -> Self {
         Self { value: Some(value), registration }
     }
 
-    /// The process that made it.
+    /// Returns the process that made the value.
     pub(crate) fn process(&self) -> Process {
         self.registration.process()
     }
 
-    /// Closes the value while it is still registered; `None` in a forked child, which leaks it.
+    /// Closes the value while it is still registered. Returns `None` in a forked child, which leaks the value.
     pub(crate) fn close<R>(mut self, close: impl FnOnce(T) -> R) -> Option<R> {
         if !self.process().is_current() {
             return None;
@@ -112,7 +113,7 @@ impl<T> Own<T> {
     }
 }
 
-impl<T> Drop for Own<T> {
+impl<T> Drop for Registered<T> {
     fn drop(&mut self) {
         if !self.process().is_current() {
             std::mem::forget(self.value.take());
@@ -120,21 +121,21 @@ impl<T> Drop for Own<T> {
     }
 }
 
-impl<T> Deref for Own<T> {
+impl<T> Deref for Registered<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.as_ref().expect("there until it is closed")
+        self.value.as_ref().expect("present until it is closed")
     }
 }
 
-impl<T> DerefMut for Own<T> {
+impl<T> DerefMut for Registered<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect("there until it is closed")
+        self.value.as_mut().expect("present until it is closed")
     }
 }
 
-/// The register with one more thing open; `None` where another process's are open in it.
+/// Returns the register with one more open thing; `None` if another process has things open in it.
 fn with_one_more(word: u64, process: Process) -> Option<u64> {
     let (owner, count) = (word >> 32, word & u64::from(u32::MAX));
     let own = u64::from(process.0);

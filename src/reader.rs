@@ -1,7 +1,7 @@
 //! Reading a store's file without opening it as a store.
 //!
-//! Owns the public face of `reader::access`, and the place that a listing has come to. What always
-//! holds: nothing is written, no index is built, and each answer is of one moment.
+//! Owns the public reader, its clock, and the position of a listing. What always holds: nothing is written,
+//! no index is built, and each answer describes one moment.
 
 mod access;
 mod listing;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use self::access::FileReader;
-use crate::clock::{Reached, SteadyClock, from_ms};
+use crate::clock::{FileTime, SteadyClock, from_ms};
 use crate::config::Config;
 use crate::entry::{Entry, State};
 use crate::error::Result;
@@ -25,27 +25,30 @@ use crate::format::pragmas::Inspection;
 use crate::id::{Id, KeyHasher, Scope};
 use crate::journal::Report;
 use crate::machine::{Mutex, MutexGuard};
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
-/// Reads the file of a store and leaves no trace: for tools that look at a store which others use.
+/// Reads the file of a store and leaves no trace: for tools that inspect a store which others use.
 ///
-/// A [`SeenStore`](crate::SeenStore), even one that is opened read-only, first reads the whole file into
-/// its index, and makes side files. A reader builds nothing and changes nothing: it neither creates,
-/// upgrades, purges nor checkpoints, and needs no permission to write to the file or its folder.
-/// Looking an id up costs a scan of the file instead, about 0.1 µs an id of the store.
+/// A [`SeenStore`](crate::SeenStore), even a read-only one, first reads the whole file into its index, and
+/// creates side files. A reader builds no index and changes nothing: it does not create, upgrade, purge or
+/// checkpoint, and needs no permission to write to the file or its folder. Instead, looking up an id costs a
+/// scan of the file, about 0.1 µs for each id of the store.
 ///
-/// A log without a `-shm`, as a killed store in exclusive mode leaves it, is read in exclusive mode by one
-/// reader at a time; stores that are opened meanwhile wait.
+/// A killed store in exclusive mode leaves a log without a `-shm`. Such a log is read in exclusive mode, by
+/// one reader at a time; stores that are opened meanwhile wait.
 ///
-/// While the write-ahead log is empty, the file is read without any lock, also one that a store holds
-/// in exclusive mode; when it has changed by the end of the read, it is read again. While the log holds
-/// data it is read as by any other connection, which touches the contents of its `-shm`. Only in the
-/// instant in which the last store on a file closes may that leave an empty log behind; so does a store
-/// that closes while a reader lives which has read its log. A file system that keeps times to the second, as FAT does, can hide a change. Other systems than Unix have only
-/// the second way.
+/// While the write-ahead log is empty, the file is read without any lock, even while a store holds it in
+/// exclusive mode. When it has changed by the end of the read, it is read again. A file system with a time
+/// resolution of a second, such as FAT, can hide a change.
 ///
-/// As with a store, close it before forking, or fork and exec. A child that is forked while a log without a
-/// `-shm` is read inherits the lock; if its parent is killed during the read, others wait until the child ends.
+/// While the log holds data, the file is read as by any other connection, which touches the contents of its
+/// `-shm`. This leaves an empty log behind in two cases: when the last store on the file closes at that
+/// instant, and when a store closes while a reader lives that has read its log. On systems other than Unix
+/// this is the only way to read.
+///
+/// As with a store, close a reader before forking, or fork and exec. A child that is forked while a log
+/// without a `-shm` is read inherits the lock. If its parent is killed during the read, others wait until the
+/// child ends.
 ///
 /// ```
 /// use seen_store::{Reader, SeenStore};
@@ -60,94 +63,127 @@ use crate::process::{Own, Registration};
 pub struct Reader {
     path: PathBuf,
     name: String,
-    access: Own<Mutex<FileReader>>,
+    access: Registered<Mutex<FileReader>>,
     clock: SteadyClock,
     hasher: KeyHasher,
 }
 
-/// A panic leaves a reader whole: its lock knows no poison, and what is read is of one call alone.
+/// A panic leaves a reader usable: its lock is not poisoned, and what is read belongs to one call alone.
 impl UnwindSafe for Reader {}
 /// See [`UnwindSafe`](#impl-UnwindSafe-for-Reader).
 impl RefUnwindSafe for Reader {}
 
 impl Reader {
-    /// Opens the store at `path`.
+    /// Opens a reader on the store at `path`.
+    ///
+    /// ```
+    /// use seen_store::{ErrorKind, Reader, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// assert_eq!(Reader::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
+    /// SeenStore::open(&path)?.mark_seen("incident-17")?;
+    /// assert!(Reader::open(&path)?.is_seen("", "incident-17")?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`SeenStore::open`](crate::SeenStore::open); [`NotFound`](crate::ErrorKind::NotFound) and
-    /// [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) besides.
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) also where the log holds data, its
-    /// `-shm` is lost and the file may not be written.
+    /// Those of [`SeenStore::open`](crate::SeenStore::open); [`NotFound`](crate::ErrorKind::NotFound) where
+    /// there is no file; [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older format;
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) also when the log holds data, its `-shm` is
+    /// missing and the file may not be written.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Config::default())
     }
 
-    /// The same with a clock and a busy timeout of your own; [`inspect`](Self::inspect) tells what
-    /// SQLite makes of the other settings.
+    /// Opens a reader with the clock and the busy timeout of `config`. [`inspect`](Self::inspect) reports
+    /// what SQLite makes of the other settings.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig).
+    /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
+    /// that make no sense.
     pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let registration = Registration::new(&file::shown(path.as_ref()))?;
         config.validate()?;
         let path = file::resolve(path.as_ref(), false)?;
         Ok(Self {
             name: file::shown(&path),
-            access: Own::new(registration, Mutex::new(FileReader::open(path.clone(), config)?)),
+            access: Registered::new(
+                registration,
+                Mutex::new(FileReader::open(path.clone(), config)?),
+            ),
             path,
             clock: SteadyClock::new(Box::new(config.clock.clone())),
             hasher: KeyHasher::random(),
         })
     }
 
-    /// The file, by its absolute path.
+    /// Returns the absolute path of the file.
     pub fn path(&self) -> PathBuf {
         self.path.clone()
     }
 
-    /// A forked child lacks the thread that may have held the lock at the fork, and must not use its
-    /// parent's connections.
+    /// Locks the connections. Fails in a forked child: the thread that held the lock at the fork may not
+    /// exist there, and its parent's connections must not be used.
     fn access(&self) -> Result<MutexGuard<'_, FileReader>> {
         self.access.process().check(&self.name)?;
         Ok(self.access.lock())
     }
 
-    /// The present moment, as stores on the file reckon it: one that stands still after its clock was set
-    /// back a little carries this clock along.
+    /// Returns the present time as stores on the file see it. A store may stand still after its clock was set
+    /// back a little; this clock then follows the store's time.
     fn now_ms(&self, access: &mut FileReader) -> Result<i64> {
         let now_ms = self.clock.now_ms();
-        let Some(ms) = access.take_reached_ms()? else { return Ok(now_ms) };
-        self.clock.hear(Reached { ms, is_news: true });
+        let Some(ms) = access.take_file_time_ms()? else { return Ok(now_ms) };
+        self.clock.observe(FileTime { ms, is_new: true });
         Ok(self.clock.now_ms())
     }
 
-    /// Whether the id is seen in this scope. Scans the file.
+    /// Returns true when the id is seen in this scope. Scans the file.
     ///
     /// # Errors
     ///
-    /// [`InvalidId`](crate::ErrorKind::InvalidId), what reading the file can meet, and
-    /// [`Busy`](crate::ErrorKind::Busy) when it was changed each time it was read.
+    /// - [`InvalidId`](crate::ErrorKind::InvalidId) for an id or a scope of a length that is not allowed;
+    /// - [`Busy`](crate::ErrorKind::Busy) when the file was changed during each read, or another process kept
+    ///   readers out, for longer than the busy timeout;
+    /// - [`Io`](crate::ErrorKind::Io), [`NotFound`](crate::ErrorKind::NotFound) or
+    ///   [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when the file cannot be read,
+    ///   [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged;
+    /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn is_seen(&self, scope: &str, id: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.get(scope, id)?.is_some_and(|entry| entry.state == State::Seen))
     }
 
-    /// What the file holds about an id: unlike [`SeenStore::get`](crate::SeenStore::get) also when it
-    /// has expired and is not purged yet. Scans the file.
+    /// Returns what the file holds about an id. Unlike [`SeenStore::get`](crate::SeenStore::get), also an
+    /// entry that has expired and is not purged yet. Scans the file.
+    ///
+    /// ```
+    /// use seen_store::{Reader, SeenStore, State};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// SeenStore::open(&path)?.scope("alerts").mark_seen("incident-17")?;
+    /// let reader = Reader::open(&path)?;
+    /// assert_eq!(reader.get("alerts", "incident-17")?.unwrap().state, State::Seen);
+    /// assert!(reader.get("", "incident-17")?.is_none());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`is_seen`](Self::is_seen).
+    /// Those of [`is_seen`](Self::is_seen).
     pub fn get(&self, scope: &str, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         Ok(self.get_all(scope, [id])?.pop().flatten())
     }
 
-    /// What the file holds about each of these ids, in their order, by one scan for all of them.
+    /// Returns what the file holds about each of these ids, in their order. One scan of the file finds all of
+    /// them.
     ///
     /// # Errors
     ///
-    /// As [`is_seen`](Self::is_seen).
+    /// Those of [`is_seen`](Self::is_seen).
     pub fn get_all(
         &self,
         scope: &str,
@@ -162,30 +198,30 @@ impl Reader {
         access.find(&ids, now_ms)
     }
 
-    /// Checks everything: SQLite's integrity check of the file, the format, and each row and claim
-    /// against an index built for the purpose, as opening a store would: at most 64 bytes of memory and
-    /// a few microseconds an id.
+    /// Checks the file and returns a report: SQLite's integrity check, the format, and each row and claim
+    /// against an index that is built for the purpose, as by opening a store: at most 64 bytes of memory and
+    /// a few microseconds for each id.
     ///
     /// # Errors
     ///
-    /// What reading the file can meet, when the check itself could not be done. What it found is in the
-    /// report.
+    /// Those of [`is_seen`](Self::is_seen), when the check itself could not be done. Problems that it found
+    /// are in the report.
     pub fn verify(&self) -> Result<Report> {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         access.verify(now_ms)
     }
 
-    /// What SQLite says of itself and of the file.
+    /// Returns what SQLite reports about itself and the file.
     ///
     /// # Errors
     ///
-    /// What reading the file can meet.
+    /// Those of [`is_seen`](Self::is_seen).
     pub fn inspect(&self) -> Result<Inspection> {
         self.access()?.inspect()
     }
 
-    /// The present moment, by this reader's clock.
+    /// Returns the present time by this reader's clock.
     pub fn now(&self) -> SystemTime {
         from_ms(self.clock.now_ms())
     }

@@ -1,4 +1,4 @@
-//! The public verbs.
+//! The public verbs of a store.
 //!
 //! Owns the handle: a scope, a TTL and a window over a shared engine. What always holds: a verb validates its
 //! ids before anything is written, and decides under the write lock. Knows nothing of SQL.
@@ -27,24 +27,23 @@ use crate::id::{Id, Scope};
 use crate::journal::Transaction;
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
-const IDS_A_COMMIT: usize = 10_000;
+const IDS_PER_COMMIT: usize = 10_000;
 
 /// A durable set of ids that were handled before.
 ///
-/// A store is a cheap handle: clone it, send it to other threads, share it. All handles that were made
-/// from one `open` use one connection and one index in memory. Several stores, in one process or in
-/// many, may be open on one file; each sees the others' marks.
+/// A store is a cheap handle: clone it, send it to other threads, share it. All handles that come from one
+/// `open` use one connection and one index in memory. Several stores, in one process or in many, may be open
+/// on one file; each sees the others' marks.
 ///
-/// Close all stores and readers before forking, or fork and exec: a child that was forked while its parent
-/// had any open, also one in memory, gets [`ErrorKind::Forked`](crate::ErrorKind::Forked) from every store
+/// Close all stores and readers before forking, or fork and exec. A child that was forked while its parent
+/// had one open, also one in memory, gets [`ErrorKind::Forked`](crate::ErrorKind::Forked) from every store
 /// and reader that it inherited, and from every attempt to open one.
 ///
-/// A [`Clock`](crate::Clock) and a logger must not call the store that reads or tells them: the store does both
-/// with its locks held, and such a call waits for itself for ever. A logger that writes to a store leaves
-/// out the messages whose targets begin with `seen_store`, or hands them to a thread of its own.
+/// A [`Clock`](crate::Clock) or a logger must not call the store that calls it: the store calls both with its
+/// locks held, so the second call would wait for ever. A logger that writes to a store must skip the messages
+/// whose targets begin with `seen_store`, or pass them to a thread of its own.
 ///
-/// Closing happens when the last handle goes out of scope, or by [`close`](Self::close), which also
-/// tells whether it worked.
+/// Dropping the last handle closes the store. [`close`](Self::close) closes it too, and reports errors.
 ///
 /// ```
 /// use seen_store::{SeenStore, Verdict};
@@ -68,51 +67,82 @@ const _: () = {
     managed_state::<SeenStore>();
 };
 
-/// A panic leaves a store whole, also one in the caller's clock or ids: the locks know no poison, a
-/// transaction that was under way is rolled back, and the index changes only after its commit.
+/// A panic leaves a store usable, also a panic in the caller's clock or ids: the locks are not poisoned, a
+/// running transaction is rolled back, and the index changes only after its commit.
 impl UnwindSafe for SeenStore {}
 /// See [`UnwindSafe`](#impl-UnwindSafe-for-SeenStore).
 impl RefUnwindSafe for SeenStore {}
 
 impl SeenStore {
-    /// Opens the store at `path` with the default [`Config`]: a TTL of 7 days. Creates the file (mode
-    /// 0600) and its folders (mode 0700) where they are missing.
+    /// Opens the store at `path` with the default [`Config`]: a TTL of 7 days. Creates the file (mode 0600)
+    /// and its folders (mode 0700) where they are missing.
     ///
-    /// The file must have one name. A hard link or a bind mount of the single file gives it another, and a
-    /// store that is opened by that has a log of its own: so mount the folder into a container, not the
-    /// file, and use [`backup`](Self::backup) instead of hard links. A link that is made while a store is
-    /// open is logged.
+    /// The file must have only one name. A hard link or a bind mount of the single file gives it a second
+    /// name, and a store that is opened by that name uses another log. So mount the folder into a container,
+    /// not the file, and use [`backup`](Self::backup) instead of hard links. A link that is made while a
+    /// store is open is logged.
     ///
-    /// Reads the whole file once to build the index: about 0.25 µs an id.
+    /// Reads the whole file once to build the index: about 0.25 µs for each id.
+    ///
+    /// ```
+    /// use seen_store::SeenStore;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("data/seen.db");
+    /// let store = SeenStore::open(&path)?;
+    /// store.mark_seen("incident-17")?;
+    /// store.close()?;
+    /// assert!(SeenStore::open(&path)?.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Whatever cannot be a store is refused and left as it was:
-    /// [`InvalidPath`](crate::ErrorKind::InvalidPath) for a folder, a symbolic link (also in the place of
-    /// a side file), a file with a second name, `:memory:` or a `file:` URI; [`NotADatabase`](crate::ErrorKind::NotADatabase),
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) (also an empty or missing database beside a log that
-    /// holds data), [`WrongApplication`](crate::ErrorKind::WrongApplication) and
-    /// [`NewerVersion`](crate::ErrorKind::NewerVersion) for what they say;
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) and the other kinds of failure of the
-    /// operating system; [`Busy`](crate::ErrorKind::Busy) when another process held the file for
-    /// longer than the busy timeout, or at once when it holds it in exclusive mode.
+    /// A file that cannot be a store is refused and not changed:
+    ///
+    /// - [`InvalidPath`](crate::ErrorKind::InvalidPath) for a folder, a symbolic link (also at the name of a
+    ///   side file), a file with a second name, `:memory:` or a `file:` URI;
+    /// - [`NotADatabase`](crate::ErrorKind::NotADatabase) for a file that is not a SQLite database;
+    /// - [`Corrupt`](crate::ErrorKind::Corrupt) for a damaged file, also for an empty or missing database
+    ///   beside a log that holds data;
+    /// - [`WrongApplication`](crate::ErrorKind::WrongApplication) for a database of another application;
+    /// - [`NewerVersion`](crate::ErrorKind::NewerVersion) for a file of a newer version of this crate;
+    /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy
+    ///   timeout, or at once when it holds the file in exclusive mode;
+    /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+    ///   [`StorageFull`](crate::ErrorKind::StorageFull), [`ReadOnly`](crate::ErrorKind::ReadOnly) or
+    ///   [`Io`](crate::ErrorKind::Io) when the operating system fails a call;
+    /// - [`UnsupportedSqlite`](crate::ErrorKind::UnsupportedSqlite) when the SQLite library is too old;
+    /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Config::default())
     }
 
-    /// Opens the store at `path` with settings of your own.
+    /// Opens the store at `path` with these settings.
+    ///
+    /// ```
+    /// use seen_store::{Config, SeenStore};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// let config = Config::default().ttl(Duration::from_secs(3600)).exclusive(true);
+    /// let store = SeenStore::open_with(path, config)?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
-    /// that make no sense; read-only also [`NotFound`](crate::ErrorKind::NotFound) and
-    /// [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade).
+    /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
+    /// that make no sense. A read-only store also fails with [`NotFound`](crate::ErrorKind::NotFound) where
+    /// there is no file, and with [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older
+    /// format.
     pub fn open_with(path: impl AsRef<Path>, config: Config) -> Result<Self> {
         let (engine, expired) = Engine::open(path.as_ref(), config)?;
-        let store = Self::on(engine);
+        let store = Self::from_engine(engine);
         let config = &store.engine.config;
         if expired > 0 && config.purge_on_open && !config.read_only {
-            // What has expired is not seen anyway: a purge that fails is no reason not to open.
+            // Expired entries are not seen in any case, so a failed purge is no reason to fail.
             if let Err(e) = store.engine.purge_expired() {
                 log::warn!("{}: the purge at opening failed: {e}", store.engine.name);
             }
@@ -130,7 +160,7 @@ impl SeenStore {
         Ok(())
     }
 
-    /// Opens the store that the environment describes.
+    /// Opens the store that environment variables describe.
     ///
     /// | variable | meaning | default |
     /// | --- | --- | --- |
@@ -139,71 +169,72 @@ impl SeenStore {
     /// | `SQLITE_SYNCHRONOUS` | `NORMAL` or `FULL` | `NORMAL` |
     /// | `SQLITE_CACHE_SIZE` | pages, KiB when negative | 10000 |
     ///
-    /// `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` are accepted, have no effect, and are logged.
+    /// `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` have no effect; a log message says so when they are set.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the
-    /// variable and its value, where one does not parse.
+    /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) when a variable
+    /// does not parse; the message names the variable and its value.
     pub fn from_env() -> Result<Self> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let (path, config) = read_environment(|name| std::env::var_os(name), names)?;
         Self::open_with(path, config)
     }
 
-    /// A store that lives as long as its handles, for tests of programs that use one. Two calls give
-    /// two stores.
+    /// Opens a new store in memory, for tests of programs that use one. It is lost with its last handle. Each
+    /// call opens another store.
     ///
     /// # Errors
     ///
-    /// Only when SQLite fails to allocate.
+    /// Fails only when SQLite cannot allocate memory, and with [`Forked`](crate::ErrorKind::Forked) as
+    /// [`open`](Self::open) does.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self::on(Engine::in_memory(Config::default())?))
+        Ok(Self::from_engine(Engine::in_memory(Config::default())?))
     }
 
-    /// The same with settings of your own, such as a [`ManualClock`](crate::ManualClock).
+    /// Opens a new store in memory with these settings, such as a [`ManualClock`](crate::ManualClock).
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings that make no sense.
+    /// Those of [`in_memory`](Self::in_memory), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for
+    /// settings that make no sense.
     pub fn in_memory_with(config: Config) -> Result<Self> {
-        let store = Self::on(Engine::in_memory(config)?);
+        let store = Self::from_engine(Engine::in_memory(config)?);
         store.start_purge_thread()?;
         Ok(store)
     }
 
-    fn on(engine: Engine) -> Self {
+    fn from_engine(engine: Engine) -> Self {
         let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
         let scope = Scope::new("", &engine.hasher);
         Self { engine: Arc::new(Owner::new(engine)), scope, lifetime }
     }
 
-    /// A handle on the same store for the ids of another scope. Ids of different scopes have nothing
-    /// to do with each other. Replaces the scope of this handle, does not nest in it.
+    /// Returns a handle on the same store for the ids of another scope. Equal ids in different scopes are
+    /// different ids. The new scope replaces the scope of this handle and does not nest in it.
     ///
-    /// A scope longer than 65,536 bytes is told by the verbs, as
-    /// [`InvalidId`](crate::ErrorKind::InvalidId).
+    /// With a scope longer than 65,536 bytes each verb fails with [`InvalidId`](crate::ErrorKind::InvalidId).
     #[must_use]
     pub fn scope(&self, name: impl AsRef<str>) -> Self {
         Self { scope: Scope::new(name.as_ref(), &self.engine.hasher), ..self.clone() }
     }
 
-    /// A handle on the same store whose marks last another time.
+    /// Returns a handle on the same store whose marks last this long.
     #[must_use]
     pub fn ttl(&self, ttl: impl Into<Ttl>) -> Self {
         let lifetime = Lifetime { ttl: ttl.into(), ..self.lifetime };
         Self { lifetime, ..self.clone() }
     }
 
-    /// A handle on the same store with another [`Window`]: whether sightings keep an id seen.
+    /// Returns a handle on the same store with this [`Window`]: whether a sighting extends a mark.
     #[must_use]
     pub fn window(&self, window: Window) -> Self {
         let lifetime = Lifetime { window, ..self.lifetime };
         Self { lifetime, ..self.clone() }
     }
 
-    /// Decides one small thing about an id under the write lock, together with whoever else comes at
-    /// this moment.
+    /// Runs one small decision about an id under the write lock, in one commit with those of other callers
+    /// that come at the same time.
     pub(crate) fn write_one<T: Send + 'static>(
         &self,
         id: Id<'_>,
@@ -223,7 +254,7 @@ impl SeenStore {
         )
     }
 
-    /// Decides on many things, in one commit for each [`IDS_A_COMMIT`] of them.
+    /// Runs a decision on many items, in one commit for each [`IDS_PER_COMMIT`] of them.
     pub(crate) fn in_batches<T, A>(
         &self,
         all: &[T],
@@ -231,7 +262,7 @@ impl SeenStore {
     ) -> Result<Vec<A>> {
         self.engine.check_open()?;
         let mut answers = Vec::with_capacity(all.len());
-        for batch in all.chunks(IDS_A_COMMIT) {
+        for batch in all.chunks(IDS_PER_COMMIT) {
             answers.extend(self.engine.write(|transaction| decide(transaction, batch))?);
         }
         Ok(answers)

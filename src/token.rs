@@ -1,8 +1,8 @@
-//! The evidence that a claim is one's own.
+//! The tokens that identify claims.
 //!
-//! Owns the 128-bit tokens: unique over processes and machines, and not to be guessed by somebody who
-//! has seen others. They are a pseudo-random function (SipHash under a random key of this store) of a
-//! counter, which costs no system call a claim.
+//! Owns the 128-bit tokens. They are unique over processes and machines, and a process that has seen some
+//! cannot guess others: they are a pseudo-random function (SipHash under a random key of this store) of a
+//! counter. That costs no system call for a claim.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::error::{Error, ErrorKind};
 use crate::id::KeyHasher;
 
-/// Names one claim of one id. Whoever has it can confirm, fail, release and renew the claim, also in
-/// another process: its text form is 32 hexadecimal digits.
+/// Identifies one claim of one id. A worker that has the token can confirm, fail, release and renew the
+/// claim, also in another process. Its text form has 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u128);
 
@@ -21,7 +21,7 @@ impl Token {
         self.0.to_be_bytes()
     }
 
-    /// `None` unless there are 16 bytes: a claim that has ended keeps an empty token.
+    /// Returns `None` unless there are 16 bytes: the file keeps an empty token of a claim that has ended.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
@@ -48,13 +48,13 @@ impl FromStr for Token {
         number.map(Self).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidClaim,
-                format!("{text:?} is no token: one has 32 hexadecimal digits"),
+                format!("{text:?} is not a token: a token has 32 hexadecimal digits"),
             )
         })
     }
 }
 
-/// Makes tokens.
+/// Makes the tokens of a store.
 pub(crate) struct Tokens {
     secret: KeyHasher,
     made: AtomicU64,
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_told() {
+    fn a_text_that_is_not_a_token_is_refused() {
         for text in ["", "12", "+1234567890123456789012345678901", &"g".repeat(32)] {
             assert_eq!(text.parse::<Token>().unwrap_err().kind(), ErrorKind::InvalidClaim);
         }

@@ -1,4 +1,4 @@
-//! The life of a claim: granted, confirmed, renewed, given back.
+//! Decisions on claims: grant, confirm, renew, release, fail.
 
 use super::lifetime::Lifetime;
 use super::mark::after_claim;
@@ -8,16 +8,16 @@ use crate::journal::NewMark;
 use crate::journal::claims::ClaimRow;
 use crate::token::Token;
 
-/// On what terms a claim is granted.
+/// The terms of a claim.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
     pub(crate) lease: Ttl,
-    /// How long the attempts are remembered after the lease.
+    /// How long the attempts are remembered after the lease ends.
     pub(crate) ttl: Ttl,
     pub(crate) max_attempts: Option<u32>,
 }
 
-/// What a claim of an id that is not seen comes to.
+/// The decision on a claim of an id that is not seen.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
     Granted(ClaimRow),
@@ -25,7 +25,7 @@ pub(crate) enum Decision {
     GivenUp { attempts: u32 },
 }
 
-/// `token` is that of the new claim.
+/// Decides on a claim of an id that is not seen. `token` makes the token of a new claim.
 pub(crate) fn claim(
     before: Option<ClaimRow>,
     terms: Terms,
@@ -33,7 +33,7 @@ pub(crate) fn claim(
     now_ms: i64,
 ) -> Decision {
     if let Some(claim) = &before {
-        // Also one that failed and is to be left alone until its retry delay is over.
+        // This includes a failed claim whose retry delay is not over.
         if let Some(until_ms) = claim.blocked_until(now_ms) {
             return Decision::InFlight { until_ms };
         }
@@ -54,20 +54,20 @@ pub(crate) fn claim(
     })
 }
 
-/// The mark that a confirmed claim becomes.
+/// Returns the mark of a confirmed claim.
 pub(crate) fn confirm<'a>(
     lifetime: Lifetime,
     claim: &'a ClaimRow,
     receipt: Option<&'a [u8]>,
     now_ms: i64,
 ) -> NewMark<'a> {
-    let first_seen = lifetime.begun_at(claim.claimed_at, now_ms);
+    let first_seen = lifetime.window_start(claim.claimed_at, now_ms);
     let expires_at = lifetime.expires_at(now_ms, first_seen);
     let mark = NewMark { first_seen, receipt, ..NewMark::at(now_ms, expires_at) };
     NewMark { expires_at, ..after_claim(mark, claim, now_ms) }
 }
 
-/// What its holder does to a claim that it keeps or gives back.
+/// A change that a holder makes to its claim.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Renew { lease: Ttl },
@@ -85,12 +85,12 @@ impl Change {
                 claim.last_error = Some(reason.clone());
             }
         }
-        // The attempts of a claim that has ended at once count from now.
+        // The attempts of a claim that ends now are remembered from now on.
         claim.expires_at = ttl.expires_at(claim.lease_until.max(now_ms));
     }
 }
 
-/// When a length of time that begins now ends.
+/// Returns when a length of time that begins now ends.
 pub(crate) fn end_of(length: Ttl, now_ms: i64) -> i64 {
     length.expires_at(now_ms).unwrap_or(MAX_MS)
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{Ttl, Window};
 
-/// A TTL in a window: what a mark made through a handle lasts.
+/// The TTL and the window of a handle: how long its marks last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
     pub(crate) ttl: Ttl,
@@ -10,7 +10,7 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// When a mark made at `at_ms` of an id first seen at `first_ms` expires.
+    /// Returns when a mark made at `at_ms` of an id first seen at `first_ms` expires.
     pub(crate) fn expires_at(self, at_ms: i64, first_ms: i64) -> Option<i64> {
         match (self.window, self.ttl) {
             (Window::Fixed, ttl) => ttl.expires_at(at_ms),
@@ -28,9 +28,10 @@ impl Lifetime {
         }
     }
 
-    /// When the window of an id began that was claimed at `claimed_ms` and is confirmed at `now_ms`: with
-    /// the claim, unless its maximum age is over by now. The mark would have expired before it was made.
-    pub(crate) fn begun_at(self, claimed_ms: i64, now_ms: i64) -> i64 {
+    /// Returns when the window of an id began that was claimed at `claimed_ms` and is confirmed at `now_ms`:
+    /// with the claim, unless the maximum age since then is over. In that case the mark would have expired
+    /// before it was made, so the window begins now.
+    pub(crate) fn window_start(self, claimed_ms: i64, now_ms: i64) -> i64 {
         let end = match self.window {
             Window::Sliding { max_age: Some(age) } => Ttl::After(age).expires_at(claimed_ms),
             _ => None,
@@ -38,9 +39,9 @@ impl Lifetime {
         if end.is_some_and(|end| end <= now_ms) { now_ms } else { claimed_ms.min(now_ms) }
     }
 
-    /// Whether a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum age
-    /// allows one.
-    pub(crate) fn wants_more(self, expires_at: Option<i64>, now_ms: i64) -> bool {
+    /// Returns true when a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum
+    /// age allows one.
+    pub(crate) fn wants_later_expiry(self, expires_at: Option<i64>, now_ms: i64) -> bool {
         let Some(expires_at) = expires_at else { return false };
         self.window != Window::Fixed
             && self.ttl.expires_at(now_ms).is_none_or(|wanted| expires_at < wanted)

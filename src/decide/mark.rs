@@ -1,10 +1,10 @@
-//! A mark of an id that is not seen.
+//! Decisions on marks of an id that is not seen.
 
 use super::lifetime::Lifetime;
 use crate::journal::NewMark;
 use crate::journal::claims::ClaimRow;
 
-/// The mark of `mark_seen`, of an id that may be claimed. `None`: nothing is to be written.
+/// Returns the mark of `mark_seen` for an id that may be claimed. `None`: nothing is to be written.
 pub(crate) fn mark(
     lifetime: Lifetime,
     claim: Option<&ClaimRow>,
@@ -13,14 +13,14 @@ pub(crate) fn mark(
 ) -> Option<NewMark<'_>> {
     let mark = NewMark::at(seen_at_ms, lifetime.expires_at(seen_at_ms, seen_at_ms));
     match claim {
-        // Under a clock that is set back, a mark that has expired at once would live beside the claim.
+        // If the clock is set back, a mark that has already expired would live beside the claim.
         Some(claim) if claim.is_in_flight(now_ms) && has_ended(mark.expires_at, now_ms) => None,
         Some(claim) => Some(after_claim(mark, claim, now_ms)),
         None => Some(mark),
     }
 }
 
-/// The mark of `check_and_mark`. `None`: the id is in flight.
+/// Returns the mark of `check_and_mark`. `None`: the id is in flight.
 pub(crate) fn check(
     lifetime: Lifetime,
     claim: Option<&ClaimRow>,
@@ -29,14 +29,14 @@ pub(crate) fn check(
     let mark = NewMark::at(now_ms, lifetime.expires_at(now_ms, now_ms));
     match claim {
         Some(claim) if claim.is_in_flight(now_ms) => None,
-        // Without its token: the worker whose lease has run out is not the one to handle the id.
+        // Without the token: the worker whose lease has run out is not the one to handle the id.
         Some(claim) => Some(NewMark { token: None, ..after_claim(mark, claim, now_ms) }),
         None => Some(mark),
     }
 }
 
-/// A mark that ends a claim. The holder's token stays with it, so that the holder's confirm will succeed, and
-/// no other worker is granted the id before the lease ends.
+/// Returns a mark that ends a claim. It keeps the holder's token, so that the holder's confirm still
+/// succeeds, and lasts until the lease ends, so that no other worker is granted the id before.
 pub(crate) fn after_claim<'a>(mark: NewMark<'a>, claim: &'a ClaimRow, now_ms: i64) -> NewMark<'a> {
     let in_flight = claim.is_in_flight(now_ms);
     NewMark {

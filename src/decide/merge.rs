@@ -1,29 +1,33 @@
-//! What is brought from elsewhere, with what is known: newer knowledge is neither shortened nor overwritten.
+//! Decisions on restored entries: newer knowledge is neither shortened nor overwritten.
 
 use crate::journal::MarkRow;
 use crate::journal::claims::ClaimRow;
 use crate::journal::row::later;
 
-/// What is known of a mark with what is brought, if that is more.
-pub(crate) fn marks(known: &MarkRow, brought: &MarkRow) -> Option<MarkRow> {
+/// Merges an incoming mark into the known one. Returns `None` when the incoming mark adds nothing.
+pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
     let merged = MarkRow {
-        first_seen: known.first_seen.min(brought.first_seen),
-        last_seen: known.last_seen.max(brought.last_seen),
-        expires_at: later(known.expires_at, brought.expires_at),
-        suppressed: known.suppressed.max(brought.suppressed),
-        attempts: known.attempts.max(brought.attempts),
-        last_error: known.last_error.clone().or_else(|| brought.last_error.clone()),
-        receipt: known.receipt.clone().or_else(|| brought.receipt.clone()),
+        first_seen: known.first_seen.min(incoming.first_seen),
+        last_seen: known.last_seen.max(incoming.last_seen),
+        expires_at: later(known.expires_at, incoming.expires_at),
+        suppressed: known.suppressed.max(incoming.suppressed),
+        attempts: known.attempts.max(incoming.attempts),
+        last_error: known.last_error.clone().or_else(|| incoming.last_error.clone()),
+        receipt: known.receipt.clone().or_else(|| incoming.receipt.clone()),
         ..known.clone()
     };
     (merged != *known).then_some(merged)
 }
 
-/// The claim that is to be written, if what is brought is newer.
-pub(crate) fn claims(known: Option<&ClaimRow>, brought: ClaimRow, now_ms: i64) -> Option<ClaimRow> {
-    let Some(known) = known else { return Some(brought) };
-    let is_newer = !known.is_in_flight(now_ms) && brought.claimed_at > known.claimed_at;
-    is_newer.then(|| ClaimRow { attempts: brought.attempts.max(known.attempts), ..brought })
+/// Returns the claim that is to be written, or `None` when the incoming claim is not newer.
+pub(crate) fn claims(
+    known: Option<&ClaimRow>,
+    incoming: ClaimRow,
+    now_ms: i64,
+) -> Option<ClaimRow> {
+    let Some(known) = known else { return Some(incoming) };
+    let is_newer = !known.is_in_flight(now_ms) && incoming.claimed_at > known.claimed_at;
+    is_newer.then(|| ClaimRow { attempts: incoming.attempts.max(known.attempts), ..incoming })
 }
 
 #[cfg(test)]
@@ -56,10 +60,10 @@ mod tests {
             (mark(6, 9, None, 2), Some(mark(5, 10, None, 3))),
             (mark(6, 9, Some(1), 4), Some(mark(5, 10, Some(100), 4))),
         ];
-        for (brought, merged) in table {
-            assert_eq!(marks(&known, &brought), merged, "{brought:?}");
+        for (incoming, merged) in table {
+            assert_eq!(marks(&known, &incoming), merged, "{incoming:?}");
             if let Some(merged) = merged {
-                assert_eq!(marks(&merged, &brought), None, "brought twice: {brought:?}");
+                assert_eq!(marks(&merged, &incoming), None, "incoming twice: {incoming:?}");
             }
         }
     }

@@ -1,25 +1,26 @@
-//! The thread that copies the write-ahead log into the file, so that no commit has to.
+//! The checkpoint thread: it copies the write-ahead log into the database file, so that no commit has to.
 //!
-//! Owns when it starts, what it is told and when it ends. What always holds, with `w` for
+//! Owns when the thread starts, what wakes it and when it stops. What always holds, with `w` for
 //! `wal_autocheckpoint`:
 //!
-//! - From `w / 2` on it copies beside the callers, on a connection of its own; they go on committing. A log
-//!   that is copied whole while nobody commits is begun anew by the next commit.
-//! - Where commits come so thick that no pass ever catches up with them, in this store or in others on the
-//!   file, it has the log restarted from `w * 3 / 4` on: all writers of all stores then wait for the little
-//!   that is left.
-//! - A log that has come to `w` under a pass, because the disk is slow or many write, grows no further: a
-//!   commit that finds it so waits for the pass, and restarts the log itself. Each store does so. So the log
-//!   stays below `w`, the size of a transaction for each store aside.
-//! - A snapshot that somebody holds (a backup, a verify, a program that reads) keeps the log from being
-//!   restarted. That is tried for a moment and then left alone for a while; the log grows meanwhile.
-//! - It begins with the first log that is worth the trouble, and has ended before the store's own
-//!   connection closes, so that this one closes last and removes the log. Where `w` is small there is none:
-//!   commits do what is left to do.
+//! - From `w / 2` pages on, the thread copies the log on a connection of its own while callers go on
+//!   committing. Once the whole log is copied and no commit is running, the next commit starts the log again
+//!   from its beginning.
+//! - When commits are so frequent that no pass reaches the end of the log, in this store or in others on the
+//!   file, the thread restarts the log from `w * 3 / 4` pages on. All writers of all stores then wait while
+//!   the small rest is copied.
+//! - A log that reaches `w` pages during a pass, because the disk is slow or there are many writers, grows no
+//!   further. A commit that finds such a log waits for the pass to end and then restarts the log itself. Each
+//!   store does so. The log therefore stays below `w`, plus the size of one transaction for each store.
+//! - An open snapshot (a backup, a verify, a program that reads) prevents a restart of the log. The restart
+//!   is tried for a short time, and then not again for `RETRY_BLOCKED_AFTER`. The log grows meanwhile.
+//! - The thread starts when the log first reaches `w / 2`. It has stopped before the store's own connection
+//!   closes, so that this connection closes last and removes the log. Where `w` is small there is no thread,
+//!   and commits copy the log.
 //!
-//! In exclusive mode no second connection is possible: the commit that finds the log at `w` copies it.
+//! In exclusive mode a second connection is not possible: the commit that finds the log at `w` copies it.
 //!
-//! A failure is logged and nobody's: the log grows on, until a later commit finds it long.
+//! A failure is logged and never returned to a caller. The log then grows until a later commit finds it long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -30,117 +31,122 @@ use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::engine::SharedWriter;
 use crate::error::Result;
-use crate::journal::{Journal, Log, LogCopier, OnLog, Pass, Source};
+use crate::journal::{CheckpointResult, Journal, LogCopier, LogHandle, LogSource, LogState};
 use crate::machine::{
     self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
 };
 
-/// By how many pages the log grows until the thread is told again.
-const PAGES_A_TELL: u32 = 512;
+/// By how many pages the log grows before the thread is woken again.
+const PAGES_BETWEEN_WAKE_UPS: u32 = 512;
 
-/// The smallest `wal_autocheckpoint` that a thread is used for. A commit copies less than that in no time.
-const WORTH_A_THREAD: u32 = 1_000;
+/// The smallest `wal_autocheckpoint` that a thread is used for. A commit copies a shorter log at no
+/// noticeable cost.
+const MIN_PAGES_FOR_THREAD: u32 = 1_000;
 
-/// How long a work in no hurry waits for the log to be copied, between two of its steps.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// How long background work waits for the log to be copied, between two of its steps.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How often a long log is copied beside the callers before they are made to wait.
-const PASSES: usize = 32;
+/// How many passes copy a long log while callers go on, before callers are made to wait.
+const MAX_PASSES: usize = 32;
 
-/// How long restarting the log is tried, and so how long a commit that finds it too long waits at most.
-const LONGEST_TRY: Duration = Duration::from_millis(250);
+/// How long a restart of the log is tried. A commit that finds the log too long waits for at most this time.
+const RESTART_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How many restarts in turn must have come no further, for a snapshot to be in the way and not a passing
-/// reader.
-const STUCK: u32 = 3;
+/// After how many restarts in a row without progress a snapshot must be blocking the log, and not a reader
+/// that ends soon.
+const STALLED_RESTARTS: u32 = 3;
 
-/// How long a log is left alone that a snapshot keeps from being restarted, unless it grows by
-/// `wal_autocheckpoint` before.
-const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// How long a log that a snapshot blocks is not tried again, unless it grows by `wal_autocheckpoint` before.
+const RETRY_BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module's header.
-pub(crate) struct Checkpoints {
-    /// `None` where no second connection is possible, where SQLite copies the log itself, and where it is never
-    /// copied.
-    source: Option<Source>,
+pub(crate) struct Checkpointer {
+    /// `None` where no second connection is possible (exclusive mode), where SQLite checkpoints by itself,
+    /// and where the log is never copied.
+    source: Option<LogSource>,
     writer: SharedWriter,
-    /// How long the log was when the thread was told last; 0 once it was short again.
-    told_at: AtomicU32,
+    /// Length of the log in pages when the thread was last woken; 0 after the log was short again.
+    woken_at: AtomicU32,
     shared: Arc<Shared>,
     thread: Mutex<Thread>,
 }
 
-/// What commits and the thread tell each other.
+/// What commits and the thread share.
 struct Shared {
     limits: Limits,
-    /// Pages of a log that the thread was told to copy, when somebody looked last; 0 once the next commit
-    /// will begin it anew, and where the thread cannot help.
+    /// The last known length in pages of a log that the thread is to copy. 0 once the next commit starts the
+    /// log again, and where the thread cannot help.
     pages: AtomicU32,
-    /// Held while the log is copied or restarted.
+    /// Locked while the log is copied or restarted.
     copying: Mutex<()>,
-    /// Set while a snapshot keeps the log from being restarted.
-    held: Mutex<Option<Held>>,
+    /// Set while a snapshot prevents a restart of the log.
+    blocked: Mutex<Option<BlockedLog>>,
 }
 
-/// From how many pages on the log is copied beside the callers, restarted by the thread, by a commit.
+/// The lengths of the log in pages from which the thread copies it (`due`), the thread restarts it (`long`),
+/// and a commit restarts it (`max`).
 #[derive(Clone, Copy)]
 struct Limits {
     due: u32,
-    pressing: u32,
-    most: u32,
+    long: u32,
+    max: u32,
 }
 
-/// A log that a snapshot keeps from being copied any further.
-struct Held {
-    log: Log,
+/// A log that a snapshot prevents from being copied any further.
+struct BlockedLog {
+    log: LogState,
     since: Stopwatch,
 }
 
 enum Thread {
-    NotNeeded,
-    Runs { tell: SyncSender<()>, handle: machine::Thread<()> },
-    Over,
+    NotStarted,
+    Running { wake: SyncSender<()>, handle: machine::Thread<()> },
+    Stopped,
 }
 
 impl Shared {
-    fn is_held(&self) -> bool {
-        self.held.lock().is_some()
+    fn is_blocked(&self) -> bool {
+        self.blocked.lock().is_some()
     }
 
-    /// Whether a log of so many pages was held not long ago, and would still be if it were tried again.
-    fn is_left_alone(&self, pages: u32) -> bool {
-        self.held.lock().as_ref().is_some_and(|held| {
-            (held.log.pages..held.log.pages.saturating_add(self.limits.most)).contains(&pages)
-                && held.since.elapsed() < LEFT_ALONE
+    /// Returns true when a log of this length was blocked a short time ago, so that another try would fail
+    /// too.
+    fn is_blocked_recently(&self, pages: u32) -> bool {
+        self.blocked.lock().as_ref().is_some_and(|blocked| {
+            (blocked.log.pages..blocked.log.pages.saturating_add(self.limits.max)).contains(&pages)
+                && blocked.since.elapsed() < RETRY_BLOCKED_AFTER
         })
     }
 
-    /// Whether a held log is still held: then a copy comes no further. Costs nothing where it is.
-    fn is_still_held(&self, on_log: &mut OnLog<'_>) -> Result<bool> {
-        let Some(copied) = self.held.lock().as_ref().map(|held| held.log.copied) else {
+    /// Returns true when a blocked log is still blocked. A pass over such a log copies nothing and is cheap.
+    fn is_still_blocked(&self, log_handle: &mut LogHandle<'_>) -> Result<bool> {
+        let Some(copied) = self.blocked.lock().as_ref().map(|blocked| blocked.log.copied) else {
             return Ok(false);
         };
-        let held = match on_log.copy()? {
-            Pass::Partial(log) | Pass::Done(log) if log.copied == copied && !log.is_copied() => log,
-            Pass::Taken => return Ok(true),
+        let blocked = match log_handle.copy()? {
+            CheckpointResult::Partial(log) | CheckpointResult::Done(log)
+                if log.copied == copied && !log.is_copied() =>
+            {
+                log
+            }
+            CheckpointResult::Busy => return Ok(true),
             _ => return Ok(false),
         };
-        self.hold(held);
+        self.set_blocked(blocked);
         Ok(true)
     }
 
-    fn hold(&self, log: Log) {
+    fn set_blocked(&self, log: LogState) {
         self.pages.store(0, Relaxed);
-        *self.held.lock() = Some(Held { log, since: Stopwatch::start() });
+        *self.blocked.lock() = Some(BlockedLog { log, since: Stopwatch::start() });
     }
 
-    /// Waits for a pass of this store's, then has the log restarted if that can be done at the moment.
-    fn try_restart(&self, on_log: &mut OnLog<'_>) -> Result<Pass> {
-        let Some(_pass_is_over) = self.copying.try_lock_for(LONGEST_TRY) else {
-            return Ok(Pass::Taken);
+    /// Waits for this store's running pass, then tries to restart the log once.
+    fn try_restart(&self, log_handle: &mut LogHandle<'_>) -> Result<CheckpointResult> {
+        let Some(_no_pass_runs) = self.copying.try_lock_for(RESTART_TIMEOUT) else {
+            return Ok(CheckpointResult::Busy);
         };
-        let pass = on_log.restart()?;
-        if matches!(pass, Pass::Done(_)) {
+        let pass = log_handle.restart()?;
+        if matches!(pass, CheckpointResult::Done(_)) {
             self.restarted();
         }
         Ok(pass)
@@ -148,32 +154,35 @@ impl Shared {
 
     fn restarted(&self) {
         self.pages.store(0, Relaxed);
-        *self.held.lock() = None;
+        *self.blocked.lock() = None;
     }
 
-    /// Has the log restarted, in several tries. Ends too when another store has done it, and when a
-    /// snapshot holds the log.
-    fn restart(&self, on_log: &mut OnLog<'_>, short: u32) -> Result<()> {
-        let mut backoff = Backoff::new(LONGEST_TRY);
-        let (mut stuck, mut copied) = (0, None);
+    /// Restarts the log, in several tries. Also stops when another store has restarted it, and when a
+    /// snapshot blocks it.
+    fn restart(&self, log_handle: &mut LogHandle<'_>, until_below: u32) -> Result<()> {
+        let mut backoff = Backoff::new(RESTART_TIMEOUT);
+        let (mut stalled, mut copied) = (0, None);
         loop {
-            let log = match self.try_restart(on_log)? {
-                Pass::Done(_) => return Ok(()),
-                // All copied: somebody writes, or reads the end of the log.
-                Pass::Partial(log) if log.is_copied() => log,
-                Pass::Partial(log) => {
-                    stuck =
-                        if copied.replace(log.copied) == Some(log.copied) { stuck + 1 } else { 1 };
+            let log = match self.try_restart(log_handle)? {
+                CheckpointResult::Done(_) => return Ok(()),
+                // All is copied: another connection writes, or reads the end of the log.
+                CheckpointResult::Partial(log) if log.is_copied() => log,
+                CheckpointResult::Partial(log) => {
+                    stalled = if copied.replace(log.copied) == Some(log.copied) {
+                        stalled + 1
+                    } else {
+                        1
+                    };
                     log
                 }
-                Pass::Taken => on_log.state()?,
+                CheckpointResult::Busy => log_handle.state()?,
             };
-            if log.pages < short {
+            if log.pages < until_below {
                 self.restarted();
                 return Ok(());
             }
-            if stuck >= STUCK {
-                self.hold(log);
+            if stalled >= STALLED_RESTARTS {
+                self.set_blocked(log);
                 return Ok(());
             }
             if !backoff.pause() {
@@ -183,126 +192,128 @@ impl Shared {
     }
 }
 
-impl Checkpoints {
-    pub(crate) fn new(source: Option<Source>, writer: SharedWriter, config: &Config) -> Self {
+impl Checkpointer {
+    pub(crate) fn new(source: Option<LogSource>, writer: SharedWriter, config: &Config) -> Self {
         let limits = Limits {
             due: config.wal_autocheckpoint / 2,
-            pressing: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
-            most: config.wal_autocheckpoint,
+            long: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
+            max: config.wal_autocheckpoint,
         };
         Self {
             source,
             writer,
-            told_at: AtomicU32::new(0),
+            woken_at: AtomicU32::new(0),
             shared: Arc::new(Shared {
                 limits,
                 pages: AtomicU32::new(0),
                 copying: Mutex::new(()),
-                held: Mutex::new(None),
+                blocked: Mutex::new(None),
             }),
-            thread: Mutex::new(Thread::NotNeeded),
+            thread: Mutex::new(Thread::NotStarted),
         }
     }
 
-    /// Takes note of a commit. The mutex is held.
-    pub(crate) fn committed(&self, journal: &mut Journal) {
+    /// Checks the length of the log after a commit. The caller holds the mutex.
+    pub(crate) fn after_commit(&self, journal: &mut Journal) {
         let (pages, shared) = (journal.take_log_pages(), &self.shared);
         let Some(source) = &self.source else {
             if pages > 0
-                && pages >= shared.limits.most
-                && let Err(e) = copy_alone(journal)
+                && pages >= shared.limits.max
+                && let Err(e) = copy_in_exclusive_mode(journal)
             {
                 log::warn!("a checkpoint is put off: {e}");
             }
             return;
         };
         if pages < shared.limits.due {
-            if pages > 0 && self.told_at.swap(0, Relaxed) > 0 {
+            if pages > 0 && self.woken_at.swap(0, Relaxed) > 0 {
                 shared.pages.store(0, Relaxed);
             }
             return;
         }
-        if let Err(e) = self.keep_short(source, journal, pages) {
+        if let Err(e) = self.limit_log(source, journal, pages) {
             log::warn!("a checkpoint is put off: {e}");
         }
     }
 
-    fn keep_short(&self, source: &Source, journal: &mut Journal, pages: u32) -> Result<()> {
-        let (Limits { most, .. }, shared) = (self.shared.limits, &self.shared);
-        if shared.is_left_alone(pages) {
+    fn limit_log(&self, source: &LogSource, journal: &mut Journal, pages: u32) -> Result<()> {
+        let (Limits { max, .. }, shared) = (self.shared.limits, &self.shared);
+        if shared.is_blocked_recently(pages) {
             return Ok(());
         }
-        let told_at = self.told_at.load(Relaxed);
-        if told_at == 0 || !(told_at..told_at.saturating_add(PAGES_A_TELL)).contains(&pages) {
-            let told = self.tell(source);
-            self.told_at.store(pages, Relaxed);
-            shared.pages.store(if told { pages } else { 0 }, Relaxed);
+        let woken_at = self.woken_at.load(Relaxed);
+        if woken_at == 0
+            || !(woken_at..woken_at.saturating_add(PAGES_BETWEEN_WAKE_UPS)).contains(&pages)
+        {
+            let is_woken = self.wake(source);
+            self.woken_at.store(pages, Relaxed);
+            shared.pages.store(if is_woken { pages } else { 0 }, Relaxed);
         }
-        if pages < most {
+        if pages < max {
             return Ok(());
         }
-        // A log that was held is long: if it can be copied now, then by the thread first.
-        let is_the_threads = self.has_thread() && shared.is_held();
-        if is_the_threads {
+        // A log that was blocked is long. Once it can be copied, the thread copies it before commits do.
+        let left_to_thread = self.has_thread() && shared.is_blocked();
+        if left_to_thread {
             return Ok(());
         }
-        let Some(mut on_log) = journal.on_log()? else { return Ok(()) };
-        if shared.is_still_held(&mut on_log)? {
+        let Some(mut log_handle) = journal.log_handle()? else { return Ok(()) };
+        if shared.is_still_blocked(&mut log_handle)? {
             return Ok(());
         }
-        shared.restart(&mut on_log, most)
+        shared.restart(&mut log_handle, max)
     }
 
-    /// For work that is in no hurry: waits a little while the log is long and being copied. No lock is
-    /// held.
-    pub(crate) fn wait_while_pressing(&self) {
+    /// Waits for up to `MAX_WAIT` while the log is long and being copied. For background work; the caller
+    /// holds no lock.
+    pub(crate) fn wait_while_log_is_long(&self) {
         if self.source.is_none() {
             return;
         }
-        let mut backoff = Backoff::new(LONGEST_WAIT);
+        let mut backoff = Backoff::new(MAX_WAIT);
         let Shared { pages, limits, .. } = &*self.shared;
-        while pages.load(Relaxed) >= limits.pressing && backoff.pause() {}
+        while pages.load(Relaxed) >= limits.long && backoff.pause() {}
     }
 
     fn has_thread(&self) -> bool {
-        matches!(*self.thread.lock(), Thread::Runs { .. })
+        matches!(*self.thread.lock(), Thread::Running { .. })
     }
 
-    /// False where there is no thread to tell.
-    fn tell(&self, source: &Source) -> bool {
+    /// Wakes the thread, and starts it first if needed. Returns false where there is no thread.
+    fn wake(&self, source: &LogSource) -> bool {
         let mut thread = self.thread.lock();
-        if matches!(*thread, Thread::NotNeeded) && self.shared.limits.most >= WORTH_A_THREAD {
+        if matches!(*thread, Thread::NotStarted) && self.shared.limits.max >= MIN_PAGES_FOR_THREAD {
             *thread = self.start(source.clone());
         }
-        if let Thread::Runs { tell, .. } = &*thread {
-            // Full: it has been told already.
-            return !matches!(tell.try_send(()), Err(TrySendError::Disconnected(())));
+        if let Thread::Running { wake, .. } = &*thread {
+            // A full channel means that the thread was woken already.
+            return !matches!(wake.try_send(()), Err(TrySendError::Disconnected(())));
         }
         false
     }
 
-    fn start(&self, source: Source) -> Thread {
-        let (tell, told) = sync_channel(1);
-        let work = Work {
+    fn start(&self, source: LogSource) -> Thread {
+        let (wake, wake_ups) = sync_channel(1);
+        let worker = Worker {
             source,
             writer: Arc::clone(&self.writer),
             shared: Arc::clone(&self.shared),
             copier: None,
         };
-        match machine::spawn("seen-checkpoint", move || work.whenever_told(&told)) {
-            Ok(handle) => Thread::Runs { tell, handle },
+        match machine::spawn("seen-checkpoint", move || worker.run(&wake_ups)) {
+            Ok(handle) => Thread::Running { wake, handle },
             Err(e) => {
                 log::warn!("cannot start the checkpoint thread, commits will do its work: {e}");
-                Thread::Over
+                Thread::Stopped
             }
         }
     }
 
-    /// Ends the thread for good. The mutex must be free: the thread may be waiting for it.
+    /// Stops the thread for good. The caller must not hold the mutex: the thread may be waiting for it.
     pub(crate) fn stop(&self) {
-        let thread = std::mem::replace(&mut *self.thread.lock(), Thread::Over);
-        if let Thread::Runs { tell, handle } = thread {
-            drop(tell);
+        let thread = std::mem::replace(&mut *self.thread.lock(), Thread::Stopped);
+        if let Thread::Running { wake, handle } = thread {
+            drop(wake);
             if handle.join().is_err() {
                 log::error!("the checkpoint thread panicked");
             }
@@ -310,28 +321,29 @@ impl Checkpoints {
     }
 }
 
-/// In exclusive mode no other connection has the file: the copy is whole, and the next commit begins the log anew.
-fn copy_alone(journal: &mut Journal) -> Result<()> {
-    match journal.on_log()? {
-        Some(mut on_log) => on_log.copy().map(drop),
+/// Copies the log in exclusive mode. No other connection has the file, so the copy is complete and the next
+/// commit starts the log again.
+fn copy_in_exclusive_mode(journal: &mut Journal) -> Result<()> {
+    match journal.log_handle()? {
+        Some(mut log_handle) => log_handle.copy().map(drop),
         None => Ok(()),
     }
 }
 
-/// What the thread has.
-struct Work {
-    source: Source,
+/// The state of the checkpoint thread.
+struct Worker {
+    source: LogSource,
     writer: SharedWriter,
     shared: Arc<Shared>,
     copier: Option<LogCopier>,
 }
 
-impl Work {
-    fn whenever_told(mut self, told: &Receiver<()>) {
-        while self.is_wanted(told) {
+impl Worker {
+    fn run(mut self, wake_ups: &Receiver<()>) {
+        while self.wait_for_work(wake_ups) {
             if let Err(e) = self.copy_if_due() {
                 log::warn!("a checkpoint is put off: {e}");
-                // Whatever happened to this connection, the next attempt has a fresh one.
+                // This connection may be unusable: the next attempt opens a new one.
                 self.close();
                 self.shared.pages.store(0, Relaxed);
             }
@@ -339,13 +351,13 @@ impl Work {
         self.close();
     }
 
-    /// Waits until there is something to do; false at the end. A log that is held is tried again in a
-    /// while, even if nobody writes.
-    fn is_wanted(&self, told: &Receiver<()>) -> bool {
-        if !self.shared.is_held() {
-            return told.recv().is_ok();
+    /// Waits until the thread is woken; returns false when it is to stop. A blocked log is tried again after
+    /// `RETRY_BLOCKED_AFTER`, even without new commits.
+    fn wait_for_work(&self, wake_ups: &Receiver<()>) -> bool {
+        if !self.shared.is_blocked() {
+            return wake_ups.recv().is_ok();
         }
-        told.recv_timeout(LEFT_ALONE) != Err(RecvTimeoutError::Disconnected)
+        wake_ups.recv_timeout(RETRY_BLOCKED_AFTER) != Err(RecvTimeoutError::Disconnected)
     }
 
     fn copy_if_due(&mut self) -> Result<()> {
@@ -353,45 +365,50 @@ impl Work {
             Some(copier) => copier,
             None => self.copier.insert(LogCopier::open(&self.source)?),
         };
-        let (mut on_log, Shared { limits, pages, copying, .. }) = (copier.on_log(), &*self.shared);
-        let log = on_log.state()?;
-        // Copied not long ago, and appended to ever since: once more would hardly be luckier.
-        let again = log.pages - log.copied.min(log.pages) < limits.due / 4;
+        let (mut log_handle, Shared { limits, pages, copying, .. }) =
+            (copier.log_handle(), &*self.shared);
+        let log = log_handle.state()?;
+        // Most of the log was copied a short time ago and commits have appended since: another pass would
+        // probably not reach the end either.
+        let copied_recently = log.pages - log.copied.min(log.pages) < limits.due / 4;
         if log.pages < limits.due {
             self.shared.restarted();
             return Ok(());
         }
-        if again && log.pages < limits.pressing {
+        if copied_recently && log.pages < limits.long {
             return Ok(());
         }
-        if self.shared.is_left_alone(log.pages) || self.shared.is_still_held(&mut on_log)? {
+        if self.shared.is_blocked_recently(log.pages)
+            || self.shared.is_still_blocked(&mut log_handle)?
+        {
             return Ok(());
         }
-        // SQLite syncs the file only at the end of a pass during which nobody appended. With such a one
-        // before it, the restart has little to wait for.
-        for _ in 0..PASSES {
+        // SQLite syncs the file only at the end of a pass during which no commit was appended. After such a
+        // pass, a restart has little to wait for.
+        for _ in 0..MAX_PASSES {
             let _copying = copying.lock();
-            if let Pass::Done(log) = on_log.copy()?
-                && log.pages < limits.pressing
+            if let CheckpointResult::Done(log) = log_handle.copy()?
+                && log.pages < limits.long
             {
-                *self.shared.held.lock() = None;
+                *self.shared.blocked.lock() = None;
                 return Ok(());
             }
-            let now = on_log.state()?;
-            let little = now.pages - now.copied.min(now.pages) < limits.due / 2;
-            if now.is_copied() || little && now.pages >= u32::midpoint(limits.pressing, limits.most)
+            let log = log_handle.state()?;
+            let is_little_left = log.pages - log.copied.min(log.pages) < limits.due / 2;
+            if log.is_copied()
+                || is_little_left && log.pages >= u32::midpoint(limits.long, limits.max)
             {
                 break;
             }
         }
-        // A commit that was under way at the end of a pass goes on appending. A restart lets none be. Where
-        // no other store writes it succeeds at once with the mutex held, for which callers wait as they
-        // wait for each other, without asking again and again for the write lock.
-        let held = self.writer.lock();
-        let pass = self.shared.try_restart(&mut on_log)?;
-        drop(held);
-        if !matches!(pass, Pass::Done(_)) {
-            self.shared.restart(&mut on_log, limits.pressing)?;
+        // A commit that was running at the end of a pass goes on appending. A restart keeps commits out.
+        // Where no other store writes, a restart with the mutex held succeeds at once: callers wait for the
+        // mutex as they wait for each other, and no thread has to ask repeatedly for the write lock.
+        let guard = self.writer.lock();
+        let pass = self.shared.try_restart(&mut log_handle)?;
+        drop(guard);
+        if !matches!(pass, CheckpointResult::Done(_)) {
+            self.shared.restart(&mut log_handle, limits.long)?;
         }
         pages.store(0, Relaxed);
         Ok(())

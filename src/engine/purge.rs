@@ -1,10 +1,9 @@
-//! Work that no caller asked for at that moment: purges in small steps, the thread that may do them, and
-//! the one that keeps the write-ahead log short.
+//! Purges in small steps, on request, beside commits, and in the optional purge thread.
 //!
-//! Owns when a purge is due, how far the running one has come, and the optional thread. What always
-//! holds: a failure here is logged and never a caller's; the mutex is held for one small step at a
+//! Owns when a purge is due, how far the running one has come, and the thread. What always holds: a failure
+//! of a purge that no caller asked for is logged and not returned; the mutex is held for one small step at a
 //! time. The processes on one file share the work by `last_purge_at` in its `meta`, which each step that
-//! deletes something brings up to date. A purge that finds nothing writes nothing.
+//! deletes something updates. A purge that finds nothing writes nothing.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,23 +12,23 @@ use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::claims::Place;
-use crate::journal::{Found, Transaction};
-use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, at_once, sync_channel};
+use crate::journal::claims::ClaimPosition;
+use crate::journal::{ExpiredSearch, Transaction};
+use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sync_channel};
 
-/// How many rows a step of a called-for purge goes through: about a millisecond.
-const ROWS_A_STEP: i64 = at_once!(1_000, in_a_simulation: 5);
-/// The same for a step that rides on somebody's commit.
-const ROWS_A_COMMIT: i64 = at_once!(128, in_a_simulation: 3);
-/// How many slots of the index such a step sweeps, at least.
-const SLOTS_A_COMMIT: usize = at_once!(2_048, in_a_simulation: 3);
-/// How many counts of duplicates a finished pass writes down.
-const COUNTS_A_PASS: usize = at_once!(128, in_a_simulation: 2);
+/// How many rows one step of a requested purge goes through: about a millisecond.
+const ROWS_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
+/// How many rows one step beside a commit goes through.
+const ROWS_PER_COMMIT: i64 = step_size!(128, in_a_simulation: 3);
+/// How many slots of the index one step beside a commit sweeps, at least.
+const SLOTS_PER_COMMIT: usize = step_size!(2_048, in_a_simulation: 3);
+/// How many duplicate counts are written at the end of a pass.
+const COUNTS_PER_PASS: usize = step_size!(128, in_a_simulation: 2);
 
-/// How long the thread rests at most after a step of its purge.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// The longest pause of the purge thread after a step.
+const MAX_REST: Duration = Duration::from_millis(5);
 
-/// When the next pass begins and how far the present one has come.
+/// When the next pass is due, and how far the running pass has come.
 pub(crate) struct PurgeSchedule {
     interval_ms: Option<i64>,
     due_ms: i64,
@@ -37,20 +36,19 @@ pub(crate) struct PurgeSchedule {
     sweep: Sweep,
 }
 
-/// The sweep of the index by a store that looks and does not write. A pass sweeps it too.
+/// The sweep of the index by a store that only reads. A purge pass sweeps the index too.
 struct Sweep {
     interval_ms: Option<i64>,
     due_ms: i64,
-    /// Where a sweep that was begun goes on.
+    /// The shard at which a running sweep continues.
     next_shard: Option<usize>,
 }
 
-/// A pass over the rows and claims of the file (unless another process does that) and the slots of
-/// the index.
+/// A pass over the rows and claims of the file (unless another process does that) and the slots of the index.
 #[derive(Clone)]
 struct Pass {
     rows_after: Option<i64>,
-    claims_after: Option<Place>,
+    claims_after: Option<ClaimPosition>,
     next_shard: usize,
 }
 
@@ -63,7 +61,7 @@ impl PurgeSchedule {
         Self { interval_ms, due_ms, pass: None, sweep }
     }
 
-    /// Puts the next pass off, after somebody has purged everything.
+    /// Schedules the next pass after a purge has removed everything.
     fn purged(&mut self, now_ms: i64) {
         self.due_ms = now_ms.saturating_add(self.interval_ms.unwrap_or(0));
         self.pass = None;
@@ -71,14 +69,14 @@ impl PurgeSchedule {
 
     fn is_due(&mut self, now_ms: i64) -> bool {
         let Some(interval_ms) = self.interval_ms else { return false };
-        // A clock that was set back far must not put the next pass off for as long.
+        // A clock that was set back far must not delay the next pass by as much.
         self.due_ms = self.due_ms.min(now_ms.saturating_add(interval_ms));
         self.pass.is_some() || now_ms >= self.due_ms
     }
 }
 
 impl Engine {
-    /// After a look: sweeps a little of the index, if that is due.
+    /// Sweeps a part of the index if that is due. Called after a catch-up.
     pub(crate) fn sweep_when_due(&self, writer: &mut Writer) {
         let (now_ms, sweep) = (self.clock.now_ms(), &mut writer.purges.sweep);
         let Some(interval_ms) = sweep.interval_ms else { return };
@@ -92,48 +90,48 @@ impl Engine {
         }
     }
 
-    /// Sweeps shards from this one on, a small step; where to go on. The mutex is held.
+    /// Sweeps some shards from this one on and returns the next shard. The caller holds the mutex.
     fn sweep_shards(&self, from: usize, now_ms: i64) -> usize {
         let (mut next, mut swept) = (from, 0);
-        while next < self.index.shard_count() && swept < SLOTS_A_COMMIT {
+        while next < self.index.shard_count() && swept < SLOTS_PER_COMMIT {
             swept += self.index.sweep_shard(next, now_ms);
             next += 1;
         }
         next
     }
 
-    /// Removes everything that has expired; how many marks the file lost.
+    /// Removes everything that has expired and returns the number of marks removed.
     pub(crate) fn purge_expired(&self) -> Result<u64> {
         self.purge(&mut || {})
     }
 
-    /// The same with `pause` after each step.
+    /// Like [`purge_expired`](Self::purge_expired), and calls `pause` after each step.
     fn purge(&self, pause: &mut dyn FnMut()) -> Result<u64> {
         self.check_open()?;
         let mut deleted = 0;
         let mut after = Some(0);
         while let Some(from) = after {
             let found = self.with_journal(|writer| {
-                writer.journal.find_expired(from, ROWS_A_STEP, self.clock.now_ms())
+                writer.journal.find_expired(from, ROWS_PER_STEP, self.clock.now_ms())
             })?;
             after = match found {
-                Found::Nothing { next } => {
+                ExpiredSearch::Nothing { next } => {
                     self.yield_to_waiters();
                     next
                 }
-                Found::Expired => {
+                ExpiredSearch::Expired => {
                     let step =
-                        self.write_step(|transaction| transaction.purge_step(from, ROWS_A_STEP))?;
+                        self.write_step(|transaction| transaction.purge_step(from, ROWS_PER_STEP))?;
                     deleted += step.deleted;
                     step.next
                 }
             };
             pause();
         }
-        let mut place = Some(Place::default());
+        let mut place = Some(ClaimPosition::default());
         while let Some(after) = place {
             let step =
-                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_A_STEP))?;
+                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_PER_STEP))?;
             place = step.next;
         }
         self.sweep()?;
@@ -145,15 +143,15 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Removes what was last seen in `scope` longer ago than `older_than`, expired or not, and the
-    /// claims that are not in flight and last changed longer ago.
+    /// Removes the marks of `scope` that were last seen longer ago than `older_than`, expired or not, and its
+    /// claims that are not in flight and last changed longer ago. Returns the number of both.
     pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
         self.check_open()?;
         let before_ms = self.clock.now_ms().saturating_sub(duration_ms(older_than));
         self.delete_older(scope, before_ms)
     }
 
-    /// Removes the claims and marks of `scope`, whatever their age.
+    /// Removes all claims and marks of `scope` and returns their number.
     pub(crate) fn forget_scope(&self, scope: &str) -> Result<u64> {
         self.check_open()?;
         self.delete_older(scope, i64::MAX)
@@ -161,11 +159,12 @@ impl Engine {
 
     fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
         let mut deleted = 0;
-        // Claims first: one that was confirmed in between would leave a mark behind.
-        let mut place = Some(Place { scope: scope.to_owned(), ..Place::default() });
+        // Claims first: a claim that is confirmed between the two loops leaves a mark, which the second loop
+        // removes.
+        let mut place = Some(ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() });
         while let Some(after) = place {
             let step = self.write_step(|transaction| {
-                transaction.cleanup_claims(scope, before_ms, &after, ROWS_A_STEP)
+                transaction.cleanup_claims(scope, before_ms, &after, ROWS_PER_STEP)
             })?;
             deleted += step.deleted;
             place = step.next;
@@ -173,12 +172,12 @@ impl Engine {
         let mut after = Some(0);
         while let Some(from) = after {
             let step = self.write_step(|transaction| {
-                transaction.cleanup_step(scope, before_ms, from, ROWS_A_STEP)
+                transaction.cleanup_step(scope, before_ms, from, ROWS_PER_STEP)
             })?;
             deleted += step.deleted;
             after = step.next;
         }
-        // Gives the memory of what went back.
+        // Frees the memory of the removed marks.
         self.sweep()?;
         Ok(deleted)
     }
@@ -187,18 +186,19 @@ impl Engine {
     fn sweep(&self) -> Result<()> {
         let now_ms = self.with_journal(|_| {
             let now_ms = self.clock.now_ms();
-            self.index.used_at(now_ms);
+            self.index.record_use(now_ms);
             Ok(now_ms)
         })?;
         self.index.sweep(now_ms);
         Ok(())
     }
 
-    /// After a commit: one small step of what is due. Never fails the caller.
-    pub(crate) fn tidy_when_due(&self, writer: &mut Writer) {
-        self.settle_some_doubts(writer);
+    /// Does one small step of the background work that is due. Called after a commit; a failure is only
+    /// logged.
+    pub(crate) fn maintenance_step(&self, writer: &mut Writer) {
+        self.drop_some_stale_slots(writer);
         if writer.purges.is_due(self.clock.now_ms())
-            && let Err(e) = self.purge_a_little(writer)
+            && let Err(e) = self.purge_step(writer)
             && e.kind() != ErrorKind::Busy
         {
             log::warn!("{}: the purge is put off: {e}", self.name);
@@ -206,8 +206,9 @@ impl Engine {
         }
     }
 
-    /// `Busy`: another process writes; the same step again next time.
-    fn purge_a_little(&self, writer: &mut Writer) -> Result<()> {
+    /// Does one step of the purge pass. Fails with `Busy` when another process writes; the same step is then
+    /// tried again later.
+    fn purge_step(&self, writer: &mut Writer) -> Result<()> {
         let mut pass = match writer.purges.pass.take() {
             Some(pass) => pass,
             None => self.begin_pass(writer)?,
@@ -215,7 +216,7 @@ impl Engine {
         let step = self.step(&mut pass, writer);
         if matches!(step, Ok(true)) {
             writer.purges.purged(self.clock.now_ms());
-            return self.write_duplicates(writer, COUNTS_A_PASS).map(drop);
+            return self.write_duplicates(writer, COUNTS_PER_PASS).map(drop);
         }
         writer.purges.pass = Some(pass);
         step.map(drop)
@@ -225,19 +226,20 @@ impl Engine {
     fn step(&self, pass: &mut Pass, writer: &mut Writer) -> Result<bool> {
         let now_ms = self.clock.now_ms();
         if let Some(from) = pass.rows_after {
-            pass.rows_after = match writer.journal.find_expired(from, ROWS_A_COMMIT, now_ms)? {
-                Found::Nothing { next } => next,
-                Found::Expired => {
+            pass.rows_after = match writer.journal.find_expired(from, ROWS_PER_COMMIT, now_ms)? {
+                ExpiredSearch::Nothing { next } => next,
+                ExpiredSearch::Expired => {
                     let mut delete = |transaction: &mut Transaction<'_>| {
-                        transaction.purge_step(from, ROWS_A_COMMIT)
+                        transaction.purge_step(from, ROWS_PER_COMMIT)
                     };
                     self.try_write(writer, &mut delete)?.next
                 }
             };
         }
         if let Some(after) = &pass.claims_after {
-            let mut delete =
-                |transaction: &mut Transaction<'_>| transaction.purge_claims(after, ROWS_A_COMMIT);
+            let mut delete = |transaction: &mut Transaction<'_>| {
+                transaction.purge_claims(after, ROWS_PER_COMMIT)
+            };
             pass.claims_after = self.try_write(writer, &mut delete)?.next;
         }
         pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
@@ -246,30 +248,30 @@ impl Engine {
             && pass.next_shard >= self.index.shard_count())
     }
 
-    /// Starts a pass: over file and index, or over the index alone when another process has purged the
+    /// Starts a pass over the file and the index, or over the index alone when another process has purged the
     /// file within the interval.
     fn begin_pass(&self, writer: &mut Writer) -> Result<Pass> {
         let now_ms = self.clock.now_ms();
         let interval_ms = writer.purges.interval_ms.unwrap_or(i64::MAX);
         let last_ms = writer.journal.last_purge_ms()?;
-        // One in the future was written under a clock that has been set back since.
+        // A time in the future was written before the clock was set back.
         let is_done = last_ms <= now_ms && last_ms > now_ms.saturating_sub(interval_ms);
         Ok(Pass {
             rows_after: (!is_done).then_some(0),
-            claims_after: (!is_done).then(Place::default),
+            claims_after: (!is_done).then(ClaimPosition::default),
             next_shard: 0,
         })
     }
 }
 
-/// The thread that purges while nobody writes. Dropping this ends it.
+/// The thread that purges at intervals, also without any commits. Dropping this stops it.
 pub(crate) struct PurgeThread {
     _stop: SyncSender<()>,
 }
 
 impl PurgeThread {
-    /// The thread holds no handle of the store, so that dropping the last one closes it, also during a
-    /// purge.
+    /// Starts the thread. It holds no handle of the store, so that dropping the last handle closes the store,
+    /// also during a purge.
     pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
         let (stop, stopped) = sync_channel(0);
         let weak = Arc::downgrade(engine);
@@ -282,10 +284,10 @@ impl PurgeThread {
 fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &Receiver<()>) {
     while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { return };
-        // As long a rest as each step took: the callers are to have the processors.
+        // Pause after each step for as long as the step took, to leave the processors to callers.
         let mut step = Stopwatch::start();
         let mut rest = || {
-            machine::sleep(step.elapsed().min(LONGEST_REST));
+            machine::sleep(step.elapsed().min(MAX_REST));
             step = Stopwatch::start();
         };
         match engine.purge(&mut rest) {

@@ -1,4 +1,4 @@
-//! Reads: what is answered from the index, and when the index first catches up with the file.
+//! Reads: answers from the index, and decides when the index catches up with the file first.
 //!
 //! What always holds: a hit is answered without the mutex, except for one catch-up every 100 ms; a miss is
 //! answered only after a catch-up that began after the call did.
@@ -6,59 +6,59 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{Engine, Writer};
-use crate::clock::Reached;
+use crate::clock::FileTime;
 use crate::entry::Entry;
 use crate::error::{ErrorKind, Result};
 use crate::id::Key;
 use crate::index::{Slot, stored};
 use crate::journal::{Journal, MarkRow};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
-/// How old a look may be for a hit to be answered without another.
-const CATCH_UP_EVERY_MS: u64 = 100;
+/// The greatest age of a catch-up for a hit to be answered without another one.
+const CATCH_UP_INTERVAL_MS: u64 = 100;
 
-/// A look that takes this store's time back is made once more at the earlier time. A clock that falls at each
-/// reading cannot make it go on for ever.
-pub(super) const CATCH_UPS_AT_MOST: u32 = 2;
+/// A catch-up that sets this store's time back is repeated once at the earlier time. The limit keeps a clock
+/// that falls at each reading from repeating it for ever.
+pub(super) const MAX_CATCH_UPS: u32 = 2;
 
-/// How many rows that are in doubt are looked for beside a lookup or a commit: some 50 µs.
-const DOUBTS_A_LOOKUP: usize = at_once!(64, in_a_simulation: 2);
+/// How many slots that may be stale are checked beside a lookup or a commit: about 50 µs.
+const SLOTS_CHECKED_PER_LOOKUP: usize = step_size!(64, in_a_simulation: 2);
 
-/// The same for a step of a work of its own: about a millisecond.
-const DOUBTS_A_STEP: usize = at_once!(1_000, in_a_simulation: 5);
+/// How many of them one step of background work checks: about a millisecond.
+const SLOTS_CHECKED_PER_STEP: usize = step_size!(1_000, in_a_simulation: 5);
 
-/// What a look brings besides rows.
+/// What a catch-up finds besides rows.
 pub(super) struct CaughtUp {
     number: u64,
-    reached: Option<Reached>,
+    file_time: Option<FileTime>,
     rebuilds: u64,
 }
 
 impl CaughtUp {
     pub(super) fn by(journal: &mut Journal, number: u64) -> Self {
-        let reached = journal.take_reached();
-        Self { number, reached, rebuilds: journal.rebuilds() }
+        let file_time = journal.take_file_time();
+        Self { number, file_time, rebuilds: journal.rebuilds() }
     }
 }
 
 impl Engine {
-    /// The id's newest mark if it is live now, whichever store made it.
+    /// Returns the id's newest mark if it is live now, whichever store made it.
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
-        // Read before the index: a look that begins after this and finds nothing answers the call.
+        // Read before the index: a catch-up that begins after this point and finds nothing answers the call.
         let (begun, now_ms) = (self.catch_ups_begun.load(SeqCst), self.clock.now_ms());
-        let hit = self.recently_live(key, now_ms)?;
+        let hit = self.live_in_index(key, now_ms)?;
         if hit.is_some() {
             return Ok(hit);
         }
         if self.private && !self.index.is_ahead_of(now_ms) {
-            // Nothing to look for; but in a forked child the index stands still.
+            // No other store can have written. But in a forked child the index no longer changes.
             self.check_process()?;
             return Ok(None);
         }
         self.live_in_file(key, begun)
     }
 
-    /// The same after a look with a number above `begun`.
+    /// Like [`live`](Self::live), after a catch-up with a number greater than `begun`.
     pub(super) fn live_in_file(&self, key: Key, begun: u64) -> Result<Option<Slot>> {
         let mut begun = begun;
         self.with_journal(|writer| {
@@ -66,24 +66,25 @@ impl Engine {
             if !has_caught_up {
                 self.catch_up(writer)?;
             }
-            // Should the row have moved, only a later look will do.
+            // If the row has moved, only a later catch-up finds it.
             begun = self.catch_ups_begun.load(SeqCst);
             self.live_after_catch_up(writer, key)
         })
     }
 
-    /// The same as far as the index knows. A hit is at most 100 ms out of date, a miss may be more.
-    pub(crate) fn recently_live(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
+    /// Like [`live`](Self::live), from the index alone. A hit is at most 100 ms out of date; a miss may be
+    /// older.
+    pub(crate) fn live_in_index(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
         self.check_open()?;
         let known = self.index.get_if_free(key, || self.check_process())?;
         let hit = known.filter(|slot| slot.is_live(now_ms));
         if hit.is_none() {
             return Ok(None);
         }
-        if self.index.is_doubted() || self.index.is_ahead_of(now_ms) {
+        if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
-        if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_EVERY_MS {
+        if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
             return Ok(hit);
         }
         self.check_process()?;
@@ -91,7 +92,7 @@ impl Engine {
             self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
             return Ok(hit);
         }
-        // A forget elsewhere is to be noticed, but not by waiting for a commit here.
+        // Catch up to notice marks that other stores removed, but do not wait for a commit of this store.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
         match self.catch_up(writer).and_then(|()| self.live_after_catch_up(writer, key)) {
@@ -100,33 +101,34 @@ impl Engine {
         }
     }
 
-    /// The id's mark if it is live now and, while the index is in doubt, its row is in the file.
+    /// Returns the id's mark if it is live now and, while slots of the index may be stale, its row is in the
+    /// file.
     fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
-        self.settle_some_doubts(writer);
+        self.drop_some_stale_slots(writer);
         Ok(live)
     }
 
-    /// Looks for some of the rows that are in doubt, if there are any. Never fails the caller.
-    pub(crate) fn settle_some_doubts(&self, writer: &mut Writer) {
-        if let Err(e) = writer.journal.settle_doubts(&self.index, DOUBTS_A_LOOKUP) {
-            log::warn!("{}: looking for deleted marks is put off: {e}", self.name);
+    /// Checks some of the slots that may be stale, if there are any. A failure is only logged.
+    pub(crate) fn drop_some_stale_slots(&self, writer: &mut Writer) {
+        if let Err(e) = writer.journal.drop_stale_slots(&self.index, SLOTS_CHECKED_PER_LOOKUP) {
+            log::warn!("{}: the search for deleted marks is put off: {e}", self.name);
         }
     }
 
-    /// Looks, and ends the doubt about marks that other stores have deleted, if there is any, in small
-    /// steps.
+    /// Catches up, and then drops in small steps all slots whose rows other stores have deleted.
     ///
-    /// Beside a store that goes on deleting the doubt would not end: once all shards were begun and the last
-    /// of them was done, what was deleted before the call is settled.
-    pub(crate) fn settle_doubts(&self) -> Result<()> {
+    /// While another store goes on deleting, slots go stale without end. So this stops once each shard was
+    /// started after the call began and the last of them is complete: all deletions from before the call are
+    /// then noticed.
+    pub(crate) fn drop_stale_slots(&self) -> Result<()> {
         let mut enough = None;
         while self.with_journal(|writer| {
             self.catch_up(writer)?;
-            let begun = writer.journal.doubted_shards_begun();
+            let begun = writer.journal.stale_scan_shards_begun();
             let enough = *enough.get_or_insert(begun + self.index.shard_count() + 1);
-            let more = writer.journal.settle_doubts(&self.index, DOUBTS_A_STEP)?;
-            Ok(more && writer.journal.doubted_shards_begun() <= enough)
+            let more = writer.journal.drop_stale_slots(&self.index, SLOTS_CHECKED_PER_STEP)?;
+            Ok(more && writer.journal.stale_scan_shards_begun() <= enough)
         })? {
             self.yield_to_waiters();
         }
@@ -138,11 +140,11 @@ impl Engine {
     }
 
     pub(crate) fn catch_up(&self, writer: &mut Writer) -> Result<()> {
-        for _ in 0..CATCH_UPS_AT_MOST {
+        for _ in 0..MAX_CATCH_UPS {
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
             writer.journal.catch_up(&self.index, self.clock.now_ms())?;
-            let seen = CaughtUp::by(&mut writer.journal, number);
-            self.caught_up(&seen, &mut writer.rebuilds);
+            let caught_up = CaughtUp::by(&mut writer.journal, number);
+            self.apply_catch_up(&caught_up, &mut writer.rebuilds);
             if !self.is_behind_index() {
                 break;
             }
@@ -151,27 +153,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether what a look has heard took this store's time back: the index is true for a later time only.
+    /// Returns true when a catch-up set this store's time back: the index is valid for a later time only.
     pub(super) fn is_behind_index(&self) -> bool {
         self.index.is_ahead_of(self.clock.now_ms())
     }
 
-    /// Takes in what a look brings besides rows.
-    pub(super) fn caught_up(&self, seen: &CaughtUp, rebuilds: &mut u64) {
-        if let Some(reached) = seen.reached {
-            self.clock.hear(reached);
+    /// Applies what a catch-up found besides rows.
+    pub(super) fn apply_catch_up(&self, caught_up: &CaughtUp, rebuilds: &mut u64) {
+        if let Some(file_time) = caught_up.file_time {
+            self.clock.observe(file_time);
         }
-        if std::mem::replace(rebuilds, seen.rebuilds) != seen.rebuilds {
-            // The file's history may have gone back: then its numbers are given again, to other ids.
+        if std::mem::replace(rebuilds, caught_up.rebuilds) != caught_up.rebuilds {
+            // The file may have been restored to an older history, which gives the same row numbers to other
+            // ids.
             self.index.duplicates.clear();
             self.index.at_max_age.clear();
         }
-        self.last_catch_up.store(seen.number, Relaxed);
+        self.last_catch_up.store(caught_up.number, Relaxed);
         self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
     }
 
-    /// The row with this number, if it is of this id. A file that was restored since the look may have
-    /// another id's row there.
+    /// Returns the row with this number if it belongs to this id. A file that was restored since the catch-up
+    /// may have another id's row there.
     pub(crate) fn row_of(
         &self,
         writer: &mut Writer,
@@ -183,7 +186,7 @@ impl Engine {
         Ok((stored(found) == stored(key)).then_some(row))
     }
 
-    /// A row of the table as callers see it.
+    /// Returns a row of the table as callers see it, with its pending duplicates counted.
     pub(crate) fn entry(&self, seq: i64, row: MarkRow, now_ms: i64) -> Entry {
         let mut entry = row.entry(now_ms);
         entry.suppressed =

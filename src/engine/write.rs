@@ -1,15 +1,16 @@
-//! Writes: how a decision comes to its transaction.
+//! Writes: runs decisions in transactions.
 //!
-//! Small ones that come at the same time share one; long ones, and the steps of longer work, have one each
-//! and leave the others a share of the write lock. What always holds: a call that waits for another process
-//! holds no lock, except where the log has come to its limit.
+//! Small decisions that arrive at the same time share one transaction. Each long decision, and each step of
+//! background work, has a transaction of its own and leaves other stores a share of the write lock. What
+//! always holds: a call that waits for another process holds no lock, except where the log has reached its
+//! limit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::group_commit::{Jobs, Led, Outcome, Taken};
-use super::read::{CATCH_UPS_AT_MOST, CaughtUp};
+use super::group_commit::{JobOutcome, Jobs, LeadResult, TakenJob};
+use super::read::{CaughtUp, MAX_CATCH_UPS};
 use super::{Engine, Job, Writer};
 use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
@@ -17,25 +18,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Transaction;
 use crate::machine::Mutex;
 
-/// The most calls that share one transaction: enough to spread its cost thin, and few enough that the
-/// first of them does not wait long for the last.
-const GROUP: usize = 256;
+/// The most calls that share one transaction: enough to spread its cost, and few enough that the first of
+/// them does not wait long for the last.
+const MAX_GROUP: usize = 256;
 
-/// For how long a store leaves a share of the write lock to others after one of them has committed. A store
-/// that is alone pays nothing.
-const ALONE_AFTER: Duration = Duration::from_secs(1);
+/// How long after another store's last commit this store goes on pausing for others. A store that is alone
+/// never pauses.
+const SHARED_FOR: Duration = Duration::from_secs(1);
 
 impl Writer {
-    /// Whether other stores write to the file at the moment.
-    fn has_company(&self) -> bool {
-        self.journal.since_others().is_some_and(|since| since < ALONE_AFTER)
+    /// Returns true when other stores have written to the file a short time ago.
+    fn shares_file(&self) -> bool {
+        self.journal.since_other_commit().is_some_and(|since| since < SHARED_FOR)
     }
 }
 
 impl Engine {
     /// Like [`write`](Self::write) for one small decision. Callers that come at the same time share one
-    /// transaction; `owned` makes the decision fit to be left in the queue, and a lone caller never
-    /// calls it.
+    /// transaction. `owned` makes a copy of the decision that can be left in the queue; it is not called when
+    /// no other caller is there.
     pub(crate) fn write_one<T: Send + 'static, D>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -50,7 +51,7 @@ impl Engine {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
             match self.try_write_small(writer, &mut decide) {
                 Ok(answer) => {
-                    self.tidy_when_due(writer);
+                    self.maintenance_step(writer);
                     return Ok(answer);
                 }
                 Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
@@ -64,105 +65,109 @@ impl Engine {
             Ok(())
         });
         let mut backoff = Backoff::new(self.config.busy_timeout);
-        let outcome =
-            self.writer.submit(job, |writer, jobs| self.lead(writer, jobs), || backoff.pause());
+        let outcome = self.writer.submit(
+            job,
+            |writer, jobs| self.commit_group(writer, jobs),
+            || backoff.pause(),
+        );
         match outcome {
-            Outcome::Answered(committed) => {
+            JobOutcome::Answered(committed) => {
                 committed?;
                 Ok(answer.lock().take().expect("a job that ran has answered"))
             }
-            Outcome::Withdrawn => Err(self.busy_error()),
-            Outcome::Abandoned => Err(Error::new(
+            JobOutcome::Withdrawn => Err(self.busy_error()),
+            JobOutcome::Abandoned => Err(Error::new(
                 ErrorKind::Io,
                 format!("{}: a thread panicked while it committed for this call", self.name),
             )),
         }
     }
 
-    /// Runs the waiting jobs as one transaction. A commit that fails fails all of them. When one of the
-    /// decisions fails, all are run again, each in a transaction of its own: only that one is to fail.
-    pub(super) fn lead(
+    /// Runs the waiting jobs as one transaction. When the commit fails, all of them fail. When one of the
+    /// decisions fails, each job runs again in a transaction of its own, so that only that decision fails.
+    pub(super) fn commit_group(
         &self,
         writer: &mut Option<Writer>,
         jobs: &Jobs<'_, Job, Result<()>>,
-    ) -> Led {
+    ) -> LeadResult {
         let Some(writer) = writer else {
             for job in jobs.take(usize::MAX) {
                 job.answer(Err(self.closed_error()));
             }
-            return Led::Done;
+            return LeadResult::Done;
         };
         let (mut group, mut refused) = (Vec::new(), false);
         let committed = self.try_write_small(writer, &mut |transaction| {
-            // Only once the write lock is held: who comes until then is of the group.
-            group = jobs.take(GROUP);
+            // Take the jobs only now that the write lock is held: all callers that came until now join the
+            // group.
+            group = jobs.take(MAX_GROUP);
             let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
             refused = decided.is_err();
             decided
         });
         if refused && group.len() > 1 {
-            return self.lead_one_by_one(writer, group, jobs);
+            return self.commit_one_by_one(writer, group, jobs);
         }
         match &committed {
-            Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return Led::Busy,
-            // The write lock could not even be asked for.
-            Err(_) if group.is_empty() => group = jobs.take(GROUP),
+            Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return LeadResult::Busy,
+            // The transaction failed before it had the write lock: its error answers the waiting jobs.
+            Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
             _ => {}
         }
         for taken in group {
             taken.answer(committed.clone());
         }
         if committed.is_ok() {
-            self.tidy_when_due(writer);
+            self.maintenance_step(writer);
         }
-        Led::Done
+        LeadResult::Done
     }
 
-    /// Does the small writes that wait in the queue, before a longer work lets go of the mutex: it would mostly
-    /// have it again before their callers have woken up.
-    pub(super) fn lead_waiting(
+    /// Commits the small writes that wait in the queue, before background work releases the mutex: otherwise
+    /// it would mostly take the mutex again before their callers have woken up.
+    pub(super) fn commit_waiting_jobs(
         &self,
         writer: &mut Option<Writer>,
         jobs: &Jobs<'_, Job, Result<()>>,
     ) {
         if !jobs.is_empty() {
-            self.lead(writer, jobs);
+            self.commit_group(writer, jobs);
         }
     }
 
-    pub(super) fn lead_one_by_one(
+    pub(super) fn commit_one_by_one(
         &self,
         writer: &mut Writer,
-        group: Vec<Taken<Job, Result<()>>>,
+        group: Vec<TakenJob<Job, Result<()>>>,
         jobs: &Jobs<'_, Job, Result<()>>,
-    ) -> Led {
+    ) -> LeadResult {
         let mut left = group.into_iter();
         while let Some(mut taken) = left.next() {
             match self.try_write(writer, taken.job()) {
                 Ok(()) => taken.answer(Ok(())),
                 Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
                 Err(_) => {
-                    // Another process has the write lock now.
+                    // Another process has the write lock now: these jobs wait in the queue again.
                     jobs.give_back(std::iter::once(taken).chain(left));
-                    return Led::Busy;
+                    return LeadResult::Busy;
                 }
             }
         }
-        self.tidy_when_due(writer);
-        Led::Done
+        self.maintenance_step(writer);
+        LeadResult::Done
     }
 
-    /// Runs `decide` in one write transaction and commits it. What `decide` answers holds once this
-    /// returns Ok, and never did otherwise.
+    /// Runs `decide` in one write transaction, commits it and returns the answer. When this returns an error,
+    /// nothing was written.
     pub(crate) fn write<T>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.check_open()?;
-        self.write_long(&mut decide, |writer| self.tidy_when_due(writer))
+        self.write_long(&mut decide, |writer| self.maintenance_step(writer))
     }
 
-    /// One step of a longer work: like [`write`](Self::write), and lets whoever waits go first.
+    /// Runs one step of background work: like [`write`](Self::write), and lets waiting callers go first.
     pub(crate) fn write_step<T>(
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -172,8 +177,8 @@ impl Engine {
         Ok(answer)
     }
 
-    /// One transaction that may be long: a batch, or a step of a longer work. It begins when the last one
-    /// has left the write lock alone for a while. At its end it does the small writes that wait.
+    /// Runs one transaction that may be long: a batch, or a step of background work. It first pauses for
+    /// other stores if the previous one requires that, and at its end it commits the small writes that wait.
     pub(super) fn write_long<T>(
         &self,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
@@ -183,7 +188,7 @@ impl Engine {
         let mut backoff = Backoff::for_long_work(self.config.busy_timeout);
         loop {
             let mut share = self.share.lock();
-            share.rest();
+            share.pause();
             let mut guard = self.writer.lock();
             let (writer, jobs) = guard.parts();
             let open = writer.as_mut().ok_or_else(|| self.closed_error())?;
@@ -192,9 +197,9 @@ impl Engine {
             match written {
                 Ok(answer) => {
                     and_then(open);
-                    self.lead_waiting(writer, &jobs);
-                    if writer.as_ref().is_some_and(Writer::has_company) {
-                        share.used(held.elapsed());
+                    self.commit_waiting_jobs(writer, &jobs);
+                    if writer.as_ref().is_some_and(Writer::shares_file) {
+                        share.record_use(held.elapsed());
                     }
                     return Ok(answer);
                 }
@@ -209,54 +214,56 @@ impl Engine {
         }
     }
 
-    /// Comes between the steps of a longer work, whether it writes or only reads. Does the small writes that
-    /// wait in the queue, and hands the mutex to a thread that waits for it: a loop that takes it again at
-    /// once would keep it to itself. Nor is the log to grow faster than it can be copied, which the others
-    /// would have to wait for.
+    /// Lets waiting callers go first. Called between the steps of background work, whether it writes or only
+    /// reads.
+    ///
+    /// Commits the small writes in the queue, and then gives the mutex to a thread that waits for it: a loop
+    /// that takes the mutex again at once would never let another thread have it. Also waits while the log is
+    /// long, so that the log does not grow faster than it is copied: the other callers would have to wait for
+    /// that.
     pub(crate) fn yield_to_waiters(&self) {
-        let mut turn = self.writer.lock();
-        let (writer, jobs) = turn.parts();
-        self.lead_waiting(writer, &jobs);
-        turn.end_fair();
-        self.checkpoints.wait_while_pressing();
+        let mut guard = self.writer.lock();
+        let (writer, jobs) = guard.parts();
+        self.commit_waiting_jobs(writer, &jobs);
+        guard.unlock_fair();
+        self.checkpointer.wait_while_log_is_long();
     }
 
-    /// The same as [`try_write`](Self::try_write), of a store that shares the file with others at the
-    /// moment: they get their share of the write lock.
+    /// Like [`try_write`](Self::try_write), with pauses for other stores while they use the file too.
     pub(super) fn try_write_small<T>(
         &self,
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        if !writer.has_company() {
+        if !writer.shares_file() {
             return self.try_write(writer, decide);
         }
-        writer.share.rest();
+        writer.share.pause();
         let held = Stopwatch::start();
         let written = self.try_write(writer, decide);
         if written.is_ok() {
-            writer.share.used(held.elapsed());
+            writer.share.record_use(held.elapsed());
         }
         written
     }
 
-    /// `Busy` when another process holds the write lock.
+    /// Runs one write transaction. Fails with `Busy` when another process holds the write lock.
     pub(crate) fn try_write<T>(
         &self,
         writer: &mut Writer,
         decide: &mut impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut looks = 0;
+        let mut catch_ups = 0;
         let (newest, mut transaction) = loop {
-            looks += 1;
+            catch_ups += 1;
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
             writer.journal.begin(&self.index, self.clock.now_ms())?;
-            let seen = CaughtUp::by(&mut writer.journal, number);
+            let caught_up = CaughtUp::by(&mut writer.journal, number);
             let newest = writer.journal.newest_seq();
-            // From here on a panic, of the caller's clock too, rolls back.
+            // From here on a panic, also one in the caller's clock, rolls back.
             let transaction = writer.journal.transaction(&self.index);
-            self.caught_up(&seen, &mut writer.rebuilds);
-            if looks == CATCH_UPS_AT_MOST || !self.is_behind_index() {
+            self.apply_catch_up(&caught_up, &mut writer.rebuilds);
+            if catch_ups == MAX_CATCH_UPS || !self.is_behind_index() {
                 break (newest, transaction);
             }
         };
@@ -269,16 +276,16 @@ impl Engine {
             }
         };
         let answer = done.inspect_err(|_| {
-            // The numbers of its rows will be given again.
+            // The row numbers of this transaction will be given to other rows.
             self.index.duplicates.forget_after(newest);
             self.index.at_max_age.forget_after(newest);
         })?;
-        self.checkpoints.committed(&mut writer.journal);
+        self.checkpointer.after_commit(&mut writer.journal);
         Ok(answer)
     }
 
-    /// Runs `step` with the journal until it has an answer. `Busy` means that another process is in the way:
-    /// the mutex is released and the call sleeps a little.
+    /// Runs `step` with the journal until it returns anything but `Busy`, which means that another process is
+    /// in the way. Between two tries the mutex is released and the call pauses.
     pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
         self.with_journal_within(self.config.busy_timeout, step)
     }
@@ -309,7 +316,7 @@ impl Engine {
         Error::new(
             ErrorKind::Busy,
             format!(
-                "{}: another process has held it for {:?}; try again",
+                "{}: another process has held the file for {:?}; try again",
                 self.name, self.config.busy_timeout
             ),
         )

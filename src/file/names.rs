@@ -1,22 +1,22 @@
-//! Which names a store's file may be opened by, and a copy be made at.
+//! Which names are allowed for a store's file and for a copy.
 //!
-//! What always holds: a file that passes has one name, as far as the operating system can tell, that name is
-//! not one of another database's side file, and what stands at the names of its side files are plain files.
-//! SQLite names the log after the name that a file was opened by, so a file with two names gets two logs, and
-//! each store writes over what the other has committed. Only asks for metadata, and removes a copy that
-//! failed; knows nothing of what is in the files.
+//! What always holds: a file that passes has only one name, as far as the operating system can tell; that name
+//! is not the name of another database's side file; and anything at the names of its own side files is a plain
+//! file. SQLite names the log after the name that a file was opened by. So a file with two names gets two logs,
+//! and each store overwrites what the other has committed. Only reads metadata, and removes a copy that failed;
+//! knows nothing of what is in the files.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{beside, exists, exists_already, shown};
+use super::{beside, exists, exists_already, metadata_error, shown};
 use crate::error::{Error, ErrorKind, Result};
 
 const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
 
-/// Refuses a file by its names, before it is opened and before anything is made beside it. A file that
-/// is not there passes.
+/// Refuses a file because of its names, before it is opened and before anything is created beside it. Accepts
+/// a file that does not exist.
 pub(crate) fn refuse_unsafe_names(path: &Path) -> Result<()> {
     refuse_side_name(path)?;
     for suffix in SIDE_FILES {
@@ -41,9 +41,9 @@ pub(crate) fn refuse_unsafe_names(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the name of a copy that is to be made where something stands. SQLite would take what stands at the
-/// names of its side files for the copy's own, and write it into the copy or delete it. That may be the log
-/// of a store: the error does not advise to move it away.
+/// Refuses a path for a copy if it exists, or a side file of it does. SQLite would take such a side file for
+/// the copy's own, and write it into the copy or delete it. It may be the log of a store, so the error does not
+/// advise to move it away.
 pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
     refuse_side_name(path)?;
     if exists(path) {
@@ -54,23 +54,23 @@ pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
         Some(side) => Err(Error::new(
             ErrorKind::AlreadyExists,
             format!(
-                "{} stands where SQLite would keep a side file of the copy; choose another name",
+                "{} exists, and SQLite would use it as a side file of the copy; choose another name",
                 shown(side)
             ),
         )),
     }
 }
 
-/// Removes a copy that failed, with the side files that a failure may have left: none was there before it.
+/// Removes a copy that failed, with the side files that the failure may have left. None existed before it.
 pub(crate) fn remove_copy(path: &Path) {
-    // What failed is told already.
+    // The caller reports the failure of the copy itself.
     let _ = fs::remove_file(path);
     for suffix in SIDE_FILES {
         let _ = fs::remove_file(beside(path, suffix));
     }
 }
 
-/// Opening a database deletes what stands at the names of its side files, whatever it is.
+/// Refuses the name of another database's side file: opening that database deletes what is there.
 fn refuse_side_name(path: &Path) -> Result<()> {
     let bases = SIDE_FILES.iter().filter_map(|suffix| without_suffix(path, suffix));
     match bases.into_iter().find(|base| exists(base)) {
@@ -78,14 +78,14 @@ fn refuse_side_name(path: &Path) -> Result<()> {
         Some(base) => refuse(
             path,
             &format!(
-                "is where SQLite keeps a side file of {}, and would be deleted; choose another name",
+                "has the name of a side file of {}, and SQLite would delete it; choose another name",
                 shown(&base)
             ),
         ),
     }
 }
 
-/// `None` where the name does not end with it, or is nothing else.
+/// Returns the path without the suffix. `None` if the name does not end with it, or is only the suffix.
 #[cfg(unix)]
 fn without_suffix(path: &Path, suffix: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
@@ -99,16 +99,18 @@ fn without_suffix(path: &Path, suffix: &str) -> Option<PathBuf> {
     (!name.is_empty()).then(|| path.with_file_name(name))
 }
 
-/// SQLite would follow a link at the name of its journal.
+/// Refuses what is not a plain file at the name of a side file. SQLite would follow a link at the name of its
+/// journal.
 fn refuse_wrong_side_file(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => refuse(path, "is a symbolic link; remove it"),
-        Ok(metadata) if !metadata.is_file() => {
-            refuse(path, "is not a regular file, and stands where SQLite keeps one; move it away")
-        }
+        Ok(metadata) if !metadata.is_file() => refuse(
+            path,
+            "is not a regular file, and SQLite needs its name for a side file; move it away",
+        ),
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(format!("cannot look at {}", shown(path)), e)),
+        Err(e) => Err(metadata_error(path, e)),
     }
 }
 
@@ -127,7 +129,7 @@ pub(super) fn has_other_names(_: &fs::Metadata) -> bool {
     false
 }
 
-/// False where the kernel cannot tell (Linux before 5.8).
+/// Returns false if the kernel cannot tell (Linux before 5.8).
 #[cfg(target_os = "linux")]
 fn is_mount_point(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};

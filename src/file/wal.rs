@@ -1,9 +1,9 @@
-//! The write-ahead log, used by other means than SQLite: which pages it holds, whether its frames are
-//! those that SQLite wrote, and a lock on it that tells others who reads.
+//! The write-ahead log, used without SQLite: which pages it holds, whether its frames are as SQLite wrote them,
+//! and a lock on it that shows that a reader is reading.
 //!
-//! This is safe with the log, unlike with the database and the `-shm`: SQLite keeps its POSIX locks on
-//! those two and none on the log, so closing a descriptor of the log cancels no lock. What always holds:
-//! nothing is written. Knows the format of the log, and nothing of the pages in it.
+//! This is safe with the log, unlike with the database and the `-shm`: SQLite holds its POSIX locks on those
+//! two and none on the log, so closing a descriptor of the log loses no lock. What always holds: nothing is
+//! written. Knows the format of the log, and nothing of the pages in it.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -13,27 +13,27 @@ use std::path::Path;
 
 use super::{beside, shown};
 use crate::error::Result;
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 
-/// The number that a log begins with; the lowest bit tells the byte order of its checksums.
+/// The number at the start of a log. Its lowest bit gives the byte order of the checksums.
 const MAGIC: u32 = 0x377F_0682;
 
-/// What a log begins with. SQLite gives it another salt each time that it begins the log anew.
+/// The header of a log. SQLite gives it another salt each time that it restarts the log.
 pub(crate) type Header = [u8; HEADER_BYTES];
 
-/// `None` where the log is too short to have one.
+/// Reads the header; `None` if the log is too short to have one.
 pub(crate) fn header(mut log: &File) -> io::Result<Option<Header>> {
     let mut header = [0; HEADER_BYTES];
     log.seek(SeekFrom::Start(0))?;
-    Ok(fill(&mut log, &mut header)?.then_some(header))
+    Ok(read_full(&mut log, &mut header)?.then_some(header))
 }
 
-/// Whether these frames of the log, counted from 1, are as SQLite wrote them. Each has the log's salt and a
-/// checksum over all frames before it. Zeros have not: a log that was cut and then written to has a hole,
-/// because SQLite writes each frame at its place.
+/// Returns whether these frames of the log, counted from 1, are as SQLite wrote them. Each has the log's salt
+/// and a checksum over all frames before it. Zeros have neither: a log that was cut and then written to has a
+/// hole of zeros, because SQLite writes each frame at its place.
 pub(crate) fn has_frames(
     log: &File,
     header: &Header,
@@ -46,31 +46,30 @@ pub(crate) fn has_frames(
     let mut log = BufReader::with_capacity(1 << 16, log);
     log.seek(SeekFrom::Start(HEADER_BYTES as u64 + before.saturating_sub(1) * frame.len() as u64))?;
     if before > 0 {
-        if !fill(&mut log, &mut frame)? {
+        if !read_full(&mut log, &mut frame)? {
             return Ok(false);
         }
-        checksum.go_on_after(&frame);
+        checksum.continue_after(&frame);
     }
     for _ in frames {
-        if !fill(&mut log, &mut frame)? || !checksum.takes(header, &frame) {
+        if !read_full(&mut log, &mut frame)? || !checksum.accepts(header, &frame) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// What the committed transactions of a log come to.
+/// The pages that the committed transactions of a log wrote.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
     pages: HashSet<u32>,
-    /// How many pages the database has after the last transaction; 0 where there is none.
+    /// How many pages the database has after the last transaction; 0 if there is none.
     size: u32,
 }
 
 impl Committed {
-    /// Reads the log beside the database at `path`, as SQLite's recovery does: up to the first frame of
-    /// another log, or whose checksum is wrong, and then back to the last commit. A missing log holds
-    /// nothing.
+    /// Reads the log beside the database at `path`, as SQLite's recovery does: up to the first frame with
+    /// another salt or a wrong checksum, and then back to the last commit. A missing log holds nothing.
     pub(crate) fn read(path: &Path, page_bytes: u32) -> io::Result<Self> {
         match File::open(beside(path, "-wal")) {
             Ok(log) => Self::read_from(BufReader::new(log), page_bytes),
@@ -82,7 +81,7 @@ impl Committed {
     fn read_from(mut log: impl Read, page_bytes: u32) -> io::Result<Self> {
         let mut committed = Self::default();
         let mut header = [0; HEADER_BYTES];
-        if !fill(&mut log, &mut header)? {
+        if !read_full(&mut log, &mut header)? {
             return Ok(committed);
         }
         let Some(mut checksum) = Checksum::of_log(&header, page_bytes) else {
@@ -90,11 +89,11 @@ impl Committed {
         };
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
         let mut uncommitted = Vec::new();
-        while fill(&mut log, &mut frame)? {
-            if !checksum.takes(&header, &frame) {
+        while read_full(&mut log, &mut frame)? {
+            if !checksum.accepts(&header, &frame) {
                 break;
             }
-            let (page, size) = (number(&frame, 0), number(&frame, 4));
+            let (page, size) = (read_u32(&frame, 0), read_u32(&frame, 4));
             uncommitted.push(page);
             if size > 0 {
                 committed.pages.extend(uncommitted.drain(..));
@@ -104,41 +103,42 @@ impl Committed {
         Ok(committed)
     }
 
-    /// Whether each page of the database from `first` on is in the log; false where it holds nothing.
+    /// Returns whether the log has each page of the database from `first` on; false if it holds nothing.
     pub(crate) fn has_all_from(&self, first: u32) -> bool {
         let mut needed: RangeInclusive<u32> = first..=self.size;
         self.size > 0 && needed.all(|page| self.pages.contains(&page))
     }
 }
 
-/// The sums over a log from its beginning, two words at a time.
+/// The running checksum of a log, which is computed over two words at a time.
 struct Checksum {
     big_endian: bool,
     sums: (u32, u32),
 }
 
 impl Checksum {
-    /// The sums over the header of a log; `None` where that is none.
+    /// Returns the checksum after the header of a log; `None` if the header is not valid.
     fn of_log(header: &Header, page_bytes: u32) -> Option<Self> {
-        let magic = number(header, 0);
+        let magic = read_u32(header, 0);
         let mut checksum = Self { big_endian: magic & 1 == 1, sums: (0, 0) };
         checksum.add(&header[..24]);
-        let is_valid =
-            magic & !1 == MAGIC && number(header, 8) == page_bytes && checksum.matches(header, 24);
+        let is_valid = magic & !1 == MAGIC
+            && read_u32(header, 8) == page_bytes
+            && checksum.matches(header, 24);
         is_valid.then_some(checksum)
     }
 
-    /// Goes on as after this frame, by what that tells of itself.
-    fn go_on_after(&mut self, frame: &[u8]) {
-        self.sums = (number(frame, 16), number(frame, 20));
+    /// Continues after this frame, with the checksum that is in it.
+    fn continue_after(&mut self, frame: &[u8]) {
+        self.sums = (read_u32(frame, 16), read_u32(frame, 20));
     }
 
-    /// Whether the frame is the next of the log with this header. A frame of the log before has another
-    /// salt: a log is begun anew over it.
-    fn takes(&mut self, header: &Header, frame: &[u8]) -> bool {
+    /// Returns whether the frame is the next one of the log with this header. A frame of the previous log has
+    /// another salt: a restarted log overwrites the previous one.
+    fn accepts(&mut self, header: &Header, frame: &[u8]) -> bool {
         self.add(&frame[..8]);
         self.add(&frame[24..]);
-        frame[8..16] == header[16..24] && number(frame, 0) > 0 && self.matches(frame, 16)
+        frame[8..16] == header[16..24] && read_u32(frame, 0) > 0 && self.matches(frame, 16)
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -154,16 +154,16 @@ impl Checksum {
     }
 
     fn matches(&self, bytes: &[u8], at: usize) -> bool {
-        self.sums == (number(bytes, at), number(bytes, at + 4))
+        self.sums == (read_u32(bytes, at), read_u32(bytes, at + 4))
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> u32 {
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// False where the log ends before `bytes` is full.
-fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+/// Returns false if the log ends before `bytes` is full.
+fn read_full(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match log.read_exact(bytes) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
@@ -171,24 +171,24 @@ fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Held by a reader that must keep others out for as long as it reads: see `format::onlooker`. Others
-/// tell by it that waiting helps, unlike with a store in exclusive mode.
+/// A lock that a reader holds while it reads alone and blocks others: see `format::open_for_reading`. It shows
+/// the others that waiting helps, unlike with a store in exclusive mode.
 ///
-/// A child that is forked meanwhile inherits the lock: it lasts until it is given up, or until both processes
-/// have ended. So it is given up in so many words, which the closing of a file is not while a child has it
-/// too; and a child does not give up its parent's.
-pub(crate) struct ReadingAlone {
-    locked: Option<Own<File>>,
+/// A child that is forked meanwhile inherits the lock. It then lasts until it is released, or until both
+/// processes have ended. So it is unlocked explicitly: closing the file is not enough while a child has it
+/// open too. A child does not release its parent's lock.
+pub(crate) struct ExclusiveReadLock {
+    locked: Option<Registered<File>>,
 }
 
-impl ReadingAlone {
-    /// `None` while another reader has it. Where the log cannot be opened or locked there is nothing to
-    /// hold, and nothing is told to others.
-    pub(crate) fn begin(path: &Path) -> Result<Option<Self>> {
+impl ExclusiveReadLock {
+    /// Takes the lock; `None` if another reader has it. If the log cannot be opened or locked, the result holds
+    /// no lock, and others do not see that it reads.
+    pub(crate) fn acquire(path: &Path) -> Result<Option<Self>> {
         let registration = Registration::new(&shown(path))?;
-        let Some(log) = open_to_lock(path) else { return Ok(Some(Self { locked: None })) };
+        let Some(log) = open_for_lock(path) else { return Ok(Some(Self { locked: None })) };
         match log.try_lock() {
-            Ok(()) => Ok(Some(Self { locked: Some(Own::new(registration, log)) })),
+            Ok(()) => Ok(Some(Self { locked: Some(Registered::new(registration, log)) })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => {
                 log::debug!("cannot lock a log: {e}");
@@ -197,10 +197,10 @@ impl ReadingAlone {
         }
     }
 
-    /// Whether some reader holds it. Asked with a shared lock, so that those who ask at the same time
-    /// do not take each other for a reader.
+    /// Returns whether a reader holds the lock. Asks with a shared lock, so that processes that ask at the same
+    /// time do not take each other for a reader.
     pub(crate) fn is_held(path: &Path) -> bool {
-        open_to_lock(path).is_some_and(|log| match log.try_lock_shared() {
+        open_for_lock(path).is_some_and(|log| match log.try_lock_shared() {
             Ok(()) => {
                 unlock(&log);
                 false
@@ -210,7 +210,7 @@ impl ReadingAlone {
     }
 }
 
-impl Drop for ReadingAlone {
+impl Drop for ExclusiveReadLock {
     fn drop(&mut self) {
         if let Some(locked) = self.locked.take() {
             locked.close(|log| unlock(&log));
@@ -224,8 +224,8 @@ fn unlock(log: &File) {
     }
 }
 
-/// `None` on other systems than Unix, where such a lock would keep SQLite from reading the log.
-fn open_to_lock(path: &Path) -> Option<File> {
+/// Returns `None` on other systems than Unix, where such a lock would keep SQLite from reading the log.
+fn open_for_lock(path: &Path) -> Option<File> {
     if cfg!(unix) { File::open(beside(path, "-wal")).ok() } else { None }
 }
 
@@ -233,19 +233,19 @@ fn open_to_lock(path: &Path) -> Option<File> {
 mod tests {
     use super::*;
 
-    /// A forked child has the same open file, as a second descriptor in this process has.
+    /// A second descriptor of the open file behaves as that of a forked child.
     #[test]
     fn a_lock_that_a_child_inherited_ends_with_the_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seen.db");
         std::fs::write(beside(&path, "-wal"), "frames").unwrap();
-        let reading = ReadingAlone::begin(&path).unwrap().unwrap();
+        let reading = ExclusiveReadLock::acquire(&path).unwrap().unwrap();
         let inherited = reading.locked.as_ref().unwrap().try_clone().unwrap();
-        assert!(ReadingAlone::is_held(&path));
-        assert!(ReadingAlone::begin(&path).unwrap().is_none());
+        assert!(ExclusiveReadLock::is_held(&path));
+        assert!(ExclusiveReadLock::acquire(&path).unwrap().is_none());
         drop(reading);
-        assert!(!ReadingAlone::is_held(&path));
-        assert!(ReadingAlone::begin(&path).unwrap().is_some());
+        assert!(!ExclusiveReadLock::is_held(&path));
+        assert!(ExclusiveReadLock::acquire(&path).unwrap().is_some());
         drop(inherited);
     }
 }

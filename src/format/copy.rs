@@ -1,7 +1,7 @@
-//! A copy of a database as it stands at one moment.
+//! A copy of a database as it is at one moment.
 //!
-//! Owns the new file until it is complete: whatever goes wrong, no half copy stays behind. The copy is
-//! one file of mode 0600 without a log beside it.
+//! Owns the new file until it is complete: if anything fails, the incomplete copy is removed. The copy is one
+//! file of mode 0600 without a log beside it.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::open;
 use super::sqlite_errors::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{create_new, refuse_for_copy, remove_copy, shown};
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
-/// How many pages are copied between two looks at the result.
+/// How many pages one step copies.
 const PAGES: i32 = 1_000;
 
-/// Copies what `connection` sees to `target`, which must not exist, nor a side file of it.
+/// Copies what `connection` sees to `target`. Neither `target` nor a side file of it may exist.
 pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
     refuse_for_copy(target)?;
     create_new(target)?;
@@ -31,16 +31,16 @@ pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
 fn fill(source: &Connection, target: &Path) -> Result<()> {
     let fail = |e| failure("write the copy", &shown(target), e);
     let registration = Registration::new(&shown(target))?;
-    let mut connection = Own::new(registration, Connection::open(target).map_err(fail)?);
-    // One read transaction, so that writers go on and the copy is still of one moment.
-    let moment = source.unchecked_transaction().map_err(fail)?;
-    moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
-    let backup = Backup::new(&moment, &mut connection).map_err(fail)?;
+    let mut connection = Registered::new(registration, Connection::open(target).map_err(fail)?);
+    // One read transaction: the copy is of one moment, and others can write meanwhile.
+    let snapshot = source.unchecked_transaction().map_err(fail)?;
+    snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+    let backup = Backup::new(&snapshot, &mut connection).map_err(fail)?;
     loop {
         match backup.step(PAGES).map_err(fail)? {
             StepResult::Done => break,
             StepResult::More => {}
-            // Nobody else can know the new file, and the source is read in one transaction.
+            // No other process uses the new file, and the source is read in one transaction.
             other => {
                 return Err(Error::new(
                     ErrorKind::Busy,
@@ -50,7 +50,7 @@ fn fill(source: &Connection, target: &Path) -> Result<()> {
         }
     }
     drop(backup);
-    drop(moment);
+    drop(snapshot);
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(fail)?;
     open::close(connection).map_err(fail)
 }

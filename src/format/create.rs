@@ -2,12 +2,12 @@
 
 use rusqlite::Connection;
 
-use super::pragmas::tune;
+use super::pragmas::apply_pragmas;
 use super::recognise::objects;
 use super::{APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES, open};
 use crate::config::Config;
 
-/// Defines the tables and signs the file. The caller has a transaction open.
+/// Creates the tables and writes the application id and version. The caller has a transaction open.
 pub(super) fn define(connection: &Connection) -> rusqlite::Result<()> {
     for (_, sql) in TABLES {
         connection.execute_batch(sql)?;
@@ -19,7 +19,7 @@ pub(super) fn define(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", FORMAT_VERSION)
 }
 
-/// Makes an empty database a store; where another process has just done so, does nothing.
+/// Makes an empty database a store. Does nothing if another process has just done so.
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     let transaction =
@@ -30,11 +30,11 @@ pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The definition of a fresh store in memory.
+/// Returns a connection to a new store in memory.
 pub(crate) fn create_in_memory(config: &Config) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
     open::secure(&connection)?;
     create(&mut connection)?;
-    tune(&connection, config)?;
+    apply_pragmas(&connection, config)?;
     Ok(connection)
 }

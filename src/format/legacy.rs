@@ -1,7 +1,7 @@
-//! The seed's file as it stands, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, read and left alone.
+//! Reading a legacy file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, without changing it.
 //!
-//! Owns the connection and the place that the reading has come to. What always holds: nothing is written,
-//! and no snapshot is held between two pages.
+//! Owns the connection and the position of the reading. What always holds: nothing is written, and no
+//! snapshot is held between two pages.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{refuse_unsafe_names, shown};
-use crate::process::Own;
+use crate::process::Registered;
 
-pub(crate) struct SeedRows {
-    connection: Own<Connection>,
+pub(crate) struct LegacyRows {
+    connection: Registered<Connection>,
     name: String,
     busy_timeout: Duration,
     after: i64,
 }
 
-/// A row; what is not of its type is `None`.
-pub(crate) struct SeedRow {
+/// A row. A value of the wrong type is `None`.
+pub(crate) struct LegacyRow {
     pub(crate) id: Option<Vec<u8>>,
-    /// Since 1970.
+    /// Seconds since 1970.
     pub(crate) seconds: Option<i64>,
 }
 
-impl SeedRows {
+impl LegacyRows {
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
         let (name, busy_timeout) = (shown(path), config.busy_timeout);
         if !crate::file::exists(path) {
@@ -40,13 +40,15 @@ impl SeedRows {
         refuse_unsafe_names(path)?;
         let connection = reader(path, config)?;
         let why = match retry_while_locked(path, config, "read", || recognise(&connection))? {
-            Format::Seed => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),
+            Format::Legacy => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),
             Format::Current | Format::Newer(_) => {
-                "is a store already; export it, and import what that gives".to_owned()
+                "is a store already; export it and import the export".to_owned()
             }
             Format::Empty => "is an empty database; give another file".to_owned(),
             Format::Foreign(why) => {
-                format!("belongs to another application ({why}); give a file with seen(id, ts)")
+                format!(
+                    "belongs to another application ({why}); give a file with the table seen(id, ts)"
+                )
             }
         };
         Err(Error::new(ErrorKind::WrongApplication, format!("{name} {why}")))
@@ -60,15 +62,15 @@ impl SeedRows {
         })
     }
 
-    /// The next rows, fewer than `limit` at the end.
-    pub(crate) fn next_page(&mut self, limit: usize) -> Result<Vec<SeedRow>> {
+    /// Returns the next rows; fewer than `limit` at the end.
+    pub(crate) fn next_page(&mut self, limit: usize) -> Result<Vec<LegacyRow>> {
         let (rows, last) =
             self.retry_while_locked(|connection| page(connection, self.after, limit))?;
         self.after = last;
         Ok(rows)
     }
 
-    /// Waits for the bot that may be writing to its file at this moment.
+    /// Waits for another program that may be writing to its file now.
     fn retry_while_locked<T>(
         &self,
         read: impl Fn(&Connection) -> rusqlite::Result<T>,
@@ -80,12 +82,12 @@ impl SeedRows {
     }
 }
 
-/// Some rows after `after`, and the rowid of the last.
+/// Returns some rows after `after`, and the rowid of the last.
 fn page(
     connection: &Connection,
     after: i64,
     limit: usize,
-) -> rusqlite::Result<(Vec<SeedRow>, i64)> {
+) -> rusqlite::Result<(Vec<LegacyRow>, i64)> {
     // A numeric id becomes its text, a REAL timestamp is truncated.
     let mut statement = connection.prepare_cached(
         "SELECT rowid, CAST(id AS BLOB), \
@@ -96,7 +98,7 @@ fn page(
     let (mut page, mut last) = (Vec::with_capacity(limit), after);
     while let Some(row) = rows.next()? {
         last = row.get(0)?;
-        page.push(SeedRow { id: row.get(1)?, seconds: row.get(2)? });
+        page.push(LegacyRow { id: row.get(1)?, seconds: row.get(2)? });
     }
     Ok((page, last))
 }

@@ -1,8 +1,8 @@
-//! From a path to a connection that may be trusted.
+//! From a path to a connection that can be trusted.
 //!
-//! Owns the order of the steps: look at the path, open, secure the connection, recognise the
-//! database, create or upgrade it, put the settings in force and read them back. Until a database is
-//! recognised nothing is written to it; a connection that is refused closes without a checkpoint.
+//! Owns the order of the steps: check the path, open, secure the connection, recognise the database, create
+//! or upgrade it, apply the settings and read them back. Nothing is written to a database before it is
+//! recognised. A connection that is refused closes without a checkpoint.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,56 +12,58 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::create::create;
-use super::pragmas::{check, pragma_number, pragma_text, tune};
+use super::pragmas::{apply_pragmas, check, pragma_number, pragma_text};
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::{failure, is_busy};
 use super::upgrade;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wal::{Committed, ReadingAlone};
+use crate::file::wal::{Committed, ExclusiveReadLock};
 use crate::file::{self, Identity, OpenedFiles, shown};
 use crate::format::upgrade::Upgrade;
 use crate::machine::sleep;
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
-/// The most bytes a value or a row may have: an id, a scope and a receipt of 64 KiB each, and more
-/// to spare. A hostile file cannot make a read allocate beyond it.
+/// The most bytes a value or a row may have: more than an id, a scope and a receipt of 64 KiB each need. A
+/// hostile file cannot make a read allocate more.
 const MAX_ROW_BYTES: i32 = 1 << 20;
 
-/// How often a file that looks held in exclusive mode is tried again before the caller is told.
+/// How often a file that seems to be open in exclusive mode is tried again before the caller gets an error.
 const EXCLUSIVE_TRIES: u32 = 10;
 
-/// The first version that can tell how long the log is without copying it.
-pub(crate) const KNOWS_NOOP: i32 = 3_051_000;
+/// The first SQLite version that can report the length of the log without copying it.
+pub(crate) const MIN_NOOP_VERSION: i32 = 3_051_000;
 
-/// Whether this crate keeps the log short (`maintenance::checkpoints`). Otherwise SQLite does so by itself,
-/// or nobody.
+/// Returns whether this crate keeps the log short (`engine::checkpointer`). Otherwise SQLite does it if the
+/// settings say so.
 pub(crate) fn keeps_log_short(config: &Config) -> bool {
-    !config.read_only && config.wal_autocheckpoint > 0 && rusqlite::version_number() >= KNOWS_NOOP
+    !config.read_only
+        && config.wal_autocheckpoint > 0
+        && rusqlite::version_number() >= MIN_NOOP_VERSION
 }
 
-/// The length of log at which SQLite copies it by itself. That never ends beside another connection that
-/// writes, a log that a snapshot keeps long would make each commit try, and SQLite does not look
-/// whether the log is whole.
-pub(super) fn own_checkpoint(config: &Config) -> u32 {
+/// Returns the length of the log at which SQLite copies it by itself; 0 switches that off. SQLite's own
+/// checkpoints never complete beside another connection that writes. If a snapshot keeps the log long, SQLite
+/// tries again with each commit. And SQLite does not check that the log is intact.
+pub(super) fn sqlite_autocheckpoint(config: &Config) -> u32 {
     if keeps_log_short(config) { 0 } else { config.wal_autocheckpoint }
 }
 
 /// An open store file.
 pub(crate) struct Connected {
-    pub(crate) connection: Own<Connection>,
+    pub(crate) connection: Registered<Connection>,
     pub(crate) files: OpenedFiles,
-    /// What was made of an older file, by this very call.
+    /// What this call did to a file in the legacy format.
     pub(crate) upgrade: Option<Upgrade>,
 }
 
-/// Opens the store at the resolved `path`, creating or upgrading it unless the config is read-only.
+/// Opens the store at the resolved `path`. Creates or upgrades it unless the config is read-only.
 pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
     open_anywhere(path, config, now_ms).map_err(|e| explain_read_only(path, e))
 }
 
-/// SQLite cannot tell a file system that is read-only from permissions.
+/// Replaces a permission error on a read-only file system: SQLite cannot tell the two apart.
 fn explain_read_only(path: &Path, error: Error) -> Error {
     if error.kind() != ErrorKind::PermissionDenied || !file::is_on_read_only_file_system(path) {
         return error;
@@ -69,8 +71,8 @@ fn explain_read_only(path: &Path, error: Error) -> Error {
     Error::with_source(
         ErrorKind::ReadOnly,
         format!(
-            "{}: the file system is read-only; a store keeps a log beside its file, also to read it; \
-             look into it with `seen check` or a Reader",
+            "{}: the file system is read-only; a store needs a log beside its file, even for reading; \
+             read it with `seen check` or a Reader",
             shown(path)
         ),
         error,
@@ -81,14 +83,14 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
     refuse_old_sqlite()?;
     file::refuse_unsafe_names(path)?;
     let identity = file::prepare(path, !config.read_only)?;
-    let mut connection = secured(path, config)?;
+    let mut connection = open_secure(path, config)?;
     let format = retry_while_locked(path, config, "open", || recognise(&connection))?;
-    refuse_cut_off(&connection, path)?;
+    refuse_truncated(&connection, path)?;
     let mut upgrade = None;
     match accept(path, config, format)? {
         Accepted::Ready => {}
         Accepted::Create => retry_while_locked(path, config, "create", || create(&mut connection))?,
-        Accepted::Upgrade => upgrade = upgrade::from_seed(&connection, path, config, now_ms)?,
+        Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(&connection, path, config, now_ms)?,
     }
     if file::identity(path)? != identity {
         return Err(Error::new(
@@ -96,12 +98,12 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
             format!("{} was replaced while it was being opened; open it again", shown(path)),
         ));
     }
-    put_in_force(&connection, path, config)?;
+    apply_settings(&connection, path, config)?;
     let files = opened_files(&connection, path, config, identity)?;
     Ok(Connected { connection, files, upgrade })
 }
 
-/// Which files the connection has open from its first read on.
+/// Returns the files that the connection has open. Reads first, because SQLite opens the log only then.
 pub(super) fn opened_files(
     connection: &Connection,
     path: &Path,
@@ -116,36 +118,37 @@ pub(super) fn opened_files(
     OpenedFiles::record(path, identity, has_log, has_log && locking != "exclusive")
 }
 
-/// Closes a connection and tells whether that worked. It is gone in any case.
-pub(crate) fn close(connection: Own<Connection>) -> rusqlite::Result<()> {
+/// Closes a connection and returns whether that worked. The connection is gone in either case.
+pub(crate) fn close(connection: Registered<Connection>) -> rusqlite::Result<()> {
     connection.close(|open| open.close().map_err(|(_, error)| error)).unwrap_or(Ok(()))
 }
 
-/// Closes a store's connection. The last one on the file copies the log into it and deletes the log, but
-/// only if that is still the file's own.
+/// Closes a store's connection. The last one on the file copies the log into it and deletes the log, unless
+/// `may_copy_log` is false: then the log may not be the file's own.
 pub(crate) fn close_store(
-    connection: Own<Connection>,
+    connection: Registered<Connection>,
     files: OpenedFiles,
     may_copy_log: bool,
 ) -> rusqlite::Result<()> {
     if !may_copy_log {
-        spare_log(&connection)?;
+        skip_checkpoint_on_close(&connection)?;
     }
-    // Before the connection, as an index that another thread makes from then on is a new one.
+    // Dropped before the connection: an index that another thread creates from then on is a new one.
     drop(files);
     close(connection)
 }
 
-/// Lets the connection close without copying the log or deleting it.
-pub(crate) fn spare_log(connection: &Connection) -> rusqlite::Result<()> {
+/// Makes the connection close without copying or deleting the log.
+pub(crate) fn skip_checkpoint_on_close(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
-/// SQLite notices a database that lost whole pages; it fills up one that lost a part of its last page.
+/// Refuses a database that lost a part of its last page: SQLite would fill that page up. SQLite itself notices
+/// only lost whole pages.
 ///
-/// That does no harm where the log holds the page, and whatever should come after it: SQLite then reads
-/// them there, and the next checkpoint writes them whole. A checkpoint that was cut off leaves that.
-pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()> {
+/// The loss does no harm if the log holds that page and all later ones: SQLite then reads them from the log,
+/// and the next checkpoint writes them whole. A checkpoint that was interrupted leaves such a database.
+pub(super) fn refuse_truncated(connection: &Connection, path: &Path) -> Result<()> {
     let page_size = pragma_number(connection, "page_size");
     let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned().max(1);
     let bytes = file::bytes(path);
@@ -159,13 +162,13 @@ pub(super) fn refuse_cut_off(connection: &Connection, path: &Path) -> Result<()>
     Err(Error::new(
         ErrorKind::Corrupt,
         format!(
-            "{}: the database is truncated, and was left as it is; restore a backup of it",
+            "{}: the database is truncated, and was not changed; restore a backup of it",
             shown(path)
         ),
     ))
 }
 
-/// Whether the log holds all that the database, cut to `bytes`, lacks.
+/// Returns whether the log holds all that the database, cut to `bytes`, lacks.
 fn log_completes(connection: &Connection, path: &Path, page_size: u64, bytes: u64) -> Result<bool> {
     let (Ok(first), Ok(page_bytes)) =
         (u32::try_from(bytes / page_size + 1), u32::try_from(page_size))
@@ -173,22 +176,22 @@ fn log_completes(connection: &Connection, path: &Path, page_size: u64, bytes: u6
         return Ok(false);
     };
     let fail = |e| failure("open", &shown(path), e);
-    // Nobody begins the log anew while this transaction reads from it.
-    let moment = connection.unchecked_transaction().map_err(fail)?;
-    moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+    // While this transaction reads from the log, no connection restarts it.
+    let snapshot = connection.unchecked_transaction().map_err(fail)?;
+    snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
     let committed = Committed::read(path, page_bytes)
         .map_err(|e| Error::io(format!("cannot read the log of {}", shown(path)), e))?;
     Ok(committed.has_all_from(first))
 }
 
-/// Opens a store again that was open before: never creates, upgrades or follows a replaced file.
+/// Opens again a store that was open before. Never creates, upgrades or accepts a replaced file.
 pub(crate) fn reopen(
     path: &Path,
     config: &Config,
     identity: Identity,
-) -> Result<(Own<Connection>, OpenedFiles)> {
-    file::check_still_there(path, identity)?;
-    let connection = secured(path, config)?;
+) -> Result<(Registered<Connection>, OpenedFiles)> {
+    file::check_not_replaced(path, identity)?;
+    let connection = open_secure(path, config)?;
     let format = retry_while_locked(path, config, "reopen", || recognise(&connection))?;
     if format != Format::Current {
         return Err(Error::new(
@@ -196,25 +199,25 @@ pub(crate) fn reopen(
             format!("{} is no longer a store: {format:?}", shown(path)),
         ));
     }
-    put_in_force(&connection, path, config)?;
+    apply_settings(&connection, path, config)?;
     let files = opened_files(&connection, path, config, identity)?;
     Ok((connection, files))
 }
 
-/// A short-lived connection beside the store's own, for long reads. It never checkpoints.
-pub(crate) fn reader(path: &Path, config: &Config) -> Result<Own<Connection>> {
+/// Returns a short-lived second connection for long reads. It never runs a checkpoint.
+pub(crate) fn reader(path: &Path, config: &Config) -> Result<Registered<Connection>> {
     let config = config.clone().read_only(true).exclusive(false);
-    let connection = secured(path, &config)?;
+    let connection = open_secure(path, &config)?;
     retry_while_locked(path, &config, "read", || {
         connection.pragma_update(None, "query_only", true)
     })?;
     Ok(connection)
 }
 
-/// Opens and protects against what a hostile file could do; reads nothing of it yet.
-pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
+/// Opens a connection that is secured against hostile files. Reads nothing of the file yet.
+pub(super) fn open_secure(path: &Path, config: &Config) -> Result<Registered<Connection>> {
     let registration = Registration::new(&shown(path))?;
-    // No CREATE: a missing file was made by `file::prepare`. No URI: a path is a path.
+    // No CREATE: `file::prepare` has made a missing file. No URI: a path is taken as it is.
     let access = if config.read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     } else {
@@ -225,8 +228,8 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         secure(&connection)?;
-        // Closing the last connection copies the log into the file, which a file that will be
-        // refused must be spared. `put_in_force` lifts this.
+        // Closing the last connection copies the log into the file, and a file that will be refused must
+        // stay unchanged. `apply_settings` allows the copying again.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, had_log)?;
         if config.exclusive {
             // Before anything is read, so that no shared-memory file is ever used.
@@ -245,19 +248,19 @@ pub(super) fn secured(path: &Path, config: &Config) -> Result<Own<Connection>> {
             ),
         ));
     }
-    Ok(Own::new(registration, connection))
+    Ok(Registered::new(registration, connection))
 }
 
-/// Switches off whatever could run code out of the file. Also for connections in memory.
+/// Switches off everything in a file that could run code. Also for connections in memory.
 pub(super) fn secure(connection: &Connection) -> rusqlite::Result<()> {
-    // The waiting is done by `Backoff`, without any lock of ours held.
+    // `Backoff` does the waiting, without any lock of this crate held.
     connection.busy_timeout(Duration::ZERO)?;
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
-        // Without it a statement with a bound LIMIT is compiled anew each time it is bound.
+        // Without it, SQLite compiles a statement with a bound LIMIT anew each time it is bound.
         (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         connection.set_db_config(setting, on)?;
@@ -279,20 +282,20 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
         Format::Current => Ok(Accepted::Ready),
         Format::Empty if config.read_only => refuse(
             ErrorKind::NotADatabase,
-            "the file is empty, and reading does not fill it".into(),
+            "the file is empty; opening it for reading does not make it a store".into(),
         ),
         Format::Empty => Ok(Accepted::Create),
-        Format::Seed if config.read_only => refuse(
+        Format::Legacy if config.read_only => refuse(
             ErrorKind::NeedsUpgrade,
             "the file has the older format seen(id, ts), which reading does not upgrade; run `seen \
              upgrade`, or open it once for writing"
                 .into(),
         ),
-        Format::Seed => Ok(Accepted::Upgrade),
+        Format::Legacy => Ok(Accepted::Upgrade),
         Format::Newer(version) => refuse(
             ErrorKind::NewerVersion,
             format!(
-                "the file has format version {version}, this program knows up to {}; update the program",
+                "the file has format version {version}, this program supports up to {}; update the program",
                 super::FORMAT_VERSION
             ),
         ),
@@ -303,10 +306,10 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
     }
 }
 
-/// Switches to the write-ahead log, applies the settings and checks that each took.
-fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
+/// Switches to the write-ahead log, applies the settings and checks that SQLite accepted each.
+fn apply_settings(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
     if !config.read_only {
-        // Skipped where it is on already: asking again takes a lock that another process may hold.
+        // Skipped if it is on already: the switch takes a lock that another process may hold.
         let mode =
             retry_while_locked(path, config, "open", || pragma_text(connection, "journal_mode"))?;
         if mode != "wal" {
@@ -318,7 +321,7 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
                 return Err(Error::new(
                     ErrorKind::Io,
                     format!(
-                        "{}: a write-ahead log is impossible here (SQLite stays in mode {mode}); \
+                        "{}: SQLite cannot use a write-ahead log here (it stays in mode {mode}); \
                          use a local, writable file system",
                         shown(path)
                     ),
@@ -326,7 +329,7 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
             }
         }
     }
-    retry_while_locked(path, config, "configure", || tune(connection, config))?;
+    retry_while_locked(path, config, "configure", || apply_pragmas(connection, config))?;
     check(connection, path, config)?;
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, config.read_only)
@@ -334,8 +337,8 @@ fn put_in_force(connection: &Connection, path: &Path, config: &Config) -> Result
     Ok(())
 }
 
-/// The mode that SQLite says it is in. The switch is committed by the step that finds no second row; one that
-/// fails there leaves the file as it was, and SQLite in the belief that it was switched.
+/// Switches to the write-ahead log and returns the mode that SQLite reports. The step that finds no second row
+/// commits the switch. If that step fails, the file is unchanged, but SQLite believes that it has switched.
 fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
     let mut switch = connection.prepare("PRAGMA journal_mode = WAL")?;
     let mut rows = switch.query([])?;
@@ -346,9 +349,9 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
 
 /// Runs a step again while other processes are in the way, up to the busy timeout.
 ///
-/// A holder in exclusive mode will not let go, and is told by its log without a `-shm` beside it:
-/// then the error comes at once. A [reader](super::onlooker) that reads alone looks the same, but is
-/// told by its lock on the log, and waited for.
+/// A store in exclusive mode keeps its lock until it closes, so waiting does not help, and the error comes at
+/// once. Such a store has a log without a `-shm`. So has a [reader](super::open_for_reading) that reads alone,
+/// but that one holds a lock on the log, and is waited for.
 pub(super) fn retry_while_locked<T>(
     path: &Path,
     config: &Config,
@@ -358,17 +361,18 @@ pub(super) fn retry_while_locked<T>(
     retry_while_locked_unless(|| is_held_exclusively(path), path, config, doing, step)
 }
 
-/// Whether the file looks held in exclusive mode, and by no reader that reads alone.
+/// Returns whether the file seems to be open in exclusive mode, and not by a reader that reads alone.
 fn is_held_exclusively(path: &Path) -> bool {
-    has_log_alone(path) && !ReadingAlone::is_held(path)
+    has_log_without_shm(path) && !ExclusiveReadLock::is_held(path)
 }
 
-/// Whether there is a log without a `-shm`.
-pub(super) fn has_log_alone(path: &Path) -> bool {
+/// Returns whether there is a log without a `-shm`.
+pub(super) fn has_log_without_shm(path: &Path) -> bool {
     file::exists(&file::beside(path, "-wal")) && !file::exists(&file::beside(path, "-shm"))
 }
 
-/// The same, where `is_held` tells whether the file looks held in exclusive mode.
+/// Runs a step again like [`retry_while_locked`]; `is_held` tells whether the file seems to be open in
+/// exclusive mode.
 pub(super) fn retry_while_locked_unless<T>(
     is_held: impl Fn() -> bool,
     path: &Path,
@@ -377,7 +381,7 @@ pub(super) fn retry_while_locked_unless<T>(
     mut step: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
     let mut backoff = Backoff::new(config.busy_timeout);
-    let mut looked_exclusive = 0;
+    let mut exclusive_tries = 0;
     loop {
         let error = match step() {
             Ok(done) => return Ok(done),
@@ -385,8 +389,8 @@ pub(super) fn retry_while_locked_unless<T>(
             Err(error) => return Err(failure(doing, &shown(path), error)),
         };
         let exclusive = is_held();
-        looked_exclusive = if exclusive { looked_exclusive + 1 } else { 0 };
-        if looked_exclusive == EXCLUSIVE_TRIES {
+        exclusive_tries = if exclusive { exclusive_tries + 1 } else { 0 };
+        if exclusive_tries == EXCLUSIVE_TRIES {
             return Err(Error::with_source(
                 ErrorKind::Busy,
                 format!(
@@ -396,8 +400,8 @@ pub(super) fn retry_while_locked_unless<T>(
                 error,
             ));
         }
-        // The tries against an exclusive holder are spread a little, for a process that is just
-        // closing leaves the same picture for a moment.
+        // These tries are spread over some time: a process that is just closing also leaves a log without a
+        // `-shm` for a moment.
         let paused = if exclusive {
             sleep(Duration::from_millis(5));
             true
@@ -410,8 +414,8 @@ pub(super) fn retry_while_locked_unless<T>(
     }
 }
 
-/// SQLite lost committed transactions when a checkpoint raced with a log's restart ("WAL-reset"),
-/// mended in 3.51.3, 3.50.7 and 3.44.6.
+/// Refuses a SQLite that can lose committed transactions when a checkpoint runs while the log is restarted
+/// ("WAL-reset"). That bug is fixed in 3.51.3, 3.50.7 and 3.44.6.
 pub(super) fn refuse_old_sqlite() -> Result<()> {
     let version = rusqlite::version_number();
     if is_trusted(version) || cfg!(feature = "accept-any-sqlite") {

@@ -1,10 +1,10 @@
-//! From a path to connections that read a store and leave no trace of having done so.
+//! From a path to connections that read a store and leave no trace.
 //!
-//! Owns the choice of how a file is read. An ordinary connection to a database with a write-ahead log
-//! makes a `-wal` and a `-shm` beside it, and cannot read at all where it may not. What always holds:
-//! nothing here creates, deletes or checkpoints anything. Whoever reads a file that is
-//! [`Still`](Look::Still) holds no lock on it, and must look again afterwards: what was read while the
-//! file changed counts for nothing.
+//! Owns the choice of how to read a file. An ordinary connection to a database with a write-ahead log creates
+//! a `-wal` and a `-shm` beside it, and cannot read at all if it may not create them. What always holds:
+//! nothing here creates, deletes or checkpoints anything. A file that is read as
+//! [`Immutable`](ReadMode::Immutable) is not locked, so its stamp must be compared afterwards: what was read
+//! while the file changed is not valid.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,133 +14,138 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{
-    accept, has_log_alone, opened_files, refuse_cut_off, refuse_old_sqlite, retry_while_locked,
-    retry_while_locked_unless, secure, secured,
+    accept, has_log_without_shm, open_secure, opened_files, refuse_old_sqlite, refuse_truncated,
+    retry_while_locked, retry_while_locked_unless, secure,
 };
 use super::recognise::recognise;
 use super::sqlite_errors::failure;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wal::ReadingAlone;
+use crate::file::wal::ExclusiveReadLock;
 use crate::file::{self, Identity, OpenedFiles, Stamp, beside, shown};
-use crate::process::{Own, Registration};
+use crate::process::{Registered, Registration};
 
 /// How a file can be read at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// Nothing is in the log: the file is all there is, and whoever writes leaves it alone until the
-    /// next checkpoint. Read as if it could not change, without a lock.
-    Still(Stamp),
-    /// Others share the log, or have left one: read as one of them, under SQLite's locks.
+pub(crate) enum ReadMode {
+    /// The log is empty: everything is in the file, and a store that writes does not change the file before
+    /// its next checkpoint. Read as if the file could not change, without a lock.
+    Immutable(Stamp),
+    /// The log has content and a `-shm`: read like the stores that share it, under SQLite's locks.
     Shared(Identity),
-    /// The log has no `-shm`: whoever wrote it was in exclusive mode, or somebody deleted that. Read
-    /// alone, so that none is made. Others wait meanwhile: a lock on the log tells them that they are
-    /// not kept out by a store in exclusive mode.
-    Alone(Identity),
+    /// The log has content but no `-shm`: a store in exclusive mode wrote the log, or the `-shm` was deleted.
+    /// Read in exclusive mode, so that none is created. Others wait meanwhile: a lock on the log tells them
+    /// that it is not a store in exclusive mode that keeps them out.
+    Exclusive(Identity),
 }
 
-impl Look {
+impl ReadMode {
     pub(crate) fn at(path: &Path) -> Result<Self> {
         let identity = file::prepare(path, false)?;
-        if let Some(look) = Self::at_log(path, identity) {
-            return Ok(look);
+        if let Some(mode) = Self::for_log(path, identity) {
+            return Ok(mode);
         }
         let stamp = Stamp::settled(path)?;
-        // Again, after the stamp: what leaves a log for the file from now on changes the stamp.
-        Ok(Self::at_log(path, identity).unwrap_or(Self::Still(stamp)))
+        // Again after the stamp: a log that gets content from now on changes the stamp when it is copied.
+        Ok(Self::for_log(path, identity).unwrap_or(Self::Immutable(stamp)))
     }
 
-    /// How to read a file whose log has content.
-    fn at_log(path: &Path, identity: Identity) -> Option<Self> {
+    /// Returns how to read a file whose log has content.
+    fn for_log(path: &Path, identity: Identity) -> Option<Self> {
         let has_content = |suffix| file::bytes(&beside(path, suffix)) > 0;
         if has_content("-wal") {
             let shared = file::exists(&beside(path, "-shm"));
-            return Some(if shared { Self::Shared(identity) } else { Self::Alone(identity) });
+            return Some(if shared { Self::Shared(identity) } else { Self::Exclusive(identity) });
         }
         let ordinary = has_content("-journal") || cfg!(not(unix));
         ordinary.then_some(Self::Shared(identity))
     }
 
-    /// Whether what was read since then may be half old and half new.
-    pub(crate) fn is_spoilt(self, path: &Path) -> Result<bool> {
+    /// Returns whether what was read since then may be partly old and partly new.
+    pub(crate) fn has_changed(self, path: &Path) -> Result<bool> {
         match self {
-            Self::Still(stamp) => Ok(Stamp::of(path)? != stamp),
-            Self::Shared(identity) | Self::Alone(identity) => Ok(file::identity(path)? != identity),
+            Self::Immutable(stamp) => Ok(Stamp::of(path)? != stamp),
+            Self::Shared(identity) | Self::Exclusive(identity) => {
+                Ok(file::identity(path)? != identity)
+            }
         }
     }
 
-    /// How many connections may read at once.
-    pub(crate) fn most_connections(self) -> usize {
-        if self.keeps_others_out() { 1 } else { usize::MAX }
+    /// Returns how many connections may read at the same time.
+    pub(crate) fn max_connections(self) -> usize {
+        if self.is_exclusive() { 1 } else { usize::MAX }
     }
 
-    /// Whether a connection must be given up as soon as it has read.
-    pub(crate) fn keeps_others_out(self) -> bool {
-        matches!(self, Self::Alone(_))
+    /// Returns whether a connection must be closed as soon as it has read, because it blocks others.
+    pub(crate) fn is_exclusive(self) -> bool {
+        matches!(self, Self::Exclusive(_))
     }
 }
 
-/// A connection that reads.
-pub(crate) struct Reading {
-    /// What the connection shares with others. Dropped before it, as `open::close_store` does.
+/// A connection for reading.
+pub(crate) struct ReadConnection {
+    /// The files that the connection shares with others. Dropped before it, as in `open::close_store`.
     files: Option<OpenedFiles>,
-    pub(crate) connection: Own<Connection>,
+    pub(crate) connection: Registered<Connection>,
     /// Dropped after the connection.
-    _alone: Option<ReadingAlone>,
+    _alone: Option<ExclusiveReadLock>,
 }
 
-impl Reading {
-    /// Whether the log that the connection reads is still the file's own.
+impl ReadConnection {
+    /// Returns whether the log that the connection reads is still the file's own.
     pub(crate) fn is_current(&self) -> bool {
         self.files.as_ref().is_none_or(|files| files.check().is_ok())
     }
 }
 
-/// Opens a store to read it in this way. Refuses whatever an ordinary open refuses. `None` when another
-/// reads alone, or shares the log by now: look again in a moment.
-pub(crate) fn open(path: &Path, config: &Config, look: Look) -> Result<Option<Reading>> {
+/// Opens a store to read it in this mode. Refuses what an ordinary open refuses. `None` if another reader
+/// reads alone, or if the log is shared by now: determine the mode again after a short pause.
+pub(crate) fn open(path: &Path, config: &Config, mode: ReadMode) -> Result<Option<ReadConnection>> {
     refuse_old_sqlite()?;
     let fail = |e| failure("open", &shown(path), e);
-    let alone = match look {
-        Look::Alone(_) => match ReadingAlone::begin(path)? {
+    let alone = match mode {
+        ReadMode::Exclusive(_) => match ExclusiveReadLock::acquire(path)? {
             None => return Ok(None),
             alone => alone,
         },
         _ => None,
     };
-    let connection = match look {
-        Look::Still(_) => {
+    let connection = match mode {
+        ReadMode::Immutable(_) => {
             let registration = Registration::new(&shown(path))?;
-            Own::new(registration, immutable(path).map_err(fail)?)
+            Registered::new(registration, immutable(path).map_err(fail)?)
         }
-        Look::Shared(_) => secured(path, &config.clone().read_only(true).exclusive(false))?,
-        Look::Alone(_) => secured(path, &config.clone().read_only(false).exclusive(true))
-            .map_err(|e| explain_lost_shm(path, e))?,
+        ReadMode::Shared(_) => open_secure(path, &config.clone().read_only(true).exclusive(false))?,
+        ReadMode::Exclusive(_) => {
+            open_secure(path, &config.clone().read_only(false).exclusive(true))
+                .map_err(|e| explain_lost_shm(path, e))?
+        }
     };
     connection.pragma_update(None, "query_only", true).map_err(fail)?;
-    // Also when the log had no content when this was opened, and has by the time it is closed.
+    // For all modes: a log that is empty now may have content when this connection closes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
-    let format = if look.keeps_others_out() {
-        // Whoever has the file now is no other reader.
-        let impatient = config.clone().busy_timeout(Duration::ZERO);
+    let format = if mode.is_exclusive() {
+        // The lock on the log is taken, so no other reader can be the one that has the file locked.
+        let no_wait = config.clone().busy_timeout(Duration::ZERO);
         let read = || recognise(&connection);
-        match retry_while_locked_unless(|| has_log_alone(path), path, &impatient, "open", read) {
-            Err(e) if e.kind() == ErrorKind::Busy && !has_log_alone(path) => return Ok(None),
+        match retry_while_locked_unless(|| has_log_without_shm(path), path, &no_wait, "open", read)
+        {
+            Err(e) if e.kind() == ErrorKind::Busy && !has_log_without_shm(path) => return Ok(None),
             format => format?,
         }
     } else {
         retry_while_locked(path, config, "open", || recognise(&connection))?
     };
-    refuse_cut_off(&connection, path)?;
+    refuse_truncated(&connection, path)?;
     accept(path, &config.clone().read_only(true), format)?;
-    let files = match look {
-        Look::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
-        Look::Still(_) | Look::Alone(_) => None,
+    let files = match mode {
+        ReadMode::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
+        ReadMode::Immutable(_) | ReadMode::Exclusive(_) => None,
     };
-    Ok(Some(Reading { connection, files, _alone: alone }))
+    Ok(Some(ReadConnection { connection, files, _alone: alone }))
 }
 
-/// SQLite then ignores the log, takes no locks and makes no files.
+/// Opens a connection with which SQLite ignores the log, takes no locks and creates no files.
 fn immutable(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
@@ -157,7 +162,7 @@ fn immutable_uri(path: &Path) -> String {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             uri.push(byte.into());
         } else {
-            let _ = write!(uri, "%{byte:02X}"); // A String takes everything.
+            let _ = write!(uri, "%{byte:02X}"); // Writing to a String cannot fail.
         }
     }
     uri + "?immutable=1"
@@ -170,8 +175,8 @@ fn explain_lost_shm(path: &Path, error: Error) -> Error {
     Error::with_source(
         ErrorKind::PermissionDenied,
         format!(
-            "{}: its log holds data and {} is missing, so that only who may write to the file can read \
-             it; let its owner open it once",
+            "{}: its log holds data and {} is missing, so reading needs write access to the file; \
+             let its owner open it once",
             shown(path),
             shown(&beside(path, "-shm")),
         ),

@@ -1,33 +1,33 @@
-//! The settings of SQLite: put in force, read back, and held against what was asked for.
+//! The settings of SQLite: applied, read back, and compared with what was asked for.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::open::{keeps_log_short, own_checkpoint, retry_while_locked};
+use super::open::{keeps_log_short, retry_while_locked, sqlite_autocheckpoint};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::shown;
 
-/// What SQLite says of itself and of a store's file.
+/// What SQLite reports of itself and of a store's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// Such as `3.51.3`.
+    /// For example `3.51.3`.
     pub sqlite_version: String,
     /// The options that SQLite was compiled with.
     pub sqlite_options: Vec<String>,
     /// How many pages the file has.
     pub pages: u64,
-    /// How many of them are free, to be used by later marks.
+    /// How many of them are free, for later marks.
     pub free_pages: u64,
-    /// The settings that a store with this configuration works with. `journal_mode` is `off` where the
-    /// file was read without its empty log.
+    /// The settings of a store with this configuration. `journal_mode` is `off` if the file was read
+    /// without its empty log.
     pub pragmas: Pragmas,
 }
 
-/// The settings that SQLite says are in force, read back from it.
+/// The settings in force, read back from SQLite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pragmas {
@@ -35,22 +35,22 @@ pub struct Pragmas {
     pub journal_mode: String,
     /// 1 is NORMAL, 2 is FULL.
     pub synchronous: i64,
-    /// Pages when positive, KiB when negative.
+    /// In pages when positive, in KiB when negative.
     pub cache_size: i64,
     /// 2 is MEMORY.
     pub temp_store: i64,
-    /// How long a call waits for other processes. The store does the waiting, not SQLite, so that it
-    /// can let its own threads go on meanwhile.
+    /// How long a call waits for other processes. The store does the waiting, not SQLite, so that its other
+    /// threads can go on meanwhile.
     pub busy_timeout: Duration,
-    /// Pages of log after which a commit checkpoints.
+    /// The length of the log, in pages, after which a commit runs a checkpoint.
     pub wal_autocheckpoint: i64,
-    /// Bytes that a log is cut to after a checkpoint.
+    /// The size, in bytes, that a longer log is cut to after a checkpoint.
     pub journal_size_limit: i64,
     /// 0: memory mapping is off.
     pub mmap_size: i64,
     /// `normal` or `exclusive`.
     pub locking_mode: String,
-    /// Bytes a page.
+    /// The size of a page in bytes.
     pub page_size: i64,
     /// `0x5345454E`, "SEEN".
     pub application_id: i64,
@@ -59,7 +59,7 @@ pub struct Pragmas {
 }
 
 pub(super) fn pragma_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
-    // A pragma that knows no answer, as mmap_size in memory, gives no row.
+    // A pragma without an answer, such as mmap_size in memory, returns no row.
     let number = connection.pragma_query_value(None, name, |row| row.get(0)).optional()?;
     Ok(number.unwrap_or(0))
 }
@@ -68,7 +68,7 @@ pub(super) fn pragma_text(connection: &Connection, name: &str) -> rusqlite::Resu
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
-/// What SQLite says of itself and of the file.
+/// Returns what SQLite reports of itself and of the file.
 pub(crate) fn inspect(connection: &Connection, config: &Config) -> rusqlite::Result<Inspection> {
     let count = |name| pragma_number(connection, name).map(i64::cast_unsigned);
     Ok(Inspection {
@@ -83,7 +83,7 @@ pub(crate) fn inspect(connection: &Connection, config: &Config) -> rusqlite::Res
     })
 }
 
-/// Reads the settings back.
+/// Reads the settings back from SQLite.
 pub(crate) fn pragmas(connection: &Connection, config: &Config) -> rusqlite::Result<Pragmas> {
     let number = |name| pragma_number(connection, name);
     Ok(Pragmas {
@@ -92,7 +92,7 @@ pub(crate) fn pragmas(connection: &Connection, config: &Config) -> rusqlite::Res
         cache_size: number("cache_size")?,
         temp_store: number("temp_store")?,
         busy_timeout: config.busy_timeout,
-        // SQLite's own is switched off where this crate does it.
+        // SQLite's own checkpoints are off if this crate runs them.
         wal_autocheckpoint: if keeps_log_short(config) {
             config.wal_autocheckpoint.into()
         } else {
@@ -107,24 +107,24 @@ pub(crate) fn pragmas(connection: &Connection, config: &Config) -> rusqlite::Res
     })
 }
 
-pub(crate) fn tune(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
+pub(crate) fn apply_pragmas(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
     let synchronous = synchronous_number(config);
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", config.cache_size)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A mapped file turns a truncation by somebody else into a SIGBUS.
-    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_rows)?;
+    // With a mapped file, a truncation by another program would be a SIGBUS.
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(ignore_no_rows)?;
     connection.pragma_update_and_check(
         None,
         "wal_autocheckpoint",
-        own_checkpoint(config),
+        sqlite_autocheckpoint(config),
         |_| Ok(()),
     )?;
     let limit = i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX);
     connection.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(()))
 }
 
-pub(super) fn no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
+pub(super) fn ignore_no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
     if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) }
 }
 
@@ -135,20 +135,20 @@ pub(super) fn synchronous_number(config: &Config) -> i64 {
     }
 }
 
-/// Reads every setting back: SQLite answers a pragma it cannot follow with silence.
+/// Reads every setting back, because SQLite ignores a pragma that it cannot apply without an error.
 pub(super) fn check(connection: &Connection, path: &Path, config: &Config) -> Result<()> {
     let wanted = [
         ("synchronous", synchronous_number(config)),
         ("cache_size", config.cache_size),
         ("temp_store", 2),
         ("mmap_size", 0),
-        ("wal_autocheckpoint", i64::from(own_checkpoint(config))),
+        ("wal_autocheckpoint", i64::from(sqlite_autocheckpoint(config))),
         ("journal_size_limit", i64::try_from(config.journal_size_limit).unwrap_or(i64::MAX)),
         ("trusted_schema", 0),
         ("cell_size_check", 1),
     ];
     for (name, wanted) in wanted {
-        // Patiently: another process may be recovering the log at this moment.
+        // With waiting: another process may be recovering the log now.
         let answer =
             retry_while_locked(path, config, "configure", || pragma_number(connection, name))?;
         if answer != wanted {

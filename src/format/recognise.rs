@@ -1,4 +1,4 @@
-//! What a database is: a store, a store of a later version, the legacy file, or something else.
+//! What a database is: a store, a store of a later version, a legacy file, or something else.
 //!
 //! Reads only.
 
@@ -10,25 +10,25 @@ use super::{APPLICATION_ID, FORMAT_VERSION, TABLES};
 /// What a database was recognised as.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Nothing in it yet.
+    /// A database without content.
     Empty,
     /// A store of this version.
     Current,
-    /// The table of the Python program that this crate grew from: `seen(id, ts)`, `ts` in seconds.
-    Seed,
+    /// The table of the Python program that came before this crate: `seen(id, ts)`, `ts` in seconds.
+    Legacy,
     /// A store of a later version.
     Newer(i64),
-    /// Something else; what gave it away.
+    /// Something else, and how that was recognised.
     Foreign(String),
 }
 
-/// Reads, in one transaction, what the database is. Writes nothing.
+/// Recognises the database in one read transaction. Writes nothing.
 pub(super) fn recognise(connection: &Connection) -> rusqlite::Result<Format> {
     let transaction = connection.unchecked_transaction()?;
     recognise_within(&transaction)
 }
 
-/// The same within the caller's transaction.
+/// Recognises the database within the caller's transaction.
 pub(super) fn recognise_within(connection: &Connection) -> rusqlite::Result<Format> {
     let objects = objects(connection)?;
     let application_id = pragma_number(connection, "application_id")?;
@@ -48,8 +48,8 @@ pub(super) fn recognise_within(connection: &Connection) -> rusqlite::Result<Form
     if objects.is_empty() && user_version == 0 {
         return Ok(Format::Empty);
     }
-    if user_version == 0 && is_seed(connection, &objects)? {
-        return Ok(Format::Seed);
+    if user_version == 0 && is_legacy(connection, &objects)? {
+        return Ok(Format::Legacy);
     }
     let names: Vec<_> = objects.iter().take(3).map(|object| &*object.name).collect();
     Ok(Format::Foreign(format!(
@@ -71,8 +71,8 @@ pub(super) fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> 
         .collect()
 }
 
-/// The first way in which the objects are not exactly this version's: a trigger that somebody added
-/// would run with every mark.
+/// Returns the first difference between the objects and those of this version. It matters also for additional
+/// ones: a trigger would run with every mark.
 pub(super) fn difference(objects: &[Object]) -> Option<String> {
     for (name, sql) in TABLES {
         match objects.iter().find(|object| object.name == name) {
@@ -85,11 +85,11 @@ pub(super) fn difference(objects: &[Object]) -> Option<String> {
     }
     let extra =
         objects.iter().find(|object| TABLES.iter().all(|(name, _)| object.name != *name))?;
-    Some(format!("it has an object that is no store's: {:?}", extra.name))
+    Some(format!("it has an object that does not belong to a store: {:?}", extra.name))
 }
 
-/// Whether the only table is `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`.
-pub(super) fn is_seed(connection: &Connection, objects: &[Object]) -> rusqlite::Result<bool> {
+/// Returns whether the only table is `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`.
+pub(super) fn is_legacy(connection: &Connection, objects: &[Object]) -> rusqlite::Result<bool> {
     let only_seen = objects.iter().any(|object| object.name == "seen")
         && objects.iter().all(|o| o.name == "seen" || o.name == "sqlite_autoindex_seen_1");
     if !only_seen {

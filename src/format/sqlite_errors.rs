@@ -1,18 +1,18 @@
 //! The translation of SQLite's errors into this crate's.
 //!
-//! Owns the mapping of result codes to [`ErrorKind`]. Every message names what was being done, the
-//! file and, where one exists, the remedy; SQLite's own words are kept as the cause.
+//! Owns the mapping of result codes to [`ErrorKind`]. Every message names the action, the file and, if there
+//! is one, the remedy. SQLite's own message is kept as the cause.
 
 use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{Error, ErrorKind};
 
-/// Whether another connection is in the way, so that the same step may succeed in a moment.
+/// Returns whether another connection is in the way, so that the same step may succeed in a moment.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(is_busy_code)
 }
 
-/// A process that was stopped at the wrong moment makes the locking protocol of others fail for a while.
+/// The locking protocol fails for a while when another process is stopped at the wrong moment.
 fn is_busy_code(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -20,27 +20,27 @@ fn is_busy_code(code: ErrorCode) -> bool {
     )
 }
 
-/// The error for a step that failed while `doing` something to `file`.
+/// Returns the error for a step that failed while `doing` something to `file`.
 pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error {
     let extended = error.sqlite_error().map_or(0, |e| e.extended_code);
     let (kind, remedy) = match error.sqlite_error_code() {
         Some(code) if is_busy_code(code) => {
-            (ErrorKind::Busy, ": another process holds it; try again")
+            (ErrorKind::Busy, ": another process has it locked; try again")
         }
         Some(ErrorCode::DiskFull) => {
             (ErrorKind::StorageFull, ": the disk is full; nothing was changed")
         }
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::NotADatabase,
-            ": it is not a SQLite database, and was left as it is; give another path",
+            ": it is not a SQLite database, and was not changed; give another path",
         ),
         Some(ErrorCode::DatabaseCorrupt) => (
             ErrorKind::Corrupt,
-            ": the database is damaged, and was left as it is; restore a backup of it",
+            ": the database is damaged, and was not changed; restore a backup of it",
         ),
         Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_DBMOVED => (
             ErrorKind::FileReplaced,
-            ": the file was moved or deleted; close the store and open it anew",
+            ": the file was moved or deleted; close the store and open it again",
         ),
         Some(ErrorCode::ReadOnly) => {
             (ErrorKind::ReadOnly, ": it is read-only; make it and its folder writable")
@@ -49,16 +49,16 @@ pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error 
             ErrorKind::PermissionDenied,
             ": check the permissions of the file, of its side files and of its folder",
         ),
-        // SQLite enlarges the index of the log by writing to it, and asks for no reason where that fails.
+        // SQLite enlarges the index of the log by writing to it, and does not ask why that failed.
         Some(ErrorCode::SystemIoFailure) if extended == ffi::SQLITE_IOERR_SHMSIZE => (
             ErrorKind::StorageFull,
-            ": there is no room for the index of its log (-shm); the disk is full",
+            ": the disk is full; there is no room for the index of its log (-shm)",
         ),
         Some(ErrorCode::SystemIoFailure) => {
             (ErrorKind::Io, ": the operating system reported a failure")
         }
-        // Anything else comes from content that no version of this crate writes.
-        _ => (ErrorKind::Corrupt, ": the database does not hold what a store holds"),
+        // Any other error is caused by content that no version of this crate writes.
+        _ => (ErrorKind::Corrupt, ": the database has content that no store writes"),
     };
     Error::with_source(kind, format!("cannot {doing} {file}{remedy}"), error)
 }

@@ -1,8 +1,7 @@
-//! The upgrade of the seed's file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, in place.
+//! The upgrade of a legacy file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, in place.
 //!
-//! Owns the copy that is made first and the one transaction that follows. A crash at any point leaves
-//! either the old format, to be upgraded by the next open, or the new one. No row with a valid id is
-//! lost.
+//! Owns the copy that is made first and the one transaction that follows. A crash at any point leaves either
+//! the legacy format, which the next open upgrades, or the new one. No row with a valid id is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,29 +21,29 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::{beside, bytes, create_new, exists, shown};
 use crate::id::MAX_ID_BYTES;
 
-/// What opening a store made of a file in the older format.
+/// What opening a store did to a file in the older format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Upgrade {
-    /// How many ids were taken over, those included that have expired.
+    /// How many ids were kept, including those that have expired.
     pub kept: u64,
     /// How many rows had no valid id (NULL, empty or longer than 65,536 bytes) and were left out.
     pub skipped: u64,
-    /// How many of the ids had no valid timestamp and count as seen at the upgrade.
+    /// How many of the ids had no valid timestamp. They count as seen at the time of the upgrade.
     pub undated: u64,
-    /// Where the file is kept as it was.
+    /// The path of the copy of the file as it was before.
     pub copy: PathBuf,
 }
 
-pub(super) fn from_seed(
+pub(super) fn upgrade_legacy(
     connection: &Connection,
     path: &Path,
     config: &Config,
     now_ms: i64,
 ) -> Result<Option<Upgrade>> {
-    // The transaction is exclusive because without a write-ahead log its commit would have to wait
-    // for readers. Several processes may come here at once, each with a copy. The first to get the write lock names
-    // its own, and the others find the work done.
+    // The transaction is exclusive because its commit would have to wait for readers without a write-ahead log.
+    // Several processes may do this at the same time, each with a copy. The first to get the write lock names
+    // its own copy. The others find the upgrade done.
     let unfinished = retry_while_busy(config.busy_timeout, || copy(connection, path))?;
     let upgraded =
         retry_while_locked(path, config, "upgrade", || connection.execute_batch("BEGIN EXCLUSIVE"))
@@ -76,7 +75,7 @@ pub(super) fn from_seed(
     Ok(Some(upgrade))
 }
 
-/// Names the copy and converts the file, under the write lock. `None` when another process was faster.
+/// Names the copy and converts the file, under the write lock. `None` if another process has upgraded it.
 fn upgrade_within(
     connection: &Connection,
     path: &Path,
@@ -85,19 +84,19 @@ fn upgrade_within(
     now_ms: i64,
 ) -> Result<Option<Upgrade>> {
     let fail = |e| failure("upgrade", &shown(path), e);
-    if recognise_within(connection).map_err(fail)? != Format::Seed {
+    if recognise_within(connection).map_err(fail)? != Format::Legacy {
         return Ok(None);
     }
     let copy = name(unfinished, path)?;
     Ok(Some(convert(connection, config, now_ms, copy).map_err(fail)?))
 }
 
-/// Copies the file under a name of its own, so that `.v0.bak` is never half a copy.
+/// Copies the file to a name of its own, so that a file named `.v0.bak` is always a complete copy.
 fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
     static COPIES: AtomicU32 = AtomicU32::new(0);
     let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
     let unfinished = beside(path, &format!(".v0.bak.{process}.{number}.tmp"));
-    // Of a process that crashed and had this number.
+    // Left by a process that crashed and had the same number.
     for left in [beside(&unfinished, "-journal"), unfinished.clone()] {
         if exists(&left) {
             remove(&left)?;
@@ -107,12 +106,12 @@ fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
     Ok(unfinished)
 }
 
-/// Renames the copy to the first free of `<path>.v0.bak`, `<path>.v0.bak.2`, ... An existing one is never
-/// overwritten: it may be the only good one.
+/// Renames the copy to the first free name of `<path>.v0.bak`, `<path>.v0.bak.2`, ... Never overwrites an
+/// existing copy: it may be the only good one.
 ///
-/// The name is taken first, by an empty file, since a rename writes over whatever is there. (A hard link
-/// would not, but a crash could leave the copy with two names, and then it is refused.) A crash in between
-/// leaves the empty file, which counts as free.
+/// An empty file takes the name first, because a rename overwrites any file. (A hard link would not, but a
+/// crash could leave the copy with two names, and such a file is refused.) A crash in between leaves the empty
+/// file, which counts as free.
 fn name(unfinished: &Path, path: &Path) -> Result<PathBuf> {
     let mut number = 1;
     loop {
@@ -149,8 +148,8 @@ fn convert(
     define(connection)?;
     let mut done = Upgrade { kept: 0, skipped: 0, undated: 0, copy };
     {
-        // One id may stand there twice, as TEXT and as a BLOB of the same bytes. A numeric id becomes
-        // its text, a REAL timestamp is truncated.
+        // An id may occur twice, as TEXT and as a BLOB of the same bytes. A numeric id becomes its text, a REAL
+        // timestamp is truncated.
         let mut rows = connection.prepare(
             "SELECT CAST(id AS BLOB) AS bytes, \
                     min(iif(typeof(ts) IN ('integer', 'real'), CAST(ts AS INTEGER), NULL)), \
@@ -174,7 +173,7 @@ fn convert(
             let (first, last) = if let (Some(first), Some(last)) = times {
                 (first.saturating_mul(1000), last.saturating_mul(1000))
             } else {
-                // Kept for one more TTL rather than lost.
+                // Kept for one more TTL, so that it is not lost.
                 done.undated += 1;
                 (now_ms, now_ms)
             };

@@ -1,12 +1,12 @@
-//! What memory keeps of ids that come back: how often each was turned away as a duplicate since the
-//! counts were last written down, and which marks cannot be extended any more.
+//! What only memory knows of ids that come back: how often each was refused as a duplicate since the counts
+//! were last written to the file, and which marks cannot be extended any more.
 //!
-//! Owns counts in memory, by the `seq` of the id's row. They are best effort: a crash loses what was
-//! gathered since the last flush, and beyond [`ROOM`] ids further ones go uncounted until then, so
-//! that a stream of duplicates stays a stream of reads in bounded memory.
+//! Owns counts in memory, by the `seq` of the id's row. They are best effort: a crash loses the counts since
+//! the last flush, and beyond [`MAX_COUNTED_IDS`] ids, further ones are not counted until then. So duplicates
+//! cause only reads, and the memory is bounded.
 //!
-//! A hit comes here without any other lock, also in a forked child. So the locks are the standard library's:
-//! one that is free at the fork is taken and let go of by its own word alone, where `parking_lot`'s may look
+//! A hit takes these locks without any other lock, also in a forked child. So they are locks of the standard
+//! library: one that is free at the fork is taken and released by its own word alone. `parking_lot`'s may look
 //! for waiters in a table of the whole process, under a lock that another thread held at the fork.
 
 use std::collections::HashMap;
@@ -15,11 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
 const SHARDS: usize = 64;
 
-/// By the `seq` of rows, which nobody chooses: a multiplication scatters them enough.
+/// By the `seq` of rows. Callers do not choose them, so a multiplication scatters them well enough.
 type BySeq<T> = HashMap<i64, T, BuildHasherDefault<SeqHasher>>;
 
 #[derive(Default)]
@@ -40,26 +40,46 @@ impl Hasher for SeqHasher {
     }
 }
 /// For how many ids counts are kept between two flushes: about 2 MB.
-pub(crate) const ROOM: usize = at_once!(65_536, in_a_simulation: 128);
+pub(crate) const MAX_COUNTED_IDS: usize = step_size!(65_536, in_a_simulation: 128);
 
-pub(crate) struct DuplicateCounts {
-    shards: Box<[Mutex<BySeq<u32>>]>,
+/// A value for each of some rows, by `seq`.
+pub(crate) struct RowValues<T> {
+    shards: Box<[Mutex<BySeq<T>>]>,
 }
 
-impl DuplicateCounts {
+impl<T> RowValues<T> {
     pub(crate) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, seq: i64) -> &Mutex<BySeq<u32>> {
+    fn shard(&self, seq: i64) -> &Mutex<BySeq<T>> {
         &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
     }
 
-    /// Counts one duplicate of the id whose row is `seq`. Where that has to wait for another thread,
-    /// `before_waiting` must allow it.
+    /// Forgets rows with a higher `seq`.
+    pub(crate) fn forget_after(&self, seq: i64) {
+        for shard in &self.shards {
+            lock(shard).retain(|known, _| *known <= seq);
+        }
+    }
+
+    /// Forgets all rows.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            lock(shard).clear();
+        }
+    }
+}
+
+/// The duplicates that were counted and are not in the file yet.
+pub(crate) type DuplicateCounts = RowValues<u32>;
+
+impl DuplicateCounts {
+    /// Counts one duplicate of the id whose row is `seq`. If another thread holds the lock, calls
+    /// `before_waiting` first and returns its error.
     pub(crate) fn add(&self, seq: i64, before_waiting: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut counts = lock_if_free(self.shard(seq), before_waiting)?;
-        let has_room = counts.len() < ROOM / SHARDS;
+        let has_room = counts.len() < MAX_COUNTED_IDS / SHARDS;
         match counts.get_mut(&seq) {
             Some(count) => *count = count.saturating_add(1),
             None if has_room => {
@@ -70,27 +90,13 @@ impl DuplicateCounts {
         Ok(())
     }
 
-    /// What was counted for the row and is not in the file yet.
+    /// Returns the duplicate count of the row that is not in the file yet.
     pub(crate) fn pending(&self, seq: i64) -> u32 {
         lock(self.shard(seq)).get(&seq).copied().unwrap_or(0)
     }
 
-    /// Forgets the counts of rows with a higher number.
-    pub(crate) fn forget_after(&self, seq: i64) {
-        for shard in &self.shards {
-            lock(shard).retain(|counted, _| *counted <= seq);
-        }
-    }
-
-    /// Forgets all counts.
-    pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            lock(shard).clear();
-        }
-    }
-
-    /// A snapshot of up to `limit` counts, for a flush.
-    pub(crate) fn some(&self, limit: usize) -> Vec<(i64, u32)> {
+    /// Returns a snapshot of up to `limit` counts, for a flush.
+    pub(crate) fn snapshot(&self, limit: usize) -> Vec<(i64, u32)> {
         let mut taken = Vec::new();
         for shard in &self.shards {
             let room = limit - taken.len();
@@ -102,8 +108,8 @@ impl DuplicateCounts {
         taken
     }
 
-    /// Takes `count` off the row: it is in the file now.
-    pub(crate) fn settle(&self, seq: i64, count: u32) {
+    /// Subtracts `count` from the row's count, because it is in the file now.
+    pub(crate) fn subtract(&self, seq: i64, count: u32) {
         let mut counts = lock(self.shard(seq));
         if let Some(pending) = counts.get_mut(&seq) {
             *pending = pending.saturating_sub(count);
@@ -114,47 +120,23 @@ impl DuplicateCounts {
     }
 }
 
-/// Marks that are known to be at their maximum age, so that their sightings need not be written down.
+/// Marks that are known to be at their maximum age, so that seeing them again need not be written.
 ///
-/// A cache: what it forgets costs a transaction that finds it out again.
-pub(crate) struct AtMaxAge {
-    shards: Box<[Mutex<BySeq<Duration>>]>,
-}
+/// A cache: for what it forgets, a transaction finds it out again.
+pub(crate) type AtMaxAge = RowValues<Duration>;
 
 impl AtMaxAge {
-    pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
-    }
-
-    fn shard(&self, seq: i64) -> &Mutex<BySeq<Duration>> {
-        &self.shards[usize::try_from(seq).unwrap_or(0) % SHARDS]
-    }
-
-    /// Forgets rows with a higher number.
-    pub(crate) fn forget_after(&self, seq: i64) {
-        for shard in &self.shards {
-            lock(shard).retain(|known, _| *known <= seq);
-        }
-    }
-
-    /// Forgets everything.
-    pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            lock(shard).clear();
-        }
-    }
-
-    /// The row `seq` cannot be extended within `max_age`.
+    /// Records that the row `seq` cannot be extended within `max_age`.
     pub(crate) fn add(&self, seq: i64, max_age: Duration) {
         let mut known = lock(self.shard(seq));
-        if known.len() == ROOM / SHARDS {
+        if known.len() == MAX_COUNTED_IDS / SHARDS {
             known.clear();
         }
         known.insert(seq, max_age);
     }
 
-    /// Whether the row `seq` is known not to be extensible within `max_age`. Where that has to wait for
-    /// another thread, `before_waiting` must allow it.
+    /// Returns whether the row `seq` is known not to be extensible within `max_age`. If another thread holds
+    /// the lock, calls `before_waiting` first and returns its error.
     pub(crate) fn covers(
         &self,
         seq: i64,
@@ -166,7 +148,7 @@ impl AtMaxAge {
     }
 }
 
-/// Nothing that runs under these locks can panic half-way, so that poison means nothing.
+/// Ignores poison: nothing that runs under these locks can panic half-way.
 fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -196,57 +178,60 @@ mod tests {
 
     #[test]
     fn a_cap_covers_shorter_ages_and_forgets_rather_than_grows() {
-        let capped = AtMaxAge::new();
+        let at_max_age = AtMaxAge::new();
         let hour = Duration::from_secs(3_600);
-        capped.add(7, hour);
+        at_max_age.add(7, hour);
         assert!(
-            capped.covers(7, hour, refuse).unwrap() && capped.covers(7, hour / 2, refuse).unwrap()
+            at_max_age.covers(7, hour, refuse).unwrap()
+                && at_max_age.covers(7, hour / 2, refuse).unwrap()
         );
         assert!(
-            !capped.covers(7, hour * 2, refuse).unwrap()
-                && !capped.covers(8, hour, refuse).unwrap()
+            !at_max_age.covers(7, hour * 2, refuse).unwrap()
+                && !at_max_age.covers(8, hour, refuse).unwrap()
         );
-        for seq in 0..2 * i64::try_from(ROOM).unwrap() {
-            capped.add(seq, hour);
+        for seq in 0..2 * i64::try_from(MAX_COUNTED_IDS).unwrap() {
+            at_max_age.add(seq, hour);
         }
-        assert!(capped.shards.iter().all(|shard| lock(shard).len() <= ROOM / SHARDS));
+        assert!(
+            at_max_age.shards.iter().all(|shard| lock(shard).len() <= MAX_COUNTED_IDS / SHARDS)
+        );
     }
 
     #[test]
-    fn a_lock_that_is_held_is_not_waited_for_without_leave() {
-        let (suppressed, capped) = (DuplicateCounts::new(), AtMaxAge::new());
+    fn a_lock_that_is_held_is_not_waited_for_unless_allowed() {
+        let (counts, at_max_age) = (DuplicateCounts::new(), AtMaxAge::new());
         let hour = Duration::from_secs(3_600);
-        capped.add(7, hour);
-        let held = (lock(suppressed.shard(7)), lock(capped.shard(7)));
-        assert!(suppressed.add(7, refuse).is_err());
-        assert!(capped.covers(7, hour, refuse).is_err());
+        at_max_age.add(7, hour);
+        let held = (lock(counts.shard(7)), lock(at_max_age.shard(7)));
+        assert!(counts.add(7, refuse).is_err());
+        assert!(at_max_age.covers(7, hour, refuse).is_err());
         drop(held);
-        assert_eq!(suppressed.pending(7), 0);
-        suppressed.add(7, refuse).unwrap();
-        assert_eq!(suppressed.pending(7), 1);
-        assert!(capped.covers(7, hour, refuse).unwrap());
+        assert_eq!(counts.pending(7), 0);
+        counts.add(7, refuse).unwrap();
+        assert_eq!(counts.pending(7), 1);
+        assert!(at_max_age.covers(7, hour, refuse).unwrap());
     }
 
     #[test]
     fn what_is_counted_during_a_flush_is_kept_for_the_next_one() {
-        let suppressed = DuplicateCounts::new();
-        suppressed.add(7, refuse).unwrap();
-        suppressed.add(7, refuse).unwrap();
-        let flushed = suppressed.some(10);
+        let counts = DuplicateCounts::new();
+        counts.add(7, refuse).unwrap();
+        counts.add(7, refuse).unwrap();
+        let flushed = counts.snapshot(10);
         assert_eq!(flushed, [(7, 2)]);
-        suppressed.add(7, refuse).unwrap();
-        suppressed.settle(7, 2);
-        assert_eq!(suppressed.pending(7), 1);
+        counts.add(7, refuse).unwrap();
+        counts.subtract(7, 2);
+        assert_eq!(counts.pending(7), 1);
     }
 
     #[test]
     fn memory_is_bounded_and_known_ids_go_on_counting() {
-        let suppressed = DuplicateCounts::new();
-        for seq in 0..2 * i64::try_from(ROOM).unwrap() {
-            suppressed.add(seq, refuse).unwrap();
+        let counts = DuplicateCounts::new();
+        for seq in 0..2 * i64::try_from(MAX_COUNTED_IDS).unwrap() {
+            counts.add(seq, refuse).unwrap();
         }
-        assert_eq!(suppressed.some(usize::MAX).len(), ROOM);
-        suppressed.add(0, refuse).unwrap();
-        assert_eq!(suppressed.pending(0), 2);
+        assert_eq!(counts.snapshot(usize::MAX).len(), MAX_COUNTED_IDS);
+        counts.add(0, refuse).unwrap();
+        assert_eq!(counts.pending(0), 2);
     }
 }

@@ -1,52 +1,52 @@
 //! One shard of the index: slots in the order of their hashes, with gaps.
 //!
-//! Owns where a slot lies. A hash, taken as a fraction of 2^64, tells a slot's home; slots that share one,
-//! or that were pushed on, follow it without a gap. (Linear probing kept sorted: Amble and Knuth, "Ordered
-//! hash tables", 1974.) So a lookup touches one run of memory, mostly one cache line, and ends at the first
-//! greater hash whether it finds its key or not; growing copies from front to back. Nobody can aim at one
-//! home, for the hashes are keyed.
+//! Owns where a slot is. A hash, taken as a fraction of 2^64, gives the slot's home cell. Slots with the same
+//! home, and slots that these have pushed on, follow without a gap. (This is linear probing kept sorted: Amble
+//! and Knuth, "Ordered hash tables", 1974.) So a lookup touches one run of memory, mostly one cache line, and
+//! ends at the first greater hash whether it finds its key or not. Growing copies from front to back. No one
+//! can choose ids that all have one home, because the hashes are keyed.
 //!
-//! What always holds: no slot lies before its home, none is separated from its home by an empty place, and
-//! the last place is empty.
+//! What always holds: no slot is before its home, no empty cell is between a slot and its home, and the last
+//! cell is empty.
 
 use super::Packed;
 
-/// The largest share of homes that slots may have: beyond it the runs become long.
-const FULLEST: (usize, usize) = (2, 3);
-/// Places after the last home, for the slots that are pushed beyond it; there may be more.
-const SPARE: usize = 16;
+/// The largest number of slots, as a share of the homes. Beyond it the runs become long.
+const MAX_LOAD: (usize, usize) = (2, 3);
+/// The number of cells after the last home, for slots that are pushed beyond it. There may be more.
+const SPARE_CELLS: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Table {
-    /// None, or `homes` and spare ones after the last of them.
-    places: Vec<Packed>,
+    /// Empty, or `homes` cells and spare ones after them.
+    cells: Vec<Packed>,
     homes: usize,
     len: usize,
 }
 
-/// Where a key is, or where it belongs.
-enum Place {
+/// Where a key is, or where it would be inserted.
+enum Lookup {
     Found(usize),
     Missing(usize),
 }
 
 impl Table {
-    /// With room for so many slots.
+    /// Returns an empty table with room for this many slots.
     pub(super) fn with_room(count: usize) -> Self {
         if count == 0 {
             return Self::default();
         }
         let homes = Self::homes_for(count);
-        Self { places: vec![Packed::EMPTY; homes + SPARE], homes, len: 0 }
+        Self { cells: vec![Packed::EMPTY; homes + SPARE_CELLS], homes, len: 0 }
     }
 
-    /// What a table with room for so many slots takes.
+    /// Returns the size in bytes of a table with room for this many slots.
     pub(super) fn bytes_with_room(count: usize) -> usize {
-        if count == 0 { 0 } else { (Self::homes_for(count) + SPARE) * size_of::<Packed>() }
+        if count == 0 { 0 } else { (Self::homes_for(count) + SPARE_CELLS) * size_of::<Packed>() }
     }
 
     fn homes_for(count: usize) -> usize {
-        count.saturating_mul(FULLEST.1) / FULLEST.0 + 1
+        count.saturating_mul(MAX_LOAD.1) / MAX_LOAD.0 + 1
     }
 
     pub(super) fn len(&self) -> usize {
@@ -54,17 +54,17 @@ impl Table {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<Packed>()
+        self.cells.capacity() * size_of::<Packed>()
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = &Packed> {
-        self.places.iter().filter(|place| !place.is_empty())
+        self.cells.iter().filter(|cell| !cell.is_empty())
     }
 
     pub(super) fn get(&self, key: (u64, u32)) -> Option<Packed> {
-        match self.place(key) {
-            Place::Found(at) => Some(self.places[at]),
-            Place::Missing(_) => None,
+        match self.find(key) {
+            Lookup::Found(at) => Some(self.cells[at]),
+            Lookup::Missing(_) => None,
         }
     }
 
@@ -73,69 +73,69 @@ impl Table {
         ((u128::from(hash) * self.homes as u128) >> 64) as usize
     }
 
-    fn place(&self, key: (u64, u32)) -> Place {
-        if self.places.is_empty() {
-            return Place::Missing(0);
+    fn find(&self, key: (u64, u32)) -> Lookup {
+        if self.cells.is_empty() {
+            return Lookup::Missing(0);
         }
         let home = self.home(key.0);
-        for (pushed, place) in self.places[home..].iter().enumerate() {
-            if place.is_empty() || place.key() > key {
-                return Place::Missing(home + pushed);
+        for (pushed, cell) in self.cells[home..].iter().enumerate() {
+            if cell.is_empty() || cell.key() > key {
+                return Lookup::Missing(home + pushed);
             }
-            if place.key() == key {
-                return Place::Found(home + pushed);
+            if cell.key() == key {
+                return Lookup::Found(home + pushed);
             }
         }
-        Place::Missing(self.places.len())
+        Lookup::Missing(self.cells.len())
     }
 
-    /// Puts the slot in place of an older one of its key.
+    /// Inserts the slot, or replaces an older one of the same key.
     pub(super) fn put(&mut self, packed: Packed) {
-        if self.places.is_empty() {
-            *self = Self::with_room(SPARE);
+        if self.cells.is_empty() {
+            *self = Self::with_room(SPARE_CELLS);
         }
-        match self.place(packed.key()) {
-            Place::Found(at) if self.places[at].seq() <= packed.seq() => self.places[at] = packed,
-            Place::Found(_) => {}
-            Place::Missing(_) if self.len * FULLEST.1 >= self.homes * FULLEST.0 => {
-                self.rebuild(self.len + self.len / 2 + SPARE, |_| true);
+        match self.find(packed.key()) {
+            Lookup::Found(at) if self.cells[at].seq() <= packed.seq() => self.cells[at] = packed,
+            Lookup::Found(_) => {}
+            Lookup::Missing(_) if self.len * MAX_LOAD.1 >= self.homes * MAX_LOAD.0 => {
+                self.rebuild(self.len + self.len / 2 + SPARE_CELLS, |_| true);
                 self.put(packed);
             }
-            Place::Missing(at) => self.insert(at, packed),
+            Lookup::Missing(at) => self.insert(at, packed),
         }
     }
 
-    /// Pushes the slots from `at` to the next gap one on.
+    /// Moves the slots from `at` to the next gap by one cell, and inserts the slot at `at`.
     fn insert(&mut self, at: usize, packed: Packed) {
-        let gap = self.places[at..].iter().position(Packed::is_empty).map(|run| at + run);
-        let gap = gap.expect("the last place is empty");
-        if gap + 1 == self.places.len() {
-            self.places.resize(gap + 1 + SPARE, Packed::EMPTY);
+        let gap = self.cells[at..].iter().position(Packed::is_empty).map(|run| at + run);
+        let gap = gap.expect("the last cell is empty");
+        if gap + 1 == self.cells.len() {
+            self.cells.resize(gap + 1 + SPARE_CELLS, Packed::EMPTY);
         }
-        self.places.copy_within(at..gap, at + 1);
-        self.places[at] = packed;
+        self.cells.copy_within(at..gap, at + 1);
+        self.cells[at] = packed;
         self.len += 1;
     }
 
-    /// Removes the key's slot, if `condition` holds for it.
+    /// Removes the key's slot if `condition` holds for it.
     pub(super) fn remove(&mut self, key: (u64, u32), condition: impl FnOnce(&Packed) -> bool) {
-        let Place::Found(at) = self.place(key) else { return };
-        if !condition(&self.places[at]) {
+        let Lookup::Found(at) = self.find(key) else { return };
+        if !condition(&self.cells[at]) {
             return;
         }
         let pushed = |at: usize| {
-            let place = &self.places[at];
-            !place.is_empty() && self.home(place.key().0) < at
+            let cell = &self.cells[at];
+            !cell.is_empty() && self.home(cell.key().0) < at
         };
-        let end = (at + 1..self.places.len()).find(|&next| !pushed(next));
-        let end = end.unwrap_or(self.places.len());
-        self.places.copy_within(at + 1..end, at);
-        self.places[end - 1] = Packed::EMPTY;
+        let end = (at + 1..self.cells.len()).find(|&next| !pushed(next));
+        let end = end.unwrap_or(self.cells.len());
+        self.cells.copy_within(at + 1..end, at);
+        self.cells[end - 1] = Packed::EMPTY;
         self.len -= 1;
     }
 
-    /// Drops the slots that do not fulfil `keep`, and gives back the memory of a table that has become
-    /// mostly empty.
+    /// Removes the slots that `keep` does not accept, and frees the memory of a table that has become mostly
+    /// empty.
     pub(super) fn retain(&mut self, keep: impl Fn(&Packed) -> bool) {
         let kept = self.slots().filter(|slot| keep(slot)).count();
         if kept < self.len || kept < self.homes / 3 {
@@ -143,16 +143,16 @@ impl Table {
         }
     }
 
-    /// Moves what is kept to new places, from front to back.
+    /// Copies the kept slots to a new table, from front to back.
     fn rebuild(&mut self, room: usize, keep: impl Fn(&Packed) -> bool) {
         let mut table = Self::with_room(room);
         let mut free = 0;
         for slot in self.slots().filter(|slot| keep(slot)) {
             let at = free.max(table.home(slot.hash));
-            if at + 1 >= table.places.len() {
-                table.places.resize(at + 1 + SPARE, Packed::EMPTY);
+            if at + 1 >= table.cells.len() {
+                table.cells.resize(at + 1 + SPARE_CELLS, Packed::EMPTY);
             }
-            table.places[at] = *slot;
+            table.cells[at] = *slot;
             table.len += 1;
             free = at + 1;
         }
@@ -177,14 +177,14 @@ mod tests {
         let expected: Vec<_> = expected.iter().map(|(key, seq)| (*key, *seq)).collect();
         assert_eq!(found, expected, "in the order of their keys");
         assert_eq!(table.len(), expected.len());
-        for (at, place) in table.places.iter().enumerate().filter(|(_, place)| !place.is_empty()) {
-            let home = table.home(place.hash);
-            assert!(table.places[home..at].iter().all(|between| !between.is_empty()));
+        for (at, cell) in table.cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
+            let home = table.home(cell.hash);
+            assert!(table.cells[home..at].iter().all(|between| !between.is_empty()));
         }
-        assert!(table.places.last().is_none_or(Packed::is_empty));
+        assert!(table.cells.last().is_none_or(Packed::is_empty));
     }
 
-    /// A table and a sorted map through the same changes, with hashes that crowd at both ends.
+    /// Makes the same changes to a table and to a sorted map, with many hashes near both ends.
     #[test]
     fn it_holds_what_a_sorted_map_would() {
         let mut random = 1_u64;

@@ -1,37 +1,37 @@
-//! Looks: how the index follows what other connections do to the file.
+//! Catch-ups: how the index follows what other connections do to the file.
 //!
-//! Owns the journal's place in the file's history. What always holds:
+//! Owns the journal's position in the file's history. What always holds:
 //!
-//! - A look reads the rows from the newest known one on, the *tip*. The index has taken in every row up to
-//!   the tip, but for those that are in doubt (see `doubt`).
-//! - The file's history may go back, when it is restored in place. SQLite's `schema_version` changes with
-//!   each restore through its backup, whatever the rows look like then, and with each `VACUUM`: then the
-//!   index is rebuilt. Nothing in the file can tell one from the other, since a restore brings that along.
-//! - The tip must still be there, or its absence be explained: by a later row of its id, by its expiry, or
-//!   by deletions that are told of in `meta`. Otherwise rows were deleted by other means than a store's, and
-//!   the index is rebuilt.
-//! - A place that is lost stays lost until a rebuild has succeeded, whatever fails meanwhile.
+//! - A catch-up reads the rows from the newest known one on, the *tip*. The index has applied every row up to
+//!   the tip, except deletions that leave no row (see `stale`).
+//! - The file's history may go back: the file may be restored in place. SQLite's `schema_version` changes with
+//!   each restore through SQLite's backup, whatever the rows look like afterwards, and with each `VACUUM`. Then
+//!   the index is rebuilt. Nothing in the file can tell a `VACUUM` from a restore, because a restore replaces
+//!   everything in the file.
+//! - The tip must still be there, or something must explain why it is gone: a later row of its id, its expiry,
+//!   or deletions that `meta` announces. Otherwise another program deleted rows, and the index is rebuilt.
+//! - A position that was discarded stays discarded until a rebuild has succeeded, whatever fails meanwhile.
 
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::load::{ReadError, RowKeys, load, take_in};
+use super::load::{ReadError, RowKeys, apply_row, load};
 use super::{Journal, Tip, claims};
-use crate::clock::{ABSORBED_STEP_MS, Reached, Stopwatch};
+use crate::clock::{ABSORBED_STEP_MS, FileTime, Stopwatch};
 use crate::error::Result;
 use crate::id::Key;
 use crate::index::Index;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
-/// How many rows a look reads in one statement. With more to read, the write lock is given back first.
-const TAIL_ROWS: usize = at_once!(1_000, in_a_simulation: 5);
+/// How many rows a catch-up reads in one statement. If there are more, the write lock is released first.
+const TAIL_ROWS: usize = step_size!(1_000, in_a_simulation: 5);
 
-/// How long the write lock, once given back to read without it, is not given back again.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two releases of the write lock for reading without it.
+const LOCK_RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bound to the rowid at or above which to read. The counters come along so that one statement, and
-/// so one snapshot, answers all of a look.
+/// Its parameter is the lowest rowid to read. The counters are columns here, so that one statement, and so
+/// one snapshot, answers the whole catch-up.
 const READ_TAIL: &str = "\
 SELECT seq, scope, id, expires_at, \
        (SELECT value FROM meta WHERE key = 'generation'), \
@@ -39,26 +39,26 @@ SELECT seq, scope, id, expires_at, \
        (SELECT value FROM meta WHERE key = 'clock') \
 FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000";
 
-/// The same counters for a look that finds no row.
+/// Reads the same counters for a catch-up that finds no row.
 const READ_COUNTERS: &str = "\
 SELECT (SELECT value FROM meta WHERE key = 'generation'), \
        (SELECT value FROM meta WHERE key = 'floor'), \
        (SELECT value FROM meta WHERE key = 'clock')";
 
-/// No store counts as far as this.
+/// No store counts this far. A larger number is not a store's.
 const MAX_COUNTER: i64 = i64::MAX / 2;
 
-/// What the index has taken in.
+/// Up to where the index has followed the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
     pub(crate) tip: Option<Tip>,
     pub(crate) counters: Counters,
     pub(crate) schema_version: i64,
-    /// A tip that was gone from the file, and that no row read so far explains.
+    /// The key of a tip that is gone from the table, and that no row read so far explains.
     pub(crate) missing: Option<Key>,
 }
 
-/// What `meta` tells besides the rows.
+/// The counters in `meta`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters {
     pub(crate) generation: i64,
@@ -80,7 +80,7 @@ impl Counters {
         Ok(Self {
             generation: counter(first)?,
             floor: counter(first + 1)?,
-            // A file that no store of this version has written to has none.
+            // A file that only older versions have written to has no `clock`.
             clock_ms: row.get::<_, Option<i64>>(first + 2)?.unwrap_or(0),
         })
     }
@@ -93,12 +93,12 @@ impl Counters {
     }
 }
 
-/// What a read of the tail found.
+/// The result of reading one page of rows.
 enum Tail {
     Complete,
     More,
-    /// The index can no longer be brought up to date row by row.
-    Lost,
+    /// The file's history is another one now: rows can no longer bring the index up to date.
+    NeedsRebuild,
 }
 
 impl Journal {
@@ -106,22 +106,22 @@ impl Journal {
     pub(crate) fn catch_up(&mut self, index: &Index, now_ms: i64) -> Result<()> {
         self.ensure_open()?;
         if self.is_private() && self.data_version.is_some() && !index.is_ahead_of(now_ms) {
-            index.used_at(now_ms);
+            index.record_use(now_ms);
             return Ok(());
         }
         self.catch_up_now(index, now_ms)?;
-        self.go_back_with_clock(index, now_ms)
+        self.rebuild_if_clock_went_back(index, now_ms)
     }
 
     pub(crate) fn catch_up_now(&mut self, index: &Index, now_ms: i64) -> Result<()> {
-        // The version is read before the rows: what is committed in between is read twice, not never.
+        // The version is read before the rows, so a commit in between is read twice rather than never.
         let version = self.read_data_version()?;
         if self.data_version == Some(version) {
             return Ok(());
         }
-        self.claims = claims::Known::Nothing;
-        // Reading on until there is nothing more would never end beside a connection that writes as fast as
-        // this one reads. What was there at the beginning is enough.
+        self.claims = claims::ClaimsCache::Unknown;
+        // Beside a connection that writes as fast as this one reads, there would always be more rows. It is
+        // enough to read what was there at the beginning.
         let mut newest = None;
         loop {
             match self.read_tail(index, now_ms)? {
@@ -135,7 +135,7 @@ impl Journal {
                         break;
                     }
                 }
-                Tail::Lost => {
+                Tail::NeedsRebuild => {
                     self.rebuild(index, now_ms)?;
                     self.rebuilds += 1;
                     break;
@@ -146,52 +146,52 @@ impl Journal {
         Ok(())
     }
 
-    /// Fills the index anew where it was used at a later time: for this one it may lack marks that live again,
-    /// and hold marks that another store has purged. Stores that follow a step of the clock agree again then,
-    /// and with the file.
-    fn go_back_with_clock(&mut self, index: &Index, now_ms: i64) -> Result<()> {
+    /// Rebuilds the index if it was used at a later time than `now_ms`: it may then lack marks that are live
+    /// again, and hold marks that another store has purged. Afterwards all stores that follow the step of the
+    /// clock agree with the file and so with each other.
+    fn rebuild_if_clock_went_back(&mut self, index: &Index, now_ms: i64) -> Result<()> {
         if index.is_ahead_of(now_ms) {
             let history = self.position.map(|position| position.schema_version);
             self.rebuild(index, now_ms)?;
             if history != self.position.map(|position| position.schema_version) {
-                self.rebuilds += 1; // The file was restored at this very moment.
+                self.rebuilds += 1; // The file was restored too.
             }
         }
-        index.used_at(now_ms);
+        index.record_use(now_ms);
         Ok(())
     }
 
-    /// Brings the index up to date under the write lock. False when that would take long, and the lock
-    /// can still be given back.
+    /// Brings the index up to date under the write lock. Returns false, without having finished, if there is
+    /// much to read and the lock may be released for that.
     pub(crate) fn catch_up_locked(&mut self, index: &Index, now_ms: i64) -> Result<bool> {
         if index.is_ahead_of(now_ms) {
             return Ok(false);
         }
-        index.used_at(now_ms);
+        index.record_use(now_ms);
         let version = self.read_data_version()?;
         if self.data_version == Some(version) {
             return Ok(true);
         }
-        self.met_others = Some(Stopwatch::start());
-        let all = self.gave_back.is_some_and(|then| then.elapsed() < GIVE_BACK_EVERY);
-        self.claims = claims::Known::Nothing;
+        self.other_commit_found = Some(Stopwatch::start());
+        let all = self.lock_released.is_some_and(|then| then.elapsed() < LOCK_RELEASE_INTERVAL);
+        self.claims = claims::ClaimsCache::Unknown;
         loop {
             match self.read_tail(index, now_ms)? {
                 Tail::Complete => break,
                 Tail::More if all => {}
-                Tail::More | Tail::Lost => return Ok(false),
+                Tail::More | Tail::NeedsRebuild => return Ok(false),
             }
         }
         self.data_version = Some(version);
         Ok(true)
     }
 
-    /// How long ago a transaction here found that another connection had committed.
-    pub(crate) fn since_others(&self) -> Option<Duration> {
-        self.met_others.map(Stopwatch::elapsed)
+    /// Returns how long ago a transaction here found that another connection had committed.
+    pub(crate) fn since_other_commit(&self) -> Option<Duration> {
+        self.other_commit_found.map(Stopwatch::elapsed)
     }
 
-    /// Whether no other connection has committed since the last look.
+    /// Returns whether no other connection has committed since the last catch-up.
     pub(crate) fn is_current(&mut self) -> Result<bool> {
         self.ensure_open()?;
         if self.is_private() {
@@ -205,49 +205,49 @@ impl Journal {
         self.with("read", read_data_version)
     }
 
-    /// The number of the newest row that the index has taken in; 0 before the first.
+    /// Returns the `seq` of the newest row that the index has applied; 0 if there is none.
     pub(crate) fn newest_seq(&self) -> i64 {
         self.position.and_then(|position| position.tip).map_or(0, |tip| tip.seq)
     }
 
-    /// The time that another store on this file has reached, if one has committed since the last call.
-    pub(crate) fn take_reached(&mut self) -> Option<Reached> {
+    /// Returns the time that another store on this file has reached, if one has committed since the last call.
+    pub(crate) fn take_file_time(&mut self) -> Option<FileTime> {
         self.reached.take()
     }
 
-    fn move_to(&mut self, position: Position) {
-        // What this store wrote itself is no news: after a large backward step it must not go on from it.
+    fn set_position(&mut self, position: Position) {
+        // What this store wrote itself is not news: after a large backward step it must not go on from it.
         let (known, ms) =
             (self.position.map(|it| it.counters.clock_ms), position.counters.clock_ms);
-        let is_news = known != Some(ms) || self.reached.is_some_and(|reached| reached.is_news);
-        self.reached = Some(Reached { ms, is_news });
+        let is_new = known != Some(ms) || self.reached.is_some_and(|reached| reached.is_new);
+        self.reached = Some(FileTime { ms, is_new });
         self.position = Some(position);
     }
 
-    /// Reads up to [`TAIL_ROWS`] rows from the tip on into the index.
+    /// Applies up to [`TAIL_ROWS`] rows, from the tip on, to the index.
     fn read_tail(&mut self, index: &Index, now_ms: i64) -> Result<Tail> {
-        let Some(known) = self.position else { return Ok(Tail::Lost) };
+        let Some(known) = self.position else { return Ok(Tail::NeedsRebuild) };
         let page = self.read_page(index, known, now_ms).map_err(|e| e.at(&self.name()))?;
-        let Some(Page { position, count, in_doubt }) = page else {
-            self.lose_position();
-            return Ok(Tail::Lost);
+        let Some(Page { position, count, may_be_stale }) = page else {
+            self.discard_position();
+            return Ok(Tail::NeedsRebuild);
         };
-        if in_doubt {
-            self.doubts.arise(index);
+        if may_be_stale {
+            self.stale_scan.start(index);
         }
-        self.move_to(position);
+        self.set_position(position);
         if count == TAIL_ROWS {
             return Ok(Tail::More);
         }
         if position.missing.is_some() {
-            self.lose_position();
-            return Ok(Tail::Lost);
+            self.discard_position();
+            return Ok(Tail::NeedsRebuild);
         }
         Ok(Tail::Complete)
     }
 
-    /// `None` when the file's history is no longer the one that is known. What was taken in by then is
-    /// replaced by the rebuild.
+    /// Returns `None` if the file's history is no longer the known one. Some rows may have been applied by
+    /// then; the rebuild replaces them.
     fn read_page(
         &self,
         index: &Index,
@@ -262,7 +262,7 @@ impl Journal {
         let mut statement = connection.prepare_cached(READ_TAIL)?;
         let mut rows = statement.query([known.tip.map_or(0, |tip| tip.seq)])?;
         let mut keys = RowKeys::new(&self.hasher);
-        let (mut count, mut tip_is_there) = (0, known.tip.is_none());
+        let (mut count, mut tip_found) = (0, known.tip.is_none());
         while let Some(row) = rows.next()? {
             let (seq, key, expires_at) = keys.read(row)?;
             if count == 0 {
@@ -271,13 +271,13 @@ impl Journal {
                     if tip.key != key || tip.expires_at != expires_at {
                         return Ok(None);
                     }
-                    tip_is_there = true;
+                    tip_found = true;
                 }
             }
             count += 1;
             position.missing = position.missing.filter(|missing| *missing != key);
-            tip_is_there |= known.tip.is_some_and(|tip| tip.key == key);
-            take_in(index, seq, key, expires_at);
+            tip_found |= known.tip.is_some_and(|tip| tip.key == key);
+            apply_row(index, seq, key, expires_at);
             position.tip = Some(Tip { seq, key, expires_at });
         }
         if count == 0 {
@@ -290,12 +290,12 @@ impl Journal {
         if new.generation < old.generation || new.floor < old.floor {
             return Ok(None);
         }
-        let in_doubt =
+        let may_be_stale =
             new.generation > old.generation || known.tip.is_some_and(|tip| tip.seq < new.floor);
-        if in_doubt {
+        if may_be_stale {
             position.missing = None;
-        } else if let Some(tip) = known.tip.filter(|_| !tip_is_there) {
-            // Another store's clock may be ahead of this one's.
+        } else if let Some(tip) = known.tip.filter(|_| !tip_found) {
+            // Another store, whose clock may be ahead of this one's, may have purged it.
             let may_be_purged =
                 tip.expires_at.is_some_and(|at| at <= now_ms.saturating_add(ABSORBED_STEP_MS));
             if !may_be_purged {
@@ -305,46 +305,46 @@ impl Journal {
                 position.missing = Some(tip.key);
             }
         }
-        Ok(Some(Page { position, count, in_doubt }))
+        Ok(Some(Page { position, count, may_be_stale }))
     }
 
-    /// The index no longer stands for the file: the next look rebuilds it.
-    fn lose_position(&mut self) {
+    /// Discards the position: the index no longer matches the file, and the next catch-up rebuilds it.
+    fn discard_position(&mut self) {
         (self.position, self.data_version) = (None, None);
     }
 
-    /// Fills the index anew from the whole table. Returns how many expired rows it saw.
+    /// Rebuilds the index from the whole table. Returns the number of expired rows in the table.
     pub(crate) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
         let version = self.read_data_version()?;
         let loaded =
             load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
         index.replace_with(loaded.index, now_ms);
-        self.doubts.settle(index);
-        self.move_to(Position {
+        self.stale_scan.finish(index);
+        self.set_position(Position {
             tip: loaded.tip,
             counters: loaded.counters,
             schema_version: loaded.schema_version,
             missing: None,
         });
         self.data_version = Some(version);
-        self.claims = claims::Known::Nothing;
+        self.claims = claims::ClaimsCache::Unknown;
         Ok(loaded.expired)
     }
 }
 
-/// What was read of the tail.
+/// One page of rows.
 struct Page {
     position: Position,
     count: usize,
-    /// Rows may have been deleted that this page does not tell of.
-    in_doubt: bool,
+    /// Whether rows may have been deleted without a newer row that says so.
+    may_be_stale: bool,
 }
 
 pub(crate) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// The number of the newest row.
+/// Returns the `seq` of the newest row.
 fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached("SELECT max(seq) FROM seen")?.query_row([], |row| row.get(0))
 }

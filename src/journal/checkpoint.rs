@@ -1,17 +1,16 @@
-//! The copying of the write-ahead log into the file: SQLite's checkpoints.
+//! Copying the write-ahead log into the file: SQLite's checkpoints.
 //!
-//! Owns the three ways, on the store's own connection or on one beside it. What always holds:
+//! Owns the three kinds of checkpoint, on the store's own connection or on a second one. What always holds:
 //!
-//! - Before each, the files are found to be those that were opened: an old log must not be copied over what
-//!   others have written since. And all frames that it may copy are found to be as SQLite wrote them, as
-//!   SQLite itself finds out only in a recovery: see [`log_is_spoilt`].
-//! - A *copy* (passive) waits for nobody and makes nobody wait. It cannot end while others append, and what
-//!   a reader's snapshot may need is not copied over.
-//! - A *restart* first waits a little for the write lock, then copies the rest while nobody can append, and
-//!   waits a little for readers: the next commit begins the log anew. Where it does not get the write lock
-//!   it is a copy. It makes writers wait for a disk, and never longer than [`WAITS`] short pauses for a
-//!   reader.
-//! - A *truncation* is a restart that cuts the log to nothing.
+//! - Before each checkpoint, the files are checked to be the opened ones: an old log must not be copied over
+//!   what other connections have written since. All frames that it may copy are checked too, because SQLite
+//!   itself checks them only in a recovery: see [`log_is_damaged`].
+//! - A *copy* (passive) does not wait, and no other connection waits for it. It cannot finish while others
+//!   append, and it does not copy over pages that a reader's snapshot may need.
+//! - A *restart* first waits shortly for the write lock. Under it, it copies the rest and waits shortly for
+//!   readers. Then the next commit restarts the log. Without the write lock it is a copy. Writers wait for
+//!   it as long as the disk takes, and at most [`MAX_PAUSES`] short pauses for a reader.
+//! - A *truncation* is a restart that also cuts the log to length 0.
 
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
@@ -22,21 +21,21 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Home, Journal};
+use super::{Journal, Location};
 use crate::backoff;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Identity, OpenedFiles, shown, wal};
 use crate::format::open;
 use crate::format::sqlite_errors::failure;
-use crate::process::Own;
+use crate::process::Registered;
 
-/// How often a restart waits for the write lock and for readers: some 5 ms in all.
-const WAITS: i32 = 40;
+/// How many short pauses a restart waits for the write lock and for readers: about 5 ms in all.
+const MAX_PAUSES: i32 = 40;
 
-/// What a second connection to a store's file needs to know.
+/// What a second connection needs to copy the log of a store's file.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) struct LogSource {
     path: PathBuf,
     identity: Identity,
     config: Config,
@@ -46,81 +45,84 @@ const LOG_STATE: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
-/// The log at one moment, in pages.
+/// The length of the log at one moment, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Log {
+pub(crate) struct LogState {
     pub(crate) pages: u32,
     /// How many of them are in the file too.
     pub(crate) copied: u32,
 }
 
-impl Log {
-    /// Whether all of it is in the file, so that a transaction that begins now begins it anew.
+impl LogState {
+    /// Returns whether all of the log is in the file, so that the next transaction restarts the log.
     pub(crate) fn is_copied(self) -> bool {
         self.copied >= self.pages
     }
 }
 
-/// What a copy or a restart came to.
+/// The result of a copy or a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// All that was asked for: the next commit begins the log anew, if nobody appended after a copy.
-    Done(Log),
+pub(crate) enum CheckpointResult {
+    /// All of the log is in the file. The next commit restarts the log, unless a commit was appended after
+    /// a copy.
+    Done(LogState),
     /// Writers or readers were in the way.
-    Partial(Log),
-    /// Another connection is copying.
-    Taken,
+    Partial(LogState),
+    /// Another connection is running a checkpoint.
+    Busy,
 }
 
-/// A connection with which the log is copied beside the callers.
+/// A second connection that copies the log while the store's own connection serves callers.
 pub(crate) struct LogCopier {
-    connection: Own<Connection>,
+    connection: Registered<Connection>,
     files: OpenedFiles,
     path: PathBuf,
 }
 
 impl LogCopier {
-    pub(crate) fn open(source: &Source) -> Result<Self> {
+    pub(crate) fn open(source: &LogSource) -> Result<Self> {
         let (connection, files) = open::reopen(&source.path, &source.config, source.identity)?;
         Ok(Self { connection, files, path: source.path.clone() })
     }
 
-    pub(crate) fn on_log(&mut self) -> OnLog<'_> {
-        OnLog { connection: &mut self.connection, files: &mut self.files, path: &self.path }
+    pub(crate) fn log_handle(&mut self) -> LogHandle<'_> {
+        LogHandle { connection: &mut self.connection, files: &mut self.files, path: &self.path }
     }
 
     pub(crate) fn close(self) -> Result<()> {
         let Self { connection, mut files, path } = self;
-        let may_copy_log = files.may_copy_log() && !log_is_spoilt(&connection, &mut files, ALL);
-        file::close_alone(|| open::close_store(connection, files, may_copy_log))
+        let may_copy_log =
+            files.may_copy_log() && !log_is_damaged(&connection, &mut files, ALL_FRAMES);
+        file::close_serialized(|| open::close_store(connection, files, may_copy_log))
             .map_err(|e| failure("close", &shown(&path), e))
     }
 }
 
-/// How many frames a look at the files reads in their order: some 0.5 ms. The rest is left to the next.
-pub(super) const SOME: u32 = 1_000;
+/// How many frames a check of the files reads, in their order: about 0.5 ms. The next check goes on from there.
+pub(super) const FRAMES_PER_CHECK: u32 = 1_000;
 
-/// Before a copy.
-pub(super) const ALL: u32 = u32::MAX;
+/// For a check before a checkpoint.
+pub(super) const ALL_FRAMES: u32 = u32::MAX;
 
-/// Whether frames that SQLite has committed are no longer in the log as they were written: it was cut, or
-/// written over, by other means. False where the log is gone, and where SQLite cannot tell how long it is, as
-/// within a transaction.
+/// Returns whether frames that SQLite has committed are no longer in the log as SQLite wrote them: another
+/// program cut the log or wrote over it. Returns false if the log is gone, and if SQLite cannot tell its
+/// length, as within a transaction.
 ///
-/// SQLite reads and copies the frames that it has in its index without looking at their checksums. It writes
-/// each at its place: after a cut, the next commit makes the log as long as it was, with a hole of zeros
-/// that ends with the frame that was the last at the cut. So the length tells nothing, and each frame is
-/// read, once in their order: a hole of later ends in a later frame, or in the one that was read last, which
-/// is read again. At most `most` frames are read on, and the last one always.
+/// SQLite reads and copies the frames that its index lists without checking their checksums, and it writes
+/// each frame at its place. So after a cut, the next commit makes the log as long as it was, with a hole of
+/// zeros that ends with the frame that was the last one at the cut. The length therefore tells nothing, and
+/// each frame is read once, in order. A hole that a later cut makes ends in a later frame, or in the frame
+/// that was read last, and that one is read again. One call reads at most `most` further frames, and always
+/// the last one.
 ///
-/// A log that is cut between this and the copy, and written to, goes unnoticed.
-pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, most: u32) -> bool {
-    if rusqlite::version_number() < open::KNOWS_NOOP || !connection.is_autocommit() {
+/// This cannot notice a log that is cut, and written to, between this check and the copy.
+pub(super) fn log_is_damaged(connection: &Connection, files: &mut OpenedFiles, most: u32) -> bool {
+    if rusqlite::version_number() < open::MIN_NOOP_VERSION || !connection.is_autocommit() {
         return false;
     }
     let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0));
     let Ok(page_bytes) = page_bytes else { return false };
-    // Twice, and each time the header is read before and after: another process may begin the log anew, and
+    // Two tries, each of which reads the header before and after: another process may restart the log, and
     // cut it, at any moment.
     for _ in 0..2 {
         let Some(file) = files.open_log() else { return false };
@@ -129,8 +131,8 @@ pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, mo
         if log.pages == 0 {
             return false;
         }
-        // No transaction reads what has been copied.
-        let first = match (files.found_whole, header) {
+        // Frames that were copied already need no check: transactions read their pages from the file.
+        let first = match (files.intact_frames, header) {
             (Some((known, frames)), Some(header)) if known == header => frames.min(log.pages),
             _ => log.copied.clamp(1, log.pages),
         };
@@ -138,13 +140,13 @@ pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, mo
         let is_whole = header.is_some_and(|header| {
             [first..=last, log.pages..=log.pages].into_iter().all(|frames| {
                 wal::has_frames(&file, &header, page_bytes, frames).unwrap_or_else(|e| {
-                    log::debug!("cannot read a log: {e}");
+                    log::debug!("cannot read the frames of a log: {e}");
                     true
                 })
             })
         });
         if is_whole {
-            files.found_whole = header.map(|header| (header, last));
+            files.intact_frames = header.map(|header| (header, last));
             return false;
         }
         if wal::header(&file).ok() != Some(header) {
@@ -154,79 +156,80 @@ pub(super) fn log_is_spoilt(connection: &Connection, files: &mut OpenedFiles, mo
     true
 }
 
-/// What can be done to the log: see the module's header.
-pub(crate) struct OnLog<'c> {
+/// A connection and its files, ready for the checkpoints that the module's header describes.
+pub(crate) struct LogHandle<'c> {
     connection: &'c mut Connection,
     files: &'c mut OpenedFiles,
     path: &'c Path,
 }
 
-impl OnLog<'_> {
-    pub(crate) fn state(&self) -> Result<Log> {
-        self.told(log_state(self.connection))
+impl LogHandle<'_> {
+    pub(crate) fn state(&self) -> Result<LogState> {
+        self.with_context(log_state(self.connection))
     }
 
-    pub(crate) fn copy(&mut self) -> Result<Pass> {
+    pub(crate) fn copy(&mut self) -> Result<CheckpointResult> {
         self.check_files()?;
-        self.told(pass(self.connection, COPY))
+        self.with_context(run_checkpoint(self.connection, COPY))
     }
 
-    pub(crate) fn restart(&mut self) -> Result<Pass> {
+    pub(crate) fn restart(&mut self) -> Result<CheckpointResult> {
         self.check_files()?;
         let done = restart(self.connection);
-        self.told(done)
+        self.with_context(done)
     }
 
     fn check_files(&mut self) -> Result<()> {
         self.files.check()?;
-        if log_is_spoilt(self.connection, self.files, ALL) {
-            return Err(file::cut_log(self.path));
+        if log_is_damaged(self.connection, self.files, ALL_FRAMES) {
+            return Err(file::damaged_log(self.path));
         }
         Ok(())
     }
 
-    fn told<T>(&self, done: rusqlite::Result<T>) -> Result<T> {
+    fn with_context<T>(&self, done: rusqlite::Result<T>) -> Result<T> {
         done.map_err(|e| failure("checkpoint", &shown(self.path), e))
     }
 }
 
-fn log_state(connection: &Connection) -> rusqlite::Result<Log> {
-    Ok(match pass(connection, LOG_STATE)? {
-        Pass::Done(log) | Pass::Partial(log) => log,
-        Pass::Taken => Log::default(), // There is no log.
+fn log_state(connection: &Connection) -> rusqlite::Result<LogState> {
+    Ok(match run_checkpoint(connection, LOG_STATE)? {
+        CheckpointResult::Done(log) | CheckpointResult::Partial(log) => log,
+        CheckpointResult::Busy => LogState::default(), // There is no log.
     })
 }
 
-fn pass(connection: &Connection, pragma: &str) -> rusqlite::Result<Pass> {
+fn run_checkpoint(connection: &Connection, pragma: &str) -> rusqlite::Result<CheckpointResult> {
     let (busy, pages, copied) = connection
         .prepare_cached(pragma)?
         .query_row([], |row| Ok((row.get::<_, i64>(0)? != 0, row.get(1)?, row.get(2)?)))?;
     let pages_of = |pages: i64| u32::try_from(pages).ok();
-    let log = pages_of(pages).zip(pages_of(copied)).map(|(pages, copied)| Log { pages, copied });
+    let log =
+        pages_of(pages).zip(pages_of(copied)).map(|(pages, copied)| LogState { pages, copied });
     Ok(match (log, busy) {
-        (Some(log), false) => Pass::Done(log),
-        (Some(log), true) => Pass::Partial(log),
-        (None, true) => Pass::Taken,
-        (None, false) => Pass::Done(Log::default()),
+        (Some(log), false) => CheckpointResult::Done(log),
+        (Some(log), true) => CheckpointResult::Partial(log),
+        (None, true) => CheckpointResult::Busy,
+        (None, false) => CheckpointResult::Done(LogState::default()),
     })
 }
 
-fn restart(connection: &mut Connection) -> rusqlite::Result<Pass> {
-    connection.busy_handler(Some(wait_a_little))?;
-    let done = pass(connection, RESTART);
-    // Nothing else waits on a connection.
+fn restart(connection: &mut Connection) -> rusqlite::Result<CheckpointResult> {
+    connection.busy_handler(Some(pause_while_busy))?;
+    let done = run_checkpoint(connection, RESTART);
+    // Every other statement of this connection fails at once when it is busy.
     connection.busy_timeout(Duration::ZERO)?;
     done
 }
 
-fn wait_a_little(waits: i32) -> bool {
-    if waits < WAITS {
-        backoff::nap();
+fn pause_while_busy(waits: i32) -> bool {
+    if waits < MAX_PAUSES {
+        backoff::short_pause();
     }
-    waits < WAITS
+    waits < MAX_PAUSES
 }
 
-/// True when nothing of the log is left.
+/// Cuts the log to length 0. Returns true if nothing of the log is left.
 pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
@@ -234,76 +237,84 @@ pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<bool> {
         .map(|done| done.unwrap_or(true))
 }
 
-/// Copies the log, where it may be copied, before its connection closes. An error where not all of it came
-/// into the file.
-pub(super) fn keep_log(connection: &Connection, name: &str, may_copy: bool) -> Result<()> {
+/// Copies the log, if `may_copy`, before its connection closes. Returns an error if a part of the log is not
+/// in the file afterwards.
+pub(super) fn copy_log_before_close(
+    connection: &Connection,
+    name: &str,
+    may_copy: bool,
+) -> Result<()> {
     let copied = if may_copy { truncate_log(connection).map(drop) } else { Ok(()) };
-    let lost = "what only its log holds may be lost";
+    let lost = "data that only its log holds may be lost";
     match copied.and_then(|()| log_state(connection)) {
         Ok(log) if log.is_copied() => Ok(()),
         Ok(_) if may_copy => Err(Error::new(
             ErrorKind::FileReplaced,
-            format!("{name}: {lost}, because a reader keeps it from being copied"),
+            format!("{name}: {lost}, because a reader prevents copying the log"),
         )),
         Ok(_) => Err(Error::new(
             ErrorKind::FileReplaced,
-            format!("{name}: {lost}, because it cannot be copied any more"),
+            format!("{name}: {lost}, because the log cannot be copied any more"),
         )),
         Err(e) => Err(failure("copy the log of", &format!("{name} ({lost})"), e)),
     }
 }
 
 impl Journal {
-    /// Where a second connection can copy the log; `None` where none can, or where this crate does not keep
-    /// it short.
-    pub(crate) fn log_source(&self) -> Option<Source> {
-        let Home::File { path, files, .. } = &self.home else { return None };
+    /// Returns what a second connection needs to copy the log. `None` if no second connection can, or if
+    /// SQLite keeps the log short by itself.
+    pub(crate) fn log_source(&self) -> Option<LogSource> {
+        let Location::File { path, files, .. } = &self.location else { return None };
         if self.config.exclusive || !open::keeps_log_short(&self.config) {
             return None;
         }
-        Some(Source { path: path.clone(), identity: files.database(), config: self.config.clone() })
+        Some(LogSource {
+            path: path.clone(),
+            identity: files.database(),
+            config: self.config.clone(),
+        })
     }
 
-    /// How many rows this connection has changed so far.
+    /// Returns how many rows this connection has changed so far.
     pub(crate) fn total_changes(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.total_changes())
     }
 
-    /// Has SQLite tell after each commit how long the log is. Comes when a connection was opened.
+    /// Makes SQLite report the length of the log after each commit. To be called after a connection was opened.
     pub(super) fn watch_log(&mut self) -> Result<()> {
         if !open::keeps_log_short(&self.config) {
-            return Ok(()); // SQLite would no longer copy the log by itself.
+            return Ok(()); // A hook would switch off SQLite's own checkpoints.
         }
         let pages = Arc::clone(&self.log_pages);
         let watch = move |_: &mut Wal, in_log: c_int| {
             pages.store(in_log.try_into().unwrap_or(0), Relaxed);
             Ok(())
         };
-        let connection = self.connection.as_mut().expect("callers have opened it");
+        let connection = self.connection.as_mut().expect("the caller has opened it");
         let watched = connection.wal_hook(Some(watch));
         watched.map_err(|e| self.failure("watch the log of", e))
     }
 
-    /// How long the log was after a commit of this connection; 0 when that was asked before.
+    /// Returns the length of the log after the last commit of this connection; 0 if that was taken before.
     pub(crate) fn take_log_pages(&self) -> u32 {
         self.log_pages.swap(0, Relaxed)
     }
 
-    /// The log, by way of the store's own connection; `None` where there is no file.
-    pub(crate) fn on_log(&mut self) -> Result<Option<OnLog<'_>>> {
+    /// Returns access to the log through the store's own connection; `None` for a store in memory.
+    pub(crate) fn log_handle(&mut self) -> Result<Option<LogHandle<'_>>> {
         self.ensure_open()?;
-        Ok(match (&mut self.home, &mut self.connection) {
-            (Home::File { path, files, .. }, Some(connection)) => {
-                Some(OnLog { connection, files, path })
+        Ok(match (&mut self.location, &mut self.connection) {
+            (Location::File { path, files, .. }, Some(connection)) => {
+                Some(LogHandle { connection, files, path })
             }
             _ => None,
         })
     }
 
-    /// Copies the log into the file and cuts it to nothing.
+    /// Copies the log into the file and cuts it to length 0.
     pub(crate) fn checkpoint(&mut self) -> Result<()> {
         self.refuse_read_only()?;
-        self.check_files(ALL)?;
+        self.check_files(ALL_FRAMES)?;
         match truncate_log(self.connection()?) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::try_again()),
@@ -338,15 +349,15 @@ mod tests {
             let config = Config::default();
             let store = open::open(&path, &config, 1).unwrap();
             let identity = store.files.database();
-            let source = Source { path: path.clone(), identity, config };
+            let source = LogSource { path: path.clone(), identity, config };
             let mut copier = LogCopier::open(&source).unwrap();
-            copier.on_log().copy().unwrap();
+            copier.log_handle().copy().unwrap();
             let insert = "INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)";
             store.connection.execute(insert, []).unwrap();
             spoil(&path);
             let modified = || path.metadata().unwrap().modified().unwrap();
             let before = modified();
-            let error = copier.on_log().copy().unwrap_err();
+            let error = copier.log_handle().copy().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FileReplaced, "{error}");
             assert!(error.to_string().contains(&format!("seen.db{named} ")), "{error}");
             copier.close().unwrap();

@@ -1,7 +1,7 @@
-//! The rows of the table, as the index takes them in.
+//! Reading rows of the table into the index.
 //!
-//! Owns the reading of what is in the file, which anybody may have written: whatever is not what a store
-//! writes is an error, never a panic.
+//! Owns the checks of what is in the file, which any program may have written: content that no store writes is
+//! an error, never a panic.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
@@ -12,13 +12,13 @@ use crate::error::{Error, ErrorKind};
 use crate::format;
 use crate::format::sqlite_errors::failure;
 use crate::id::{Key, KeyHasher, ScopedHasher};
-use crate::index::{Filler, Index, MAX_SEQ, Slot};
+use crate::index::{BulkLoader, Index, MAX_SEQ, Slot};
 
-/// The bytes of the shortest row, with two times and an id of one byte.
+/// The size of the shortest row, with two times and an id of one byte.
 const SMALLEST_ROW: i64 = 24;
 
-/// What a row tells the index.
-pub(crate) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
+/// Applies a row to the index.
+pub(crate) fn apply_row(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
     if expires_at == Some(0) {
         index.remove(key, seq);
     } else {
@@ -26,13 +26,13 @@ pub(crate) fn take_in(index: &Index, seq: i64, key: Key, expires_at: Option<i64>
     }
 }
 
-/// What a whole table comes to.
+/// An index of the whole table.
 pub(crate) struct Loaded {
     pub(crate) index: Index,
     pub(crate) counters: Counters,
     pub(crate) schema_version: i64,
     pub(crate) tip: Option<Tip>,
-    /// How many rows have expired.
+    /// The number of expired rows.
     pub(crate) expired: u64,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn load(
     load_within(&transaction, hasher, now_ms)
 }
 
-/// The same within the caller's transaction.
+/// Reads the whole table within the caller's transaction.
 pub(crate) fn load_within(
     connection: &Connection,
     hasher: &KeyHasher,
@@ -54,7 +54,7 @@ pub(crate) fn load_within(
 ) -> Result<Loaded, ReadError> {
     let (counters, schema_version) =
         (Counters::load(connection)?, read_schema_version(connection)?);
-    let (mut index, mut tip, mut expired) = (Filler::new(most_rows(connection)?), None, 0);
+    let (mut index, mut tip, mut expired) = (BulkLoader::new(max_rows(connection)?), None, 0);
     let mut statement =
         connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
     let mut rows = statement.query([])?;
@@ -73,8 +73,8 @@ pub(crate) fn load_within(
     Ok(Loaded { index: index.finish(), counters, schema_version, tip, expired })
 }
 
-/// How many rows there are at most: as many as the numbers in use, and as the file has room for.
-fn most_rows(connection: &Connection) -> Result<usize, ReadError> {
+/// Returns an upper bound for the number of rows: the range of `seq`, and how many rows the file has room for.
+fn max_rows(connection: &Connection) -> Result<usize, ReadError> {
     let numbers: i64 = connection.query_row(
         "SELECT ifnull(max(seq) - (SELECT min(seq) FROM seen) + 1, 0) FROM seen",
         [],
@@ -85,8 +85,8 @@ fn most_rows(connection: &Connection) -> Result<usize, ReadError> {
     Ok(usize::try_from(numbers.min(bytes / SMALLEST_ROW)).unwrap_or(0))
 }
 
-/// Turns rows that begin with `seq, scope, id, expires_at` into keys. Rows of one scope mostly
-/// follow each other, and the scope's half of the hash is worked out once for them.
+/// Computes the keys of rows that begin with `seq, scope, id, expires_at`. Successive rows are mostly of one
+/// scope, so it computes the scope's half of the hash once for them.
 pub(crate) struct RowKeys<'a> {
     hasher: &'a KeyHasher,
     scope: String,
@@ -104,7 +104,7 @@ impl<'a> RowKeys<'a> {
             return Err(ReadError::Content("a scope is not text"));
         };
         // Lengths first: memcmp of two empty slices takes 200 ns on processors where its masked load
-        // from a dangling pointer is a fault to suppress.
+        // from a dangling pointer causes a fault to be suppressed.
         let same =
             scope.len() == self.scope.len() && (scope.is_empty() || scope == self.scope.as_bytes());
         if !same {
@@ -124,7 +124,7 @@ impl<'a> RowKeys<'a> {
 
 pub(crate) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
     format::id_bytes(value)
-        .map_err(|_| ReadError::Content("an id is neither text nor bytes that are no text"))
+        .map_err(|_| ReadError::Content("an id has a storage class that no store writes"))
 }
 
 pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
@@ -135,11 +135,11 @@ pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
     }
 }
 
-/// Why rows could not be read: SQLite failed, or they are not what a store writes.
+/// Why rows could not be read: SQLite failed, or a store does not write such rows.
 pub(crate) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
-    /// Something was committed, or the file was restored in place, amid the read: it is to be made again.
+    /// There was a commit, or the file was restored in place, during the read: read again.
     Changed,
 }
 
@@ -155,11 +155,11 @@ impl ReadError {
             Self::Sqlite(e) => failure("read", name, e),
             Self::Changed => Error::new(
                 ErrorKind::Busy,
-                format!("{name} was changed each time it was read; try again"),
+                format!("{name} was changed while it was read; try again"),
             ),
             Self::Content(what) => Error::new(
                 ErrorKind::Corrupt,
-                format!("{name} does not hold what a store holds: {what}; restore a backup of it"),
+                format!("{name} has content that no store writes: {what}; restore a backup of it"),
             ),
         }
     }

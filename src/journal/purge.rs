@@ -1,35 +1,35 @@
-//! Deleting rows: what has expired, and what is older than asked.
+//! Deleting rows: expired ones (a purge), and ones older than asked (a cleanup).
 //!
-//! Owns the steps. Each goes through a bounded number of rows, so that no other caller waits long, and
-//! says where the next one goes on. What always holds: the newest row is deleted only after its tombstone
-//! was appended, and every deletion leaves the trace that other processes need (see the header of
-//! `journal`). A step that finds nothing to delete writes nothing.
+//! Owns the steps. Each reads a bounded number of rows, so that no other caller waits long, and returns where
+//! the next one goes on. What always holds: the newest row is deleted only after its tombstone was appended,
+//! and every deletion leaves the trace that other processes need (see the header of `journal`). A step that
+//! finds nothing to delete writes nothing.
 
 use super::{Journal, Transaction};
 use crate::error::Result;
 use crate::id::Id;
 
-/// How long a tombstone is kept, so that processes which look now and then need not rebuild.
+/// How long tombstones are kept, so that processes that rarely catch up need not scan their index.
 const TOMBSTONE_MS: i64 = 3_600_000;
 
-/// What a step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// The `seq` to go on after; `None` when the end was reached.
+    /// The `seq` after which to go on; `None` at the end of the table.
     pub(crate) next: Option<i64>,
-    /// How many marks were deleted, tombstones not counted.
+    /// How many marks were deleted, not counting tombstones.
     pub(crate) deleted: u64,
 }
 
-/// What is to be deleted among some rows.
+/// What to delete among some rows.
 struct Scan {
-    /// The last row looked at.
+    /// The last row that was read.
     last: i64,
     next: Option<i64>,
     marks: u64,
     newest_tombstone: Option<i64>,
     /// Whether the newest row of the table is one of the marks.
-    takes_newest: bool,
+    includes_newest: bool,
 }
 
 impl Scan {
@@ -55,18 +55,18 @@ fn scan(
     let mut statement = connection.prepare_cached(SCAN)?;
     let mut rows = statement.query((after, limit))?;
     let mut scan =
-        Scan { last: after, next: None, marks: 0, newest_tombstone: None, takes_newest: false };
+        Scan { last: after, next: None, marks: 0, newest_tombstone: None, includes_newest: false };
     let mut count = 0;
     while let Some(row) = rows.next()? {
         let seq = row.get(0)?;
         count += 1;
         let is_newest = match newest {
             Some(newest) if seq <= newest => seq == newest,
-            _ => break, // Appended by another process at this very moment.
+            _ => break, // Another process has just appended it.
         };
         let expires_at = row.get::<_, Option<i64>>(1)?;
         if is_newest && expires_at == Some(0) {
-            break; // A tombstone stays as long as it is the newest row.
+            break; // A tombstone stays while it is the newest row.
         }
         scan.last = seq;
         match expires_at {
@@ -75,7 +75,7 @@ fn scan(
             }
             Some(1..) if expires_at <= Some(now_ms) => {
                 scan.marks += 1;
-                scan.takes_newest = is_newest;
+                scan.includes_newest = is_newest;
             }
             _ => {}
         }
@@ -85,23 +85,29 @@ fn scan(
 }
 
 impl Journal {
-    /// Looks for expired rows without the write lock: the step to take, or where to look next.
-    pub(crate) fn find_expired(&mut self, after: i64, limit: i64, now_ms: i64) -> Result<Found> {
+    /// Searches the next `limit` rows for expired ones, without the write lock.
+    pub(crate) fn find_expired(
+        &mut self,
+        after: i64,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<ExpiredSearch> {
         self.ensure_open()?;
         let scan = self.with("purge", |connection| {
-            // Of the file as it is now: other processes may have appended since the last look.
+            // The newest row now: other processes may have appended since the last catch-up.
             let newest: Option<i64> = connection
                 .prepare_cached("SELECT max(seq) FROM seen")?
                 .query_row([], |row| row.get(0))?;
             scan(connection, newest, after, limit, now_ms)
         })?;
         if scan.found_any() {
-            return Ok(Found::Expired);
+            return Ok(ExpiredSearch::Expired);
         }
-        Ok(Found::Nothing { next: scan.next })
+        Ok(ExpiredSearch::Nothing { next: scan.next })
     }
 
-    /// How many marks a purge would delete among the next `limit` rows after `after`, and where to go on.
+    /// Returns how many marks a purge would delete among the next `limit` rows after `after`, and where to go
+    /// on.
     pub(crate) fn count_expired(
         &mut self,
         after: i64,
@@ -115,11 +121,12 @@ impl Journal {
                     "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
                      FROM (SELECT seq, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
                 )?
-                .query_row((after, limit, now_ms), |row| counted(row, limit))
+                .query_row((after, limit, now_ms), |row| read_count(row, limit))
         })
     }
 
-    /// How many marks a cleanup would delete among the next `limit` rows after `after`, and where to go on.
+    /// Returns how many marks a cleanup would delete among the next `limit` rows after `after`, and where to go
+    /// on.
     pub(crate) fn count_older(
         &mut self,
         scope: &str,
@@ -137,11 +144,11 @@ impl Journal {
                      FROM (SELECT seq, scope, last_seen, expires_at FROM seen \
                            WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
                 )?
-                .query_row((after, limit, scope, before_ms), |row| counted(row, limit))
+                .query_row((after, limit, scope, before_ms), |row| read_count(row, limit))
         })
     }
 
-    /// How many claims a cleanup would delete.
+    /// Returns how many claims a cleanup would delete.
     pub(crate) fn count_older_claims(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
         self.ensure_open()?;
         let count = self.with("read", |connection| {
@@ -164,24 +171,24 @@ impl Journal {
     }
 }
 
-/// Reads how many rows count, of how many that were read, and the last of these.
-fn counted(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+/// Reads the columns: matching rows, all rows, the last `seq`. Returns the first, and where to go on.
+fn read_count(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let (counts, read): (i64, i64) = (row.get(0)?, row.get(1)?);
     Ok((counts.cast_unsigned(), row.get::<_, Option<i64>>(2)?.filter(|_| read == limit)))
 }
 
-/// What [`Journal::find_expired`] found.
-pub(crate) enum Found {
+/// The result of [`Journal::find_expired`].
+pub(crate) enum ExpiredSearch {
     Expired,
     Nothing { next: Option<i64> },
 }
 
 impl Transaction<'_> {
-    /// Deletes what has expired among the next `limit` rows after `after`.
+    /// Deletes the expired rows among the next `limit` rows after `after`.
     pub(crate) fn purge_step(&mut self, after: i64, limit: i64) -> Result<Step> {
         let (newest, now_ms) = (self.tip.map(|tip| tip.seq), self.now_ms);
         let scan = self.with(|connection| scan(connection, newest, after, limit, now_ms))?;
-        if scan.takes_newest {
+        if scan.includes_newest {
             self.append_tombstone_of(scan.last)?;
         }
         if scan.found_any() {
@@ -204,7 +211,7 @@ impl Transaction<'_> {
         Ok(Step { next: scan.next, deleted: scan.marks })
     }
 
-    /// Lets the other processes on the file know that a purge is under way.
+    /// Tells the other processes on the file that a purge is running.
     pub(super) fn note_purge(&mut self) -> Result<()> {
         self.set_counter("last_purge_at", self.now_ms)
     }
@@ -219,7 +226,7 @@ impl Transaction<'_> {
         self.append_tombstone(Id { scope: &scope, bytes: &id, key })
     }
 
-    /// Deletes what was last seen before `before_ms` in one scope among the next `limit` rows.
+    /// Deletes the marks of one scope that were last seen before `before_ms`, among the next `limit` rows.
     pub(crate) fn cleanup_step(
         &mut self,
         scope: &str,
@@ -228,38 +235,38 @@ impl Transaction<'_> {
         limit: i64,
     ) -> Result<Step> {
         let scoped = self.journal.hasher.scoped(scope);
-        let (doomed, last, count) = self.with(|connection| {
+        let (to_delete, last, count) = self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT seq, scope, id, expires_at, last_seen FROM seen \
                  WHERE seq > ?1 ORDER BY seq LIMIT ?2",
             )?;
             let mut rows = statement.query((after, limit))?;
-            let (mut doomed, mut last, mut count) = (Vec::new(), after, 0);
+            let (mut to_delete, mut last, mut count) = (Vec::new(), after, 0);
             while let Some(row) = rows.next()? {
                 count += 1;
                 last = row.get(0)?;
                 let old = row.get::<_, i64>(4)? < before_ms && row.get_ref(3)? != TOMBSTONE;
                 if old && row.get_ref(1)?.as_bytes()? == scope.as_bytes() {
-                    doomed.push((last, row.get_ref(2)?.as_bytes()?.to_vec()));
+                    to_delete.push((last, row.get_ref(2)?.as_bytes()?.to_vec()));
                 }
             }
-            Ok((doomed, last, count))
+            Ok((to_delete, last, count))
         })?;
-        if let Some((seq, id)) = doomed.last()
+        if let Some((seq, id)) = to_delete.last()
             && self.tip.is_some_and(|tip| tip.seq == *seq)
         {
             self.append_tombstone(Id { scope, bytes: id, key: scoped.key(id) })?;
         }
-        for (seq, id) in &doomed {
+        for (seq, id) in &to_delete {
             self.delete(*seq)?;
-            self.removed(scoped.key(id), *seq);
+            self.record_removal(scoped.key(id), *seq);
         }
-        if !doomed.is_empty() {
+        if !to_delete.is_empty() {
             let generation = self.counters.0 + 1;
             self.set_counter("generation", generation)?;
             self.counters.0 = generation;
         }
-        Ok(Step { next: (count == limit).then_some(last), deleted: doomed.len() as u64 })
+        Ok(Step { next: (count == limit).then_some(last), deleted: to_delete.len() as u64 })
     }
 }
 

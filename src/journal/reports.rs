@@ -1,17 +1,17 @@
-//! What the journal can tell about itself: settings, integrity, a copy.
+//! What the journal reports about itself: settings, integrity, a copy.
 //!
-//! Owns reads that are neither looks nor marks. Long ones use a short-lived connection of their own
-//! where the file allows one, so that marks go on.
+//! Owns reads that are neither catch-ups nor lookups of marks. Long ones use a short-lived connection of their
+//! own if the file allows one, so that marks go on.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use super::catch_up::read_data_version;
-use super::checkpoint::ALL;
-use super::doubt::is_there;
+use super::checkpoint::ALL_FRAMES;
 use super::load::{ReadError, RowKeys};
-use super::{Home, Journal};
+use super::stale::row_exists;
+use super::{Journal, Location};
 use crate::config::Config;
 use crate::error::Result;
 use crate::file::shown;
@@ -20,25 +20,25 @@ use crate::format::sqlite_errors::failure;
 use crate::format::{self, copy, open};
 use crate::index::Index;
 
-/// What [`verify`](crate::SeenStore::verify) found.
+/// The result of [`verify`](crate::SeenStore::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// How many rows were compared with the index.
     pub rows: u64,
-    /// One sentence for each thing that is wrong.
+    /// One sentence for each problem.
     pub problems: Vec<String>,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no problems.
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()
     }
 }
 
 /// How many problems of one kind a report lists.
-pub(crate) const MOST_PROBLEMS: usize = 20;
+pub(crate) const MAX_PROBLEMS: usize = 20;
 
 impl Journal {
     pub(crate) fn pragmas(&mut self) -> Result<Pragmas> {
@@ -58,21 +58,24 @@ impl Journal {
     }
 
     pub(crate) fn path(&self) -> Option<PathBuf> {
-        match &self.home {
-            Home::File { path, .. } => Some(path.clone()),
-            Home::Memory => None,
+        match &self.location {
+            Location::File { path, .. } => Some(path.clone()),
+            Location::Memory => None,
         }
     }
 
-    /// Where a second connection can read what this one has committed; `None` where none can. The files
-    /// must be ours: another connection would make the log that is missing.
+    /// Returns the path at which a second connection can read what this one has committed; `None` if none can.
+    /// Fails unless the files are the opened ones: another connection would create a log that is missing.
     pub(crate) fn readable_path(&mut self) -> Result<Option<PathBuf>> {
-        self.check_files(ALL)?;
+        self.check_files(ALL_FRAMES)?;
         Ok(self.path().filter(|_| !self.config.exclusive))
     }
 
-    /// Compares up to `limit` rows after `after` with the index. `Busy` when another process wrote
-    /// in between: catch up and try again.
+    /// Compares up to `limit` rows after `after` with the index.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if another process has committed since the last catch-up: catch up and try again.
     pub(crate) fn compare_rows(
         &mut self,
         index: &Index,
@@ -81,7 +84,7 @@ impl Journal {
         limit: i64,
     ) -> Result<Compared> {
         let hasher = self.hasher.clone();
-        self.in_step(|connection| {
+        self.read_unchanged(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT seq, scope, id, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2",
             )?;
@@ -98,44 +101,52 @@ impl Journal {
                     (at, Some(slot)) => slot.seq < seq || slot.seq == seq && slot.expires_at != at,
                     (_, None) => true,
                 };
-                if wrong && compared.problems.len() < MOST_PROBLEMS {
-                    compared.problems.push(format!("row {seq} and the index disagree: {slot:?}"));
+                if wrong && compared.problems.len() < MAX_PROBLEMS {
+                    compared.problems.push(format!("row {seq} differs from the index: {slot:?}"));
                 }
             }
             Ok(compared)
         })
     }
 
-    /// Which live ids of one shard of the index have no row. `Busy` as for `compare_rows`. While the index
-    /// is in doubt, such an id is one that another store has deleted.
+    /// Returns a problem for each live id of one shard of the index that has no row. While the index may be
+    /// stale, it returns none: another store has deleted such an id.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` as for [`compare_rows`](Self::compare_rows).
     pub(crate) fn missing_rows(
         &mut self,
         index: &Index,
         now_ms: i64,
         shard: usize,
     ) -> Result<Vec<String>> {
-        self.in_step(|connection| {
+        self.read_unchanged(|connection| {
             let mut problems = Vec::new();
-            if index.is_doubted() {
+            if index.may_be_stale() {
                 return Ok(problems);
             }
             for (_, seq) in index.live_slots(shard, now_ms) {
-                if !is_there(connection, seq)? && problems.len() < MOST_PROBLEMS {
-                    problems.push(format!("the index knows row {seq}, which the table lacks"));
+                if !row_exists(connection, seq)? && problems.len() < MAX_PROBLEMS {
+                    problems
+                        .push(format!("the index has row {seq}, which is missing in the table"));
                 }
             }
             Ok(problems)
         })
     }
 
-    /// Runs a read on the very state that the index was last brought up to.
-    fn in_step<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T> {
+    /// Reads the table in the state of the last catch-up; fails if another connection has committed since.
+    fn read_unchanged<T>(
+        &mut self,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T> {
         self.ensure_open()?;
         let (known, is_private) = (self.data_version, self.is_private());
         let connection = self.open_connection();
         let read = || {
             let _one_snapshot = connection.unchecked_transaction()?;
-            // A failed VACUUM moves SQLite's counter. Where no other connection can write, it is not asked.
+            // A failed VACUUM changes SQLite's counter too. So it is not read if no other connection can write.
             let unchanged = is_private || known == Some(read_data_version(connection)?);
             if unchanged { read(connection) } else { Err(ReadError::Changed) }
         };
@@ -143,7 +154,7 @@ impl Journal {
     }
 }
 
-/// What a comparison of some rows found.
+/// The result of comparing some rows.
 pub(crate) struct Compared {
     pub(crate) next: i64,
     pub(crate) rows: u64,
@@ -156,7 +167,7 @@ pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<(
     copy::copy(&connection, target)
 }
 
-/// SQLite's own integrity check of the store at `path`, while others write.
+/// Runs SQLite's integrity check on the store at `path` while others write.
 pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
     let connection = open::reader(path, config)?;
     format::integrity_problems(&connection).map_err(|e| failure("verify", &shown(path), e))

@@ -1,6 +1,6 @@
-//! A mark's row: its columns, how it is written, and what it is to a caller.
+//! A mark's row: its columns, how it is written, and how callers see it.
 //!
-//! Owns the one list of columns and the one statement that inserts a row. A claim's row is in `claims`.
+//! Owns the one list of columns and the one statement that inserts a row. The row of a claim is in `claims`.
 
 use rusqlite::{Connection, Row};
 
@@ -11,7 +11,7 @@ use crate::format::{self, IdValue};
 use crate::id::Id;
 use crate::token::Token;
 
-/// The columns of a mark's row besides `seq`, in the order in which [`MarkRow::read`] takes them and
+/// The columns of a mark's row besides `seq`, in the order in which [`MarkRow::read`] reads them and
 /// [`NewMark`] writes them.
 macro_rules! columns {
     () => {
@@ -20,17 +20,16 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// SQL for a row's count of duplicates and as many more as this parameter says. It stops at the largest
-/// number that the column can hold: beyond, SQLite would refuse the row. What is below zero was written
-/// by another program and counts as none.
-macro_rules! duplicates_and {
+/// SQL for a row's duplicate count plus this parameter. It stops at the largest number that the column can
+/// hold: SQLite would refuse the row beyond. A negative count was written by another program and counts as 0.
+macro_rules! duplicates_plus {
     ($more:literal) => {
         concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
     };
 }
-pub(super) use duplicates_and;
+pub(super) use duplicates_plus;
 
-/// A mark that is to be written.
+/// A mark to be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct NewMark<'a> {
     pub(crate) first_seen: i64,
@@ -44,7 +43,7 @@ pub(crate) struct NewMark<'a> {
 }
 
 impl NewMark<'_> {
-    /// A mark of an id that nothing else is known of.
+    /// Returns a mark of an id of which nothing else is known.
     pub(crate) fn at(seen_at_ms: i64, expires_at: Option<i64>) -> Self {
         Self {
             first_seen: seen_at_ms,
@@ -94,7 +93,7 @@ pub(crate) struct MarkRow {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
-    /// Not below zero.
+    /// Not negative.
     pub(crate) suppressed: i64,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
@@ -103,7 +102,7 @@ pub(crate) struct MarkRow {
 }
 
 impl MarkRow {
-    /// From the columns `scope` to `receipt` of the table, without `seq`.
+    /// Reads the columns `scope` to `receipt` of the table, without `seq`.
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             scope: row.get(0)?,
@@ -111,7 +110,7 @@ impl MarkRow {
             first_seen: row.get(2)?,
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
-            // As for the attempts, whatever number stands in the file.
+            // Another program may have written any number, as for the attempts.
             suppressed: row.get::<_, i64>(5)?.max(0),
             token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
             attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
@@ -124,7 +123,7 @@ impl MarkRow {
         self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
     }
 
-    /// As it is to be written once more.
+    /// Returns the mark to be written again.
     pub(crate) fn as_new(&self) -> NewMark<'_> {
         NewMark {
             first_seen: self.first_seen,
@@ -138,7 +137,7 @@ impl MarkRow {
         }
     }
 
-    /// The row as callers see it.
+    /// Returns the row as callers see it.
     pub(crate) fn entry(self, now_ms: i64) -> Entry {
         Entry {
             state: if self.is_live(now_ms) { State::Seen } else { State::Expired },
@@ -156,7 +155,7 @@ impl MarkRow {
     }
 }
 
-/// The later of two expiries; `None` is never.
+/// Returns the later of two expiries; `None` is never.
 pub(crate) fn later(one: Option<i64>, other: Option<i64>) -> Option<i64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.max(other)),

@@ -1,8 +1,8 @@
-//! One write transaction: what it has decided so far, and what becomes of it.
+//! One write transaction: its changes so far, and its commit.
 //!
-//! Owns the changes between `BEGIN IMMEDIATE` and `COMMIT`. What always holds: decisions see the index
-//! and this transaction's own changes; the index learns of them only after COMMIT returned Ok, for an
-//! id in the index that a crash could lose would turn a later alert away that nobody ever sent. A
+//! Owns the changes between `BEGIN IMMEDIATE` and `COMMIT`. What always holds: decisions use the index and
+//! this transaction's own changes. The index gets these changes only after COMMIT returned Ok: if a crash lost
+//! an id that is in the index already, a later alert that was never sent would be taken for a duplicate. A
 //! transaction that is dropped, also by a panic, is rolled back.
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use rusqlite::{Connection, OptionalExtension};
 use super::catch_up::Counters;
 use super::claims::ClaimRow;
 use super::load::id_bytes;
-use super::row::{MarkRow, NewMark, columns, duplicates_and, later};
+use super::row::{MarkRow, NewMark, columns, duplicates_plus, later};
 use super::{Journal, Tip, run};
 use crate::backoff::retry_while_busy;
-use crate::clock::{MIN_MS, TOLD_EVERY_MS};
+use crate::clock::{CLOCK_WRITE_INTERVAL_MS, MIN_MS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
 use crate::index::{Index, MAX_SEQ, Slot};
@@ -31,7 +31,7 @@ pub(super) enum Change {
     Remove { seq: i64 },
 }
 
-/// A key is a hash already.
+/// Uses a key, which is a hash already, as its own hash.
 #[derive(Default)]
 pub(super) struct KeyIsHash(u64);
 
@@ -53,24 +53,24 @@ impl Hasher for KeyIsHash {
 pub(crate) struct Transaction<'j> {
     pub(super) journal: &'j mut Journal,
     index: &'j Index,
-    /// The time of all that it decides; the caller sets it first.
+    /// The time for all decisions of the transaction. The caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,
     pub(super) tip: Option<Tip>,
     /// `generation` and `floor` as this transaction leaves them.
     pub(super) counters: (i64, i64),
-    /// The time that stores on this file have reached, as `meta` tells it.
+    /// The time that stores on this file have reached, from `meta`.
     clock_ms: i64,
     /// How many rows the connection had changed before this transaction.
     changes_before: u64,
     /// What is in the file if and only if this transaction was committed.
-    evidence: Option<Evidence>,
+    last_write: Option<LastWrite>,
     open: bool,
 }
 
-/// The last thing that a transaction wrote and did not delete again. A commit is whole or absent, so it
-/// speaks for all.
-enum Evidence {
+/// The last thing that a transaction wrote and did not delete again. A commit is whole or absent, so this one
+/// thing tells whether all of it is in the file.
+enum LastWrite {
     Row(Tip),
     Claim { scope: String, id: Vec<u8>, claim: ClaimRow },
 }
@@ -78,7 +78,7 @@ enum Evidence {
 impl<'j> Transaction<'j> {
     pub(super) fn new(journal: &'j mut Journal, index: &'j Index) -> Self {
         let pending = mem::take(&mut journal.pending);
-        let position = journal.position.expect("begin has brought the index up to date");
+        let position = journal.position.expect("begin sets the position");
         let Counters { generation, floor, clock_ms } = position.counters;
         let changes_before = journal.total_changes();
         Self {
@@ -90,7 +90,7 @@ impl<'j> Transaction<'j> {
             counters: (generation, floor),
             clock_ms,
             changes_before,
-            evidence: None,
+            last_write: None,
             open: true,
         }
     }
@@ -102,15 +102,15 @@ impl<'j> Transaction<'j> {
         self.journal.with("write to", run)
     }
 
-    /// The id's row if it is live now, as this transaction has left it.
+    /// Returns the id's row if it is live now, with this transaction's changes.
     pub(crate) fn live(&mut self, key: Key) -> Result<Option<Slot>> {
-        if self.index.is_doubted() && !self.pending.contains_key(&key) {
+        if self.index.may_be_stale() && !self.pending.contains_key(&key) {
             return self.journal.live(self.index, key, self.now_ms);
         }
-        Ok(self.newest(key).filter(|slot| slot.is_live(self.now_ms)))
+        Ok(self.newest_slot(key).filter(|slot| slot.is_live(self.now_ms)))
     }
 
-    fn newest(&self, key: Key) -> Option<Slot> {
+    fn newest_slot(&self, key: Key) -> Option<Slot> {
         if !self.pending.is_empty()
             && let Some(change) = self.pending.get(&key)
         {
@@ -122,9 +122,9 @@ impl<'j> Transaction<'j> {
         self.index.get(key)
     }
 
-    /// Appends a mark in place of the one that the id may have: an expired one makes room at once.
+    /// Appends a mark and deletes the row that the id may have, also an expired one.
     pub(crate) fn append(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
-        let old = self.newest(id.key);
+        let old = self.newest_slot(id.key);
         self.append_row(id, mark)?;
         old.map_or(Ok(()), |old| self.delete(old.seq))
     }
@@ -132,12 +132,12 @@ impl<'j> Transaction<'j> {
     fn append_row(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
         let seq = self.next_seq()?;
         self.with(|connection| mark.insert(connection, id, seq))?;
-        self.appended(id.key, seq, mark.expires_at);
+        self.record_append(id.key, seq, mark.expires_at);
         Ok(())
     }
 
-    /// Appends a newer row of a live id in place of `old`: seen at `seen_at_ms` too, and expiring at
-    /// `expires_at` or when it would have anyway, whichever is later.
+    /// Appends a newer row of a live id and deletes `old`. The newer row is seen at `seen_at_ms` too, and
+    /// expires at `expires_at` or when `old` would have, whichever is later.
     pub(crate) fn refresh(
         &mut self,
         id: Id<'_>,
@@ -149,17 +149,17 @@ impl<'j> Transaction<'j> {
         if self.replace(id, old, Some(seen_at_ms), expires_at, None)? {
             return Ok(());
         }
-        // Another process, whose clock is ahead, purged the row: to everybody else it is gone.
+        // Another process, whose clock is ahead, purged the row: for all others the id is not seen.
         self.append_row(id, &NewMark::at(seen_at_ms, expires_at))
     }
 
-    /// Appends a newer row of a live id that holds a receipt too, unless it has one.
+    /// Appends a newer row of a live id with this receipt. Keeps the receipt that the id may have.
     pub(crate) fn add_receipt(&mut self, id: Id<'_>, old: Slot, receipt: &[u8]) -> Result<()> {
         self.replace(id, old, None, old.expires_at, Some(receipt)).map(drop)
     }
 
-    /// Appends a changed copy of the row `old`, with the duplicates that were counted since, and deletes that
-    /// row. Returns false where there is none.
+    /// Appends a changed copy of the row `old`, including the duplicates that were counted since, and deletes
+    /// that row. Returns false if the row is gone.
     fn replace(
         &mut self,
         id: Id<'_>,
@@ -177,7 +177,7 @@ impl<'j> Transaction<'j> {
                     columns!(),
                     ") SELECT ?2, scope, id, \
                        min(first_seen, ifnull(?3, first_seen)), max(last_seen, ifnull(?3, last_seen)), ?4, ",
-                    duplicates_and!("?5"),
+                    duplicates_plus!("?5"),
                     ", token, attempts, last_error, ifnull(receipt, ?6) FROM seen WHERE seq = ?1",
                 ))?
                 .execute((old.seq, seq, seen_at_ms, expires_at, duplicates, receipt))
@@ -185,12 +185,12 @@ impl<'j> Transaction<'j> {
         if copied == 0 {
             return Ok(false);
         }
-        self.appended(id.key, seq, expires_at);
+        self.record_append(id.key, seq, expires_at);
         self.delete(old.seq)?;
         Ok(true)
     }
 
-    /// What the mark of a live id holds, with the duplicates that were counted since it was written.
+    /// Returns the row of a live id, including the duplicates that were counted since it was written.
     pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
         let row = self.journal.row(slot.seq)?;
         let duplicates = self.index.duplicates.pending(slot.seq);
@@ -206,10 +206,10 @@ impl<'j> Transaction<'j> {
         self.delete(old.seq)
     }
 
-    /// Ends a claimed id. The tombstone is what proves the transaction: its claim may have been written
-    /// by the same one.
+    /// Ends a claimed id. It needs the tombstone as the transaction's last write, because this transaction may
+    /// have written the claim itself.
     pub(crate) fn forget_claim(&mut self, id: Id<'_>) -> Result<()> {
-        let stale = self.newest(id.key);
+        let stale = self.newest_slot(id.key);
         self.append_tombstone(id)?;
         self.delete_claim(id)?;
         stale.map_or(Ok(()), |stale| self.delete(stale.seq))
@@ -228,9 +228,9 @@ impl<'j> Transaction<'j> {
         }
     }
 
-    fn appended(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
+    fn record_append(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
         let tip = Tip { seq, key, expires_at };
-        (self.tip, self.evidence) = (Some(tip), Some(Evidence::Row(tip)));
+        (self.tip, self.last_write) = (Some(tip), Some(LastWrite::Row(tip)));
         let change = match expires_at {
             Some(0) => Change::Remove { seq },
             _ => Change::Put(Slot { seq, expires_at }),
@@ -238,16 +238,16 @@ impl<'j> Transaction<'j> {
         self.pending.insert(key, change);
     }
 
-    pub(super) fn evidence_is_claim(&mut self, id: Id<'_>, claim: ClaimRow) {
+    pub(super) fn record_claim_write(&mut self, id: Id<'_>, claim: ClaimRow) {
         let (scope, id) = (id.scope.to_owned(), id.bytes.to_vec());
-        self.evidence = Some(Evidence::Claim { scope, id, claim });
+        self.last_write = Some(LastWrite::Claim { scope, id, claim });
     }
 
-    /// Whether nothing but the id's claim proves the transaction.
-    pub(super) fn is_evident_by_claim_alone(&self, id: Id<'_>) -> bool {
+    /// Returns whether the transaction's last write is the id's claim.
+    pub(super) fn last_wrote_claim_of(&self, id: Id<'_>) -> bool {
         matches!(
-            &self.evidence,
-            Some(Evidence::Claim { scope, id: bytes, .. }) if scope == id.scope && bytes == id.bytes
+            &self.last_write,
+            Some(LastWrite::Claim { scope, id: bytes, .. }) if scope == id.scope && bytes == id.bytes
         )
     }
 
@@ -258,9 +258,9 @@ impl<'j> Transaction<'j> {
         Ok(())
     }
 
-    /// A row that a cleanup deleted, to be gone from the index too.
-    pub(super) fn removed(&mut self, key: Key, seq: i64) {
-        if self.newest(key).is_some_and(|slot| slot.seq == seq) {
+    /// Records that a cleanup deleted a row, so that the index drops it too.
+    pub(super) fn record_removal(&mut self, key: Key, seq: i64) {
+        if self.newest_slot(key).is_some_and(|slot| slot.seq == seq) {
             self.pending.insert(key, Change::Remove { seq });
         }
     }
@@ -269,11 +269,11 @@ impl<'j> Transaction<'j> {
         self.append_row(id, &NewMark::at(self.now_ms, Some(0)))
     }
 
-    /// Writes down the time that this store has reached, if the file's is not about the same: a store that
-    /// opens after its clock was set back a little goes on from there.
-    pub(crate) fn tell_the_time(&mut self) -> Result<()> {
+    /// Writes the time that this store has reached into `meta`, unless the time there is about the same. A
+    /// store that opens after its clock was set back a little goes on from there.
+    pub(crate) fn write_clock(&mut self) -> Result<()> {
         let now_ms = self.now_ms;
-        if now_ms.abs_diff(self.clock_ms) >= TOLD_EVERY_MS.unsigned_abs() {
+        if now_ms.abs_diff(self.clock_ms) >= CLOCK_WRITE_INTERVAL_MS.unsigned_abs() {
             self.with(|connection| {
                 connection
                     .prepare_cached(
@@ -295,25 +295,25 @@ impl<'j> Transaction<'j> {
         Ok(())
     }
 
-    /// Writes down how often ids were turned away.
+    /// Adds to the duplicate counts of rows.
     pub(crate) fn add_duplicates(&mut self, counts: &[(i64, u32)]) -> Result<()> {
         self.with(|connection| {
             let mut update = connection.prepare_cached(concat!(
                 "UPDATE seen SET suppressed = ",
-                duplicates_and!("?2"),
+                duplicates_plus!("?2"),
                 " WHERE seq = ?1 AND expires_at IS NOT 0",
             ))?;
             counts.iter().try_for_each(|count| update.execute(*count).map(drop))
         })
     }
 
-    /// Commits, then lets the index know.
+    /// Commits, then applies the changes to the index.
     ///
-    /// When the outcome is unknown because of an I/O error, the file is opened again and asked; an
-    /// error means that nothing was committed, or that not even that could be found out.
+    /// If an I/O error leaves the outcome unknown, this opens the file again and looks for what the transaction
+    /// wrote last. An error means that nothing was committed, or that this could not be found out.
     pub(crate) fn commit(mut self) -> Result<()> {
         if self.journal.total_changes() != self.changes_before {
-            self.tell_the_time()?;
+            self.write_clock()?;
         }
         let committed = self.with(|connection| run(connection, "COMMIT"));
         self.open = false;
@@ -324,9 +324,9 @@ impl<'j> Transaction<'j> {
             }
             Err(error) => {
                 self.journal.rollback();
-                let in_doubt =
-                    error.kind() == ErrorKind::Io && self.was_committed_after_all(&error)?;
-                if in_doubt { Ok(()) } else { Err(error) }
+                let committed =
+                    error.kind() == ErrorKind::Io && self.find_out_whether_committed(&error)?;
+                if committed { Ok(()) } else { Err(error) }
             }
         }
     }
@@ -345,19 +345,22 @@ impl<'j> Transaction<'j> {
         }
     }
 
-    /// Whether the transaction is in the file after all. On the way the index has caught up with
-    /// whatever is there.
-    fn was_committed_after_all(&mut self, error: &Error) -> Result<bool> {
-        log::warn!("{}: {error}; opening it again to see", self.journal.name());
-        let Some(evidence) = self.evidence.take() else {
+    /// Finds out whether the transaction is in the file although its commit failed. Also brings the index up
+    /// to date with the file.
+    fn find_out_whether_committed(&mut self, error: &Error) -> Result<bool> {
+        log::warn!(
+            "{}: {error}; opening the file again to find out whether it was committed",
+            self.journal.name()
+        );
+        let Some(last_write) = self.last_write.take() else {
             return Ok(false); // Only deletions: doing them again does no harm.
         };
         // SQLite drops an unfinished commit when the connection closes.
-        self.journal.give_up();
-        // The one wait with the mutex held: to let go of it with the outcome unknown would let the call
-        // be tried again, and find its own mark.
+        self.journal.drop_failed_connection();
+        // The only wait that holds the mutex: if it were released while the outcome is unknown, the call could
+        // be tried again and find its own mark.
         let timeout = self.journal.config.busy_timeout;
-        let committed = retry_while_busy(timeout, || self.is_in_file(&evidence));
+        let committed = retry_while_busy(timeout, || self.is_in_file(&last_write));
         if !matches!(committed, Ok(true)) {
             self.journal.overwrite_failed_commit();
         }
@@ -365,18 +368,20 @@ impl<'j> Transaction<'j> {
             let name = self.journal.name();
             Error::with_source(
                 ErrorKind::Io,
-                format!("{name}: a commit failed and what became of it cannot be found out"),
+                format!(
+                    "{name}: a commit failed, and whether it is in the file cannot be found out"
+                ),
                 e,
             )
         })
     }
 
-    fn is_in_file(&mut self, evidence: &Evidence) -> Result<bool> {
+    fn is_in_file(&mut self, last_write: &LastWrite) -> Result<bool> {
         self.journal.ensure_open()?;
         self.journal.catch_up_now(self.index, self.now_ms)?;
-        match evidence {
-            Evidence::Row(last) => self.journal.holds_row(*last),
-            Evidence::Claim { scope, id, claim } => {
+        match last_write {
+            LastWrite::Row(last) => self.journal.holds_row(*last),
+            LastWrite::Claim { scope, id, claim } => {
                 let scope = Scope::new(scope, &self.journal.hasher);
                 let found = self.journal.stored_claim(scope.id(id)?)?;
                 Ok(found.as_ref() == Some(claim))
@@ -396,12 +401,12 @@ impl Drop for Transaction<'_> {
 }
 
 impl Journal {
-    /// Writes over what a failed commit may have left in the log. Frames that were written whole, but not
+    /// Overwrites what a failed commit may have left in the log. Frames that were written completely, but not
     /// synced, are not part of the file now; after a crash, recovery would take them in.
     fn overwrite_failed_commit(&mut self) {
         let overwritten = self.ensure_open().and_then(|()| {
             self.with("write to", |connection| {
-                // Of a new value: SQLite writes no page that does not change.
+                // The value changes each time: SQLite does not write a page that stays the same.
                 connection.execute_batch(
                     "INSERT INTO meta (key, value) VALUES ('buried', 1) \
                      ON CONFLICT (key) DO UPDATE SET value = value + 1",
@@ -410,12 +415,15 @@ impl Journal {
         });
         if let Err(e) = overwritten {
             self.rollback();
-            log::warn!("{}: {e}; a crash now may bring back what has just failed", self.name());
+            log::warn!(
+                "{}: {e}; after a crash now, the failed commit may be in the file",
+                self.name()
+            );
         }
     }
 
-    /// Whether the file holds this very row. Somebody else's row of the same number has another key, or
-    /// another expiry.
+    /// Returns whether the file holds exactly this row. A row of another store with the same `seq` has another
+    /// key, or another expiry.
     fn holds_row(&mut self, tip: Tip) -> Result<bool> {
         let hasher = self.hasher.clone();
         self.with("read", |connection| {
@@ -429,8 +437,8 @@ impl Journal {
         })
     }
 
-    /// Reads the row of a live id. `None` when the row is gone, because the id was refreshed or
-    /// forgotten by somebody else since the index was asked.
+    /// Reads the row of a live id. `None` if another connection refreshed or forgot the id since the index was
+    /// read.
     pub(crate) fn row(&mut self, seq: i64) -> Result<Option<MarkRow>> {
         self.ensure_open()?;
         self.with("read", |connection| {
@@ -441,7 +449,7 @@ impl Journal {
         })
     }
 
-    /// The marks among the next `limit` rows after `after` that have expired, and where to go on.
+    /// Returns the expired marks among the next `limit` rows after `after`, and where to go on.
     pub(crate) fn expired_after(
         &mut self,
         after: i64,
@@ -468,10 +476,10 @@ impl Journal {
     }
 }
 
-/// Some of the rows that have expired, by `seq`.
+/// Some expired rows, ordered by `seq`.
 pub(crate) struct ExpiredRows {
     pub(crate) rows: Vec<(i64, MarkRow)>,
-    /// Where to go on; `None` at the end.
+    /// Where to go on; `None` at the end of the table.
     pub(crate) next: Option<i64>,
 }
 
@@ -488,7 +496,7 @@ mod tests {
         let (config, hasher, index) = (Config::default(), KeyHasher::random(), Index::new());
         let (mut journal, _) = Journal::open(path, &config, &hasher, &index, 1).unwrap();
         let pages =
-            |journal: &mut Journal| journal.on_log().unwrap().unwrap().state().unwrap().pages;
+            |journal: &mut Journal| journal.log_handle().unwrap().unwrap().state().unwrap().pages;
         for _ in 0..3 {
             let before = pages(&mut journal);
             journal.overwrite_failed_commit();

@@ -1,4 +1,4 @@
-//! The machine itself.
+//! The real machine: locks, threads, time and randomness of this process.
 
 use std::hash::BuildHasher;
 use std::io;
@@ -10,7 +10,7 @@ pub(crate) use std::sync::mpsc::{
 };
 pub(crate) use std::thread::{JoinHandle as Thread, sleep, yield_now};
 
-/// A lock that a process has one of.
+/// A lock of which a process has only one.
 pub(crate) struct ProcessLock(Mutex<()>);
 
 impl ProcessLock {
@@ -45,16 +45,16 @@ impl Condvar {
     }
 }
 
-/// Unlocks the mutex and hands it to a thread that waits for it, if there is one.
+/// Unlocks the mutex and hands it to a waiting thread, if there is one.
 pub(crate) fn unlock_fair<T>(guard: MutexGuard<'_, T>) {
     MutexGuard::unlock_fair(guard);
 }
 
-/// A moment of monotonic time.
+/// A point in monotonic time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment(Instant);
+pub(crate) struct MonotonicTime(Instant);
 
-impl Moment {
+impl MonotonicTime {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(crate) fn now() -> Self {
         Self(Instant::now())
@@ -65,7 +65,7 @@ impl Moment {
     }
 }
 
-/// The operating system's time of day.
+/// Returns the operating system's time of day.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
@@ -76,7 +76,7 @@ pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system provides random bytes");
 }
 
-/// A number to part those that wait: cheap, and no secret.
+/// Returns a number that differs between waiting threads. It is cheap to get, and not secret.
 pub(crate) fn random_u64() -> u64 {
     // Each `RandomState` has keys of its own.
     std::hash::RandomState::new().hash_one(0)

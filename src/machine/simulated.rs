@@ -1,5 +1,5 @@
-//! The machine that a simulator provides: of all threads of its stores one runs at a time, and which goes
-//! on at a lock, a sleep or a system call is the simulator's choice, so that a run can be repeated.
+//! The machine that a simulator provides. Of all threads of its stores, one runs at a time. The simulator
+//! chooses which one goes on at a lock, a sleep or a system call, so a run can be repeated.
 //!
 //! What always holds: a thread that has to wait tells the simulator for what, and blocks nowhere else.
 
@@ -14,15 +14,15 @@ pub(crate) use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 
 /// What the simulator provides.
 pub trait Machine: Send + Sync {
-    /// The calling thread's process.
+    /// Returns the process of the calling thread.
     fn process(&self) -> usize;
-    /// The time since the simulation began, as the calling thread's process sees it.
+    /// Returns the time since the simulation began, as the calling thread's process sees it.
     fn elapsed(&self) -> Duration;
-    /// Returns once `ready` holds, or when `until` has come.
+    /// Returns once `ready` holds, or at the time `until`.
     fn wait(&self, ready: &dyn Fn() -> bool, until: Option<Duration>);
     /// Lets other threads run.
     fn yield_now(&self);
-    /// The real time of day, which the times of files are held against.
+    /// Returns the real time of day, which is compared with the times of files.
     fn wall_clock(&self) -> SystemTime;
     /// Fills `bytes` from the simulation's seed.
     fn fill_random(&self, bytes: &mut [u8]);
@@ -32,11 +32,11 @@ pub trait Machine: Send + Sync {
 
 static MACHINE: OnceLock<&'static dyn Machine> = OnceLock::new();
 
-/// Makes all stores of this process run on `machine`. Comes before the first is opened, and once.
+/// Makes all stores of this process run on `machine`. Must be called once, before the first store is opened.
 ///
 /// # Panics
 ///
-/// When it was called before.
+/// If it was called before.
 pub fn run_on(machine: &'static dyn Machine) {
     assert!(MACHINE.set(machine).is_ok(), "a process has one machine");
 }
@@ -80,7 +80,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A lock that each simulated process has one of.
+/// A lock of which each simulated process has one.
 pub(crate) struct ProcessLock(parking_lot::Mutex<BTreeMap<usize, &'static Mutex<()>>>);
 
 impl ProcessLock {
@@ -130,9 +130,9 @@ impl Condvar {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment(Duration);
+pub(crate) struct MonotonicTime(Duration);
 
-impl Moment {
+impl MonotonicTime {
     pub(crate) fn now() -> Self {
         Self(machine().elapsed())
     }
@@ -164,24 +164,24 @@ pub(crate) fn random_u64() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// A thread that can be waited for.
+/// A thread that can be joined.
 pub(crate) struct Thread<T> {
     result: Arc<parking_lot::Mutex<Option<T>>>,
     over: Arc<AtomicBool>,
 }
 
 impl<T> Thread<T> {
-    /// Waits for the end of the thread. An error when it panicked.
+    /// Waits for the end of the thread. Returns an error if it panicked.
     pub(crate) fn join(self) -> Result<T, ()> {
         machine().wait(&|| self.over.load(SeqCst), None);
         self.result.lock().take().ok_or(())
     }
 }
 
-/// Sets a flag when dropped, also by a panic.
-struct Over(Arc<AtomicBool>);
+/// Sets a flag when it is dropped, also by a panic.
+struct SetOnDrop(Arc<AtomicBool>);
 
-impl Drop for Over {
+impl Drop for SetOnDrop {
     fn drop(&mut self) {
         self.0.store(true, SeqCst);
     }
@@ -197,7 +197,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     machine().spawn(
         name,
         Box::new(move || {
-            let _over = Over(over);
+            let _over = SetOnDrop(over);
             let done = run();
             *result.lock() = Some(done);
         }),
@@ -205,7 +205,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     Ok(thread)
 }
 
-/// A bounded channel of which each end tells whether the other one is gone.
+/// Returns the two ends of a bounded channel. Each end can tell whether the other is gone.
 pub(crate) fn sync_channel<T>(room: usize) -> (SyncSender<T>, Receiver<T>) {
     let channel = Arc::new(Channel { queue: parking_lot::Mutex::default(), room });
     (SyncSender(Arc::clone(&channel)), Receiver(channel))

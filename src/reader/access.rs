@@ -1,8 +1,8 @@
-//! Reading a store's file without being a store: no index, no looks, no trace.
+//! Access to a store's file without an index, without catching up, and without a trace.
 //!
-//! Owns the connections that read, and the choice of a new way to read whenever the file's state has
-//! changed. What always holds: each call's answer is of one moment, or it fails with
-//! [`Busy`](ErrorKind::Busy); ids are found by a scan of the table, since the file has no index of them.
+//! Owns the connections that read, and the choice of a new way to read when the state of the file has
+//! changed. What always holds: each call's answer describes one moment, or the call fails with
+//! [`Busy`](ErrorKind::Busy). Ids are found by a scan of the table, since the file has no index of them.
 
 use std::path::PathBuf;
 
@@ -13,25 +13,24 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, shown};
 use crate::format;
-use crate::format::open_for_reading::{Look, Reading, open};
+use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
 use crate::format::pragmas::Inspection;
 use crate::journal::catch_up::{Counters, read_schema_version};
-use crate::journal::claims::{self, ClaimRow, Place};
+use crate::journal::claims::{self, ClaimPosition, ClaimRow};
 use crate::journal::load::ReadError;
-use crate::machine::at_once;
+use crate::machine::step_size;
 
-/// See the module's header.
 pub(crate) struct FileReader {
     pub(super) path: PathBuf,
     config: Config,
     opened: Option<Opened>,
-    /// The time that stores had reached when it was read last.
-    reached_ms: Option<i64>,
+    /// The time that stores had reached when the file was last read.
+    file_ms: Option<i64>,
 }
 
 struct Opened {
-    look: Look,
-    readings: Vec<Reading>,
+    mode: ReadMode,
+    readings: Vec<ReadConnection>,
 }
 
 pub(super) type Read<T> = Result<T, ReadError>;
@@ -39,40 +38,40 @@ pub(super) type Read<T> = Result<T, ReadError>;
 impl FileReader {
     /// Opens the store at the resolved path.
     pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
-        // Only here: what is given a second name later stops nothing.
+        // Checked only when the reader opens: a file that gets a second name later can still be read.
         file::refuse_unsafe_names(&path)?;
-        let mut file = Self { path, config: config.clone(), opened: None, reached_ms: None };
+        let mut file = Self { path, config: config.clone(), opened: None, file_ms: None };
         file.read(1, |_| Ok(()))?;
         Ok(file)
     }
 
-    /// Reads with up to `wanted` connections, again if the file changed under a read.
+    /// Reads with up to `wanted` connections, and again if the file changed during a read.
     pub(super) fn read<T>(
         &mut self,
         wanted: usize,
         mut read: impl FnMut(&mut [&mut Connection]) -> Read<T>,
     ) -> Result<T> {
         retry_while_busy(self.config.busy_timeout, || {
-            let look = Look::at(&self.path)?;
+            let mode = ReadMode::at(&self.path)?;
             let name = shown(&self.path);
-            let result = match self.connections(look, wanted) {
+            let result = match self.connections(mode, wanted) {
                 Ok(Some(mut connections)) => {
                     read(&mut connections).map_err(|e| e.at(&name)).map(Ok)
                 }
                 Ok(None) => Err(Error::new(
                     ErrorKind::Busy,
                     format!(
-                        "{name} is being read by another process, which must be alone; try again"
+                        "{name} is being read by another process that keeps others out meanwhile; try again"
                     ),
                 )),
-                // Opening has waited for others already.
+                // Opening has already waited for other processes.
                 Err(e) => Ok(Err(e)),
             };
-            let is_spoilt = look.is_spoilt(&self.path)?;
-            if is_spoilt || look.keeps_others_out() {
+            let has_changed = mode.has_changed(&self.path)?;
+            if has_changed || mode.is_exclusive() {
                 self.opened = None;
             }
-            if !is_spoilt {
+            if !has_changed {
                 return result;
             }
             Err(Error::new(
@@ -84,17 +83,21 @@ impl FileReader {
         })?
     }
 
-    /// `None` as for [`open`].
-    fn connections(&mut self, look: Look, wanted: usize) -> Result<Option<Vec<&mut Connection>>> {
+    /// Returns up to `wanted` connections; `None` in the cases in which [`open`] returns `None`.
+    fn connections(
+        &mut self,
+        mode: ReadMode,
+        wanted: usize,
+    ) -> Result<Option<Vec<&mut Connection>>> {
         let is_current = |opened: &Opened| {
-            opened.look == look && opened.readings.iter().all(Reading::is_current)
+            opened.mode == mode && opened.readings.iter().all(ReadConnection::is_current)
         };
         if !self.opened.as_ref().is_some_and(is_current) {
             self.opened = None;
         }
-        let opened = self.opened.get_or_insert_with(|| Opened { look, readings: Vec::new() });
-        while opened.readings.len() < wanted.min(look.most_connections()) {
-            match open(&self.path, &self.config, look)? {
+        let opened = self.opened.get_or_insert_with(|| Opened { mode, readings: Vec::new() });
+        while opened.readings.len() < wanted.min(mode.max_connections()) {
+            match open(&self.path, &self.config, mode)? {
                 Some(reading) => opened.readings.push(reading),
                 None => return Ok(None),
             }
@@ -102,50 +105,50 @@ impl FileReader {
         Ok(Some(opened.readings.iter_mut().map(|reading| &mut *reading.connection).collect()))
     }
 
-    /// The time that stores on the file have reached, if it is another one than at the last call.
-    pub(crate) fn take_reached_ms(&mut self) -> Result<Option<i64>> {
-        let reached_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
-        let is_news = self.reached_ms.replace(reached_ms) != Some(reached_ms);
-        Ok(is_news.then_some(reached_ms))
+    /// Returns the time that stores on the file have reached, if it has changed since the last call.
+    pub(crate) fn take_file_time_ms(&mut self) -> Result<Option<i64>> {
+        let file_ms = self.read(1, |connections| Counters::load(connections[0]))?.clock_ms;
+        let is_new = self.file_ms.replace(file_ms) != Some(file_ms);
+        Ok(is_new.then_some(file_ms))
     }
 
-    /// What SQLite says of itself and of the file.
+    /// Returns what SQLite reports about itself and the file.
     pub(crate) fn inspect(&mut self) -> Result<Inspection> {
         let config = self.config.clone();
         self.read(1, |connections| {
-            format::pragmas::tune(connections[0], &config)?;
+            format::pragmas::apply_pragmas(connections[0], &config)?;
             Ok(format::pragmas::inspect(connections[0], &config)?)
         })
     }
 }
 
-/// A read transaction whose view of the file is taken as soon as it begins.
-pub(super) struct Moment<'c>(pub(super) &'c mut Connection);
+/// A read transaction. Its snapshot of the file is taken as soon as it begins.
+pub(super) struct Snapshot<'c>(pub(super) &'c mut Connection);
 
-impl<'c> Moment<'c> {
+impl<'c> Snapshot<'c> {
     pub(super) fn begin(connection: &'c mut Connection) -> rusqlite::Result<Self> {
         connection.execute_batch("BEGIN")?;
-        let moment = Self(connection);
-        moment.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        Ok(moment)
+        let snapshot = Self(connection);
+        snapshot.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(snapshot)
     }
 }
 
-impl Drop for Moment<'_> {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
-        // A read transaction has nothing to lose; a connection that cannot end it is not used again.
+        // A failure loses nothing: the connection is not used again.
         if let Err(e) = self.0.execute_batch("ROLLBACK") {
             log::debug!("cannot end a read: {e}");
         }
     }
 }
 
-/// Each moment is of the same history of the file, or the read is made again: a restore in place that came
-/// between two of them would put an id where neither looks for it.
-pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
+/// Fails when the snapshots are of different histories of the file, so that the read is repeated. A restore
+/// in place that came between two snapshots would move an id to where neither of them is searched for it.
+pub(super) fn check_same_history(snapshots: &[Snapshot<'_>]) -> Read<()> {
     let mut known = None;
-    for moment in moments {
-        let history = read_schema_version(moment.0)?;
+    for snapshot in snapshots {
+        let history = read_schema_version(snapshot.0)?;
         if *known.get_or_insert(history) != history {
             return Err(ReadError::Changed);
         }
@@ -154,19 +157,19 @@ pub(super) fn of_one_history(moments: &[Moment<'_>]) -> Read<()> {
 }
 
 /// How many claims are read at a time.
-const CLAIMS_PAGE: i64 = at_once!(500, in_a_simulation: 3);
+const CLAIMS_PAGE: i64 = step_size!(500, in_a_simulation: 3);
 
-pub(super) fn each_claim(
+pub(super) fn for_each_claim(
     connection: &Connection,
-    mut take: impl FnMut(&Place, ClaimRow),
+    mut add: impl FnMut(&ClaimPosition, ClaimRow),
 ) -> Read<()> {
-    let mut after = Place::default();
+    let mut after = ClaimPosition::default();
     loop {
         let page = claims::page(connection, &after, CLAIMS_PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = last.clone();
         for (place, claim) in page {
-            take(&place, claim);
+            add(&place, claim);
         }
     }
 }
@@ -180,7 +183,7 @@ mod tests {
     use crate::reader::lookup::SCANNERS;
 
     #[test]
-    fn what_changes_under_a_read_is_read_again() {
+    fn a_file_that_changes_during_a_read_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap().join("seen.db");
         let config = Config::default();
@@ -191,7 +194,7 @@ mod tests {
         let rows = file.read(1, |connections| {
             reads += 1;
             if reads == 1 {
-                // Whoever closes last brings the log into the file.
+                // The last connection to close copies the log into the file.
                 let writer = Connection::open(&path)?;
                 writer.execute(
                     "INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)",
@@ -205,7 +208,7 @@ mod tests {
         assert_eq!((rows.unwrap(), reads), (1_i64, 2));
     }
 
-    /// A store whose log was left by a killed program in exclusive mode, and its path.
+    /// Returns the path of a store whose log was left by a killed program in exclusive mode.
     fn left_in_exclusive_mode() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap().join("seen.db");
@@ -214,7 +217,7 @@ mod tests {
             .connection
             .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
             .unwrap();
-        open::spare_log(&opened.connection).unwrap();
+        open::skip_checkpoint_on_close(&opened.connection).unwrap();
         open::close(opened.connection).unwrap();
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
@@ -228,33 +231,32 @@ mod tests {
         Ok(connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0))?)
     }
 
-    /// Lets others come while a reader reads alone, for longer than it takes to tell that a store in
-    /// exclusive mode has the file: none of them may have an answer by then.
+    /// Runs `others` while a reader reads alone, for longer than it takes to find out that a store in
+    /// exclusive mode has the file. None of them may have an answer by then.
     fn beside_a_long_read<T: Send + std::fmt::Debug + 'static>(
         others: Vec<Box<dyn FnOnce() -> Result<T> + Send>>,
         path: PathBuf,
     ) -> Vec<Result<T>> {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let mut others = Some(others);
-        let mut file =
-            FileReader { path, config: Config::default(), opened: None, reached_ms: None };
+        let mut file = FileReader { path, config: Config::default(), opened: None, file_ms: None };
         let rows = file.read(1, |connections| {
             for other in others.take().into_iter().flatten() {
-                let tell = tell.clone();
-                thread::spawn(move || tell.send(other()));
+                let sender = sender.clone();
+                thread::spawn(move || sender.send(other()));
             }
-            if let Ok(answer) = told.recv_timeout(std::time::Duration::from_millis(400)) {
+            if let Ok(answer) = receiver.recv_timeout(std::time::Duration::from_millis(400)) {
                 panic!("an answer while another reads alone: {answer:?}");
             }
             count(connections[0])
         });
         assert_eq!(rows.unwrap(), 1);
-        drop(tell);
-        told.iter().collect()
+        drop(sender);
+        receiver.iter().collect()
     }
 
     #[test]
-    fn who_opens_a_store_while_a_reader_reads_alone_waits_for_it() {
+    fn a_store_that_is_opened_while_a_reader_reads_alone_waits() {
         let (_folder, path) = left_in_exclusive_mode();
         let open = |config: Config| -> Box<dyn FnOnce() -> Result<()> + Send> {
             let path = path.clone();
@@ -283,13 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_was_to_read_alone_looks_again_when_a_store_has_come() {
+    fn a_reader_that_would_read_alone_tries_again_when_a_store_was_opened() {
         let (_folder, path) = left_in_exclusive_mode();
         let config = Config::default();
-        let look = Look::at(&path).unwrap();
-        assert!(look.keeps_others_out());
+        let mode = ReadMode::at(&path).unwrap();
+        assert!(mode.is_exclusive());
         let store = open::open(&path, &config, 1).unwrap();
-        assert!(open(&path, &config, look).unwrap().is_none());
+        assert!(open(&path, &config, mode).unwrap().is_none());
         let mut file = FileReader::open(path, &config).unwrap();
         assert_eq!(file.read(1, |all| count(all[0])).unwrap(), 1);
         drop(store);
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_between_two_views_of_one_read_makes_it_read_again() {
+    fn a_restore_between_two_snapshots_of_one_read_repeats_the_read() {
         let folder = tempfile::tempdir().unwrap();
         let [path, backup] =
             ["seen.db", "b.db"].map(|name| folder.path().canonicalize().unwrap().join(name));
@@ -329,12 +331,12 @@ mod tests {
         let read = file.read(SCANNERS, |connections| {
             reads += 1;
             let [one, two] = connections else { panic!("two connections") };
-            let one = Moment::begin(one)?;
+            let one = Snapshot::begin(one)?;
             if reads == 1 {
                 let mut target = Connection::open(&path)?;
                 target.restore("main", &backup, None::<fn(_)>)?;
             }
-            of_one_history(&[one, Moment::begin(two)?])
+            check_same_history(&[one, Snapshot::begin(two)?])
         });
         assert_eq!((read.is_ok(), reads), (true, 2));
     }

@@ -1,4 +1,4 @@
-//! Looking ids up in the file: one scan of the table for all of them.
+//! Looks ids up in the file, with one scan of the table for all of them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,51 +6,52 @@ use std::thread;
 
 use rusqlite::{Connection, ToSql};
 
-use super::access::{FileReader, Moment, Read, of_one_history};
+use super::access::{FileReader, Read, Snapshot, check_same_history};
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::format::{IdValue, TwinValue};
+use crate::format::{IdValue, OtherClassValue};
 use crate::id::Id;
 use crate::journal::MarkRow;
 use crate::journal::claims::{self, ClaimRow};
 use crate::journal::load::{checked_seq, id_bytes};
 use crate::journal::row::columns;
 
-/// How many threads scan the table for an id. More than two would wait for the disk, or for each other.
+/// How many threads scan the table. More than two would wait for the disk, or for each other.
 pub(super) const SCANNERS: usize = 2;
 
-/// Up to how many ids SQLite compares each row with, in both storage classes. Beyond, a hash table is faster.
-const COMPARED_BY_SQL: usize = 3;
+/// Up to this number of ids, SQLite compares each row with them, in both storage classes. With more ids a
+/// hash table is faster.
+const MAX_COMPARED_BY_SQL: usize = 3;
 
 impl FileReader {
-    /// What is known of each id, expired or not. One scan for all of them.
+    /// Returns what is known about each id, expired or not. One scan finds all of them.
     pub(crate) fn find(&mut self, ids: &[Id<'_>], now_ms: i64) -> Result<Vec<Option<Entry>>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let (claims, marks) = self.read(SCANNERS, |connections| {
-            // The claims first, and then the ranges in the order of the table: whatever moves meanwhile
-            // moves to where it will still be met.
-            let mut moments = Vec::new();
+            // Read the claims first, and then the ranges in the order of the table: an entry that moves
+            // meanwhile moves to a place that is read later.
+            let mut snapshots = Vec::new();
             for connection in connections {
-                moments.push(Moment::begin(connection)?);
+                snapshots.push(Snapshot::begin(connection)?);
             }
-            of_one_history(&moments)?;
-            let claims = ids.iter().map(|id| claims::find(moments[0].0, *id));
+            check_same_history(&snapshots)?;
+            let claims = ids.iter().map(|id| claims::find(snapshots[0].0, *id));
             let claims: Vec<_> = claims.collect::<Result<_, _>>()?;
-            Ok((claims, newest_marks(moments, ids)?))
+            Ok((claims, newest_marks(snapshots, ids)?))
         })?;
         Ok(claims
             .into_iter()
             .zip(marks)
             .zip(ids)
-            .map(|((claim, mark), id)| outcome(*id, mark, claim, now_ms))
+            .map(|((claim, mark), id)| newest_entry(*id, mark, claim, now_ms))
             .collect())
     }
 }
 
-/// What an id comes to: a live mark, else its claim, else what has expired.
-fn outcome(
+/// Returns the entry of an id: its live mark, else its claim, else what has expired.
+fn newest_entry(
     id: Id<'_>,
     mark: Option<MarkRow>,
     claim: Option<ClaimRow>,
@@ -65,9 +66,9 @@ fn outcome(
     }
 }
 
-/// The newest row of each id, unless it is a tombstone. Each moment scans its part of the table.
-fn newest_marks(moments: Vec<Moment<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<MarkRow>>> {
-    let (first, last): (Option<i64>, Option<i64>) = moments[0].0.query_row(
+/// Returns the newest row of each id, unless it is a tombstone. Each snapshot scans its part of the table.
+fn newest_marks(snapshots: Vec<Snapshot<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<MarkRow>>> {
+    let (first, last): (Option<i64>, Option<i64>) = snapshots[0].0.query_row(
         "SELECT (SELECT min(seq) FROM seen), (SELECT max(seq) FROM seen)",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
@@ -75,27 +76,27 @@ fn newest_marks(moments: Vec<Moment<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option<Mar
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(ids.iter().map(|_| None).collect());
     };
-    let ranges = ranges(checked_seq(first)?, checked_seq(last)?, moments.len());
-    let found: Vec<Read<Found>> = thread::scope(|threads| {
-        let scans: Vec<_> = moments
+    let ranges = ranges(checked_seq(first)?, checked_seq(last)?, snapshots.len());
+    let found: Vec<Read<NewestRows>> = thread::scope(|threads| {
+        let scans: Vec<_> = snapshots
             .into_iter()
             .zip(ranges)
-            .map(|(moment, range)| threads.spawn(move || scan(moment.0, range, ids)))
+            .map(|(snapshot, range)| threads.spawn(move || scan(snapshot.0, range, ids)))
             .collect();
         scans
             .into_iter()
             .map(|scan| scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
-    let mut newest: Found = HashMap::new();
+    let mut newest: NewestRows = HashMap::new();
     for found in found {
         newest.extend(found?);
     }
     Ok((0..ids.len()).map(|n| newest.remove(&n).filter(|row| row.expires_at != Some(0))).collect())
 }
 
-/// Parts of the table of about equal size. The last one has no end: it takes in what is appended between
-/// one moment and the next.
+/// Splits the table into parts of about equal size. The last part has no end: it includes rows that are
+/// appended between one snapshot and the next.
 fn ranges(first: i64, last: i64, parts: usize) -> Vec<Range<i64>> {
     let parts = i64::try_from(parts).unwrap_or(1);
     let step = (last - first) / parts + 1;
@@ -107,18 +108,18 @@ fn ranges(first: i64, last: i64, parts: usize) -> Vec<Range<i64>> {
         .collect()
 }
 
-/// The newest row found of the id with this number.
-type Found = HashMap<usize, MarkRow>;
+/// The newest row found for each id, by the position of the id.
+type NewestRows = HashMap<usize, MarkRow>;
 
-fn scan(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Found> {
-    if ids.len() <= COMPARED_BY_SQL {
+fn scan(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<NewestRows> {
+    if ids.len() <= MAX_COMPARED_BY_SQL {
         scan_by_sql(connection, range, ids)
     } else {
         scan_by_hash(connection, range, ids)
     }
 }
 
-fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Found> {
+fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<NewestRows> {
     // The plus keeps SQLite from gathering the comparisons into a search tree, which is slower.
     let comparisons: Vec<String> =
         (0..2 * ids.len()).map(|n| format!("+id = ?{}", n + 3)).collect();
@@ -127,11 +128,12 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
         columns!(),
         comparisons.join(" OR ")
     );
-    let values: Vec<_> = ids.iter().map(|id| (IdValue(id.bytes), TwinValue(id.bytes))).collect();
+    let values: Vec<_> =
+        ids.iter().map(|id| (IdValue(id.bytes), OtherClassValue(id.bytes))).collect();
     let mut parameters: Vec<&dyn ToSql> = vec![&range.start, &range.end];
-    // A twin is not to be passed over in silence.
+    // Rows of the other storage class must not be skipped: reading one reports the error.
     parameters.extend(values.iter().flat_map(|(value, twin)| [value as &dyn ToSql, twin]));
-    let mut found = Found::new();
+    let mut found = NewestRows::new();
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(&*parameters)?;
     while let Some(row) = rows.next()? {
@@ -145,12 +147,12 @@ fn scan_by_sql(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Re
     Ok(found)
 }
 
-fn scan_by_hash(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<Found> {
+fn scan_by_hash(connection: &Connection, range: Range<i64>, ids: &[Id<'_>]) -> Read<NewestRows> {
     let mut wanted: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (n, id) in ids.iter().enumerate() {
         wanted.entry(id.bytes).or_default().push(n);
     }
-    let mut found = Found::new();
+    let mut found = NewestRows::new();
     let mut statement = connection.prepare(concat!(
         "SELECT ",
         columns!(),

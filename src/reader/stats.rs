@@ -1,4 +1,4 @@
-//! What is in the file, counted in one scan.
+//! File statistics, counted in one scan.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::Reader;
-use super::access::{FileReader, Moment, Read, each_claim};
+use super::access::{FileReader, Read, Snapshot, for_each_claim};
 use crate::clock::{duration_ms, from_ms};
 use crate::entry::State;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,18 +16,18 @@ use crate::journal::load::ReadError;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// How many ids are in each state.
+/// The number of ids in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// How many are seen.
+    /// The number of ids that are seen.
     pub seen: u64,
-    /// How many are claimed and in flight.
+    /// The number of ids that are claimed and in flight.
     pub in_flight: u64,
-    /// How many failed in their last attempt and may be claimed again.
+    /// The number of ids that failed in their last attempt and may be claimed again.
     pub failed: u64,
-    /// How many marks and claims are no longer in force and not purged yet. An id that was marked
-    /// again since counts here too.
+    /// The number of expired marks and claims that are not purged yet. An id that was marked again since
+    /// counts here too.
     pub expired: u64,
 }
 
@@ -40,35 +40,35 @@ impl Counts {
     }
 }
 
-/// What a store's file holds, counted at one moment by a [`Reader`](crate::Reader).
+/// What a store's file holds at one moment, counted by [`Reader::census`](crate::Reader::census).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
-    /// The counts of each scope that has any.
+    /// The counts of each scope that has entries.
     pub scopes: BTreeMap<String, Counts>,
-    /// The earliest time that an id now seen was first seen at.
+    /// The earliest time at which an id that is now seen was first seen.
     pub oldest: Option<SystemTime>,
-    /// The latest time that an id now seen was last seen at.
+    /// The latest time at which an id that is now seen was last seen.
     pub newest: Option<SystemTime>,
-    /// How many ids stop being seen within an hour.
+    /// The number of ids that stop being seen within an hour.
     pub expiring_within_hour: u64,
-    /// How many ids stop being seen within 24 hours, those within the hour among them.
+    /// The number of ids that stop being seen within 24 hours, including those within an hour.
     pub expiring_within_day: u64,
-    /// How many of the ids now seen were first seen in each bucket of the time that was asked for, the
-    /// earliest first.
+    /// The number of ids that are now seen by the time when they were first seen: one number for each bucket
+    /// that was asked for, the earliest bucket first.
     pub marks: Vec<u64>,
-    /// When a purge last removed something from the file, by any process.
+    /// When a purge by any process last removed something from the file.
     pub last_purge_at: Option<SystemTime>,
-    /// Size of the database file, in bytes.
+    /// The size of the database file, in bytes.
     pub file_bytes: u64,
-    /// Size of the write-ahead log, in bytes.
+    /// The size of the write-ahead log, in bytes.
     pub wal_bytes: u64,
-    /// About how much memory the index of a store on this file takes, in bytes.
+    /// The approximate memory of the index of a store on this file, in bytes.
     pub index_bytes: u64,
 }
 
 impl Census {
-    /// The counts of all scopes together.
+    /// Returns the counts of all scopes together.
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for counts in self.scopes.values() {
@@ -79,22 +79,35 @@ impl Census {
 }
 
 impl Reader {
-    /// Counts everything in one scan of about 0.2 µs an id. `buckets` buckets of the time from `since`
-    /// until now tell when the ids that are seen now were first seen.
+    /// Counts what the file holds, in one scan of about 0.2 µs for each id. The time from `since` ago until
+    /// now is divided into `buckets` buckets of equal length; [`Census::marks`] tells how many of the ids
+    /// that are now seen were first seen in each.
+    ///
+    /// ```
+    /// use seen_store::{Reader, SeenStore};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// SeenStore::open(&path)?.seed(["a", "b"])?;
+    /// let census = Reader::open(&path)?.census(Duration::from_secs(3600), 60)?;
+    /// assert_eq!(census.total().seen, 2);
+    /// assert_eq!(census.marks.iter().sum::<u64>(), 2);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// What reading the file can meet, [`Busy`](crate::ErrorKind::Busy) as for
-    /// [`is_seen`](Self::is_seen), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for no
-    /// buckets.
+    /// Those of [`is_seen`](Self::is_seen), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) when
+    /// `buckets` is 0.
     pub fn census(&self, since: Duration, buckets: usize) -> Result<Census> {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         let Some(count) = i64::try_from(buckets).ok().filter(|&count| count > 0) else {
-            return Err(Error::new(ErrorKind::InvalidConfig, "a census needs a bucket or more"));
+            return Err(Error::new(ErrorKind::InvalidConfig, "a census needs at least one bucket"));
         };
         let since_ms = duration_ms(since).min(now_ms).max(count);
-        // Rounded up, and counted back from now: the present moment lies in the last bucket.
+        // Rounded up, and counted back from now, so that the present moment is in the last bucket.
         let bucket_ms = (since_ms + count - 1) / count;
         let start_ms = now_ms + 1 - bucket_ms * count;
         access.census(now_ms, start_ms, bucket_ms, buckets)
@@ -102,7 +115,7 @@ impl Reader {
 }
 
 impl FileReader {
-    /// Counts everything in one pass. Marks are counted by when they were first seen, in buckets of
+    /// Counts what the file holds in one scan. Marks are counted by when they were first seen, in buckets of
     /// `bucket_ms` from `since_ms` on.
     pub(crate) fn census(
         &mut self,
@@ -112,12 +125,12 @@ impl FileReader {
         buckets: usize,
     ) -> Result<Census> {
         let mut census = self.read(1, |connections| {
-            let moment = Moment::begin(connections[0])?;
+            let snapshot = Snapshot::begin(connections[0])?;
             let census = Census { marks: vec![0; buckets], ..Census::default() };
             let mut tally = Tally { census, now_ms, since_ms, bucket_ms };
-            tally.marks(moment.0)?;
-            tally.claims(moment.0)?;
-            let last_purge_ms: i64 = moment.0.query_row(
+            tally.marks(snapshot.0)?;
+            tally.claims(snapshot.0)?;
+            let last_purge_ms: i64 = snapshot.0.query_row(
                 "SELECT value FROM meta WHERE key = 'last_purge_at'",
                 [],
                 |row| row.get(0),
@@ -132,7 +145,7 @@ impl FileReader {
     }
 }
 
-/// A census while it is taken.
+/// A census that is being counted.
 struct Tally {
     census: Census,
     now_ms: i64,
@@ -183,7 +196,7 @@ impl Tally {
     }
 
     fn claims(&mut self, connection: &Connection) -> Read<()> {
-        each_claim(connection, |place, claim| {
+        for_each_claim(connection, |place, claim| {
             let mut counts = Counts::default();
             match claim.state(self.now_ms) {
                 State::InFlight => counts.in_flight = 1,

@@ -1,42 +1,44 @@
-//! Each row and claim of the file against an index that is built for the purpose.
+//! The integrity check: each row and claim of the file against an index that is built for the purpose.
 
 use rusqlite::Connection;
 
-use super::access::{FileReader, Moment, Read, each_claim};
+use super::access::{FileReader, Read, Snapshot, for_each_claim};
 use crate::clock::ABSORBED_STEP_MS;
 use crate::error::Result;
 use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
 use crate::journal::load::{RowKeys, load_within};
-use crate::journal::{MOST_PROBLEMS, Report};
+use crate::journal::{MAX_PROBLEMS, Report};
 
 impl FileReader {
-    /// SQLite's own check of the file, and then each row against an index built from all.
+    /// Runs SQLite's check of the file, and then compares each row and claim with an index that is built from
+    /// all of them.
     pub(crate) fn verify(&mut self, now_ms: i64) -> Result<Report> {
         let hasher = KeyHasher::random();
         self.read(1, |connections| {
-            let moment = Moment::begin(connections[0])?;
-            let problems = format::integrity_problems(moment.0)?;
+            let snapshot = Snapshot::begin(connections[0])?;
+            let problems = format::integrity_problems(snapshot.0)?;
             let mut report = Report { rows: 0, problems };
             if report.is_ok() {
-                let loaded = load_within(moment.0, &hasher, now_ms)?;
+                let loaded = load_within(snapshot.0, &hasher, now_ms)?;
                 if loaded.tip.is_some_and(|tip| tip.seq < loaded.counters.floor) {
-                    report.problems.push("the newest row is older than its floor".into());
+                    report
+                        .problems
+                        .push("the newest row is below the floor that the file records".into());
                 }
-                // The stores' clocks may be ahead of this one. What had expired for them may stand
+                // Clocks of stores may be ahead of this one. An entry that had expired for a store may stand
                 // beside what came after it.
                 let latest_ms = now_ms.saturating_add(ABSORBED_STEP_MS);
-                compare_rows(moment.0, &loaded.index, &hasher, latest_ms, &mut report)?;
-                compare_claims(moment.0, &loaded.index, &hasher, latest_ms, &mut report)?;
+                compare_rows(snapshot.0, &loaded.index, &hasher, latest_ms, &mut report)?;
+                compare_claims(snapshot.0, &loaded.index, &hasher, latest_ms, &mut report)?;
             }
             Ok(report)
         })
     }
 }
 
-/// A row that is live even at `latest_ms` and that the index does not lead to stands beside a newer one
-/// of its id.
+/// Reports rows that are live even at `latest_ms` although the index has a newer row of the same id.
 fn compare_rows(
     connection: &Connection,
     index: &Index,
@@ -56,7 +58,7 @@ fn compare_rows(
         let leads_here = index.get(key).is_some_and(|slot| slot.seq == seq);
         if is_live && !leads_here {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report
                     .problems
                     .push(format!("row {seq} is live beside a newer row of the same id"));
@@ -66,7 +68,7 @@ fn compare_rows(
     Ok(())
 }
 
-/// A claim that has not expired even at `latest_ms` stands beside a live mark.
+/// Reports claims that have not expired even at `latest_ms` although a live mark of the same id exists.
 fn compare_claims(
     connection: &Connection,
     index: &Index,
@@ -75,10 +77,10 @@ fn compare_claims(
     report: &mut Report,
 ) -> Read<()> {
     let mut wrong = 0;
-    each_claim(connection, |place, claim| {
+    for_each_claim(connection, |place, claim| {
         let scope = Scope::new(&place.scope, hasher);
-        // A mark that had expired when the id was claimed seems to live again under a clock that was set
-        // back far.
+        // A mark that had expired when the id was claimed seems to live again under a clock that was set back
+        // far.
         let is_seen = scope.id(&place.id).is_ok_and(|id| {
             index
                 .get(id.key)
@@ -87,7 +89,7 @@ fn compare_claims(
         // Earlier versions left expired claims beside the marks that came after them.
         if is_seen && !claim.is_expired(latest_ms) {
             wrong += 1;
-            if wrong <= MOST_PROBLEMS {
+            if wrong <= MAX_PROBLEMS {
                 report.problems.push(format!(
                     "{:?} in scope {:?} is claimed although it is seen",
                     String::from_utf8_lossy(&place.id),

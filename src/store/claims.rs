@@ -1,9 +1,10 @@
-//! Claims: an id is handed to exactly one worker, and comes back when the worker does not finish.
+//! The verbs of claims: an id is granted to exactly one worker, and becomes free again when the worker does
+//! not confirm_claim.
 //!
-//! Owns the life of a claim: granted, perhaps renewed, then confirmed, released, failed, or taken over
-//! once its lease ran out. What always holds: every step is decided under the write lock, and only
-//! whoever has the token of the present claim can change it. A holder that lost its claim is told so
-//! and changes nothing. Knows nothing of SQL.
+//! Owns the life of a claim: granted, perhaps renewed, then confirmed, released, failed, or taken over once
+//! its lease has run out. What always holds: every step is decided under the write lock, and only the token
+//! of the present claim can change it. A holder that has lost its claim gets an error and changes nothing.
+//! Knows nothing of SQL.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,47 +21,48 @@ use crate::journal::claims::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
 use crate::token::Token;
 
-/// What [`SeenStore::claim`] answers.
+/// The answer of [`SeenStore::claim`].
 #[derive(Debug)]
 #[must_use = "a granted claim that is dropped is released"]
 #[non_exhaustive]
 pub enum Claim {
-    /// The id is this worker's until the lease ends.
+    /// The id belongs to this worker until the lease ends.
     Granted(Lease),
-    /// Another worker has it, or it failed and its retry delay is not over. Ask again after `until`.
+    /// Another worker has it, or it failed and its retry delay is not over. It can be claimed after `until`.
     InFlight {
-        /// When the other's lease, or the delay, ends.
+        /// When the other worker's lease, or the retry delay, ends.
         until: SystemTime,
     },
     /// It was handled before.
     Seen,
     /// It was tried as often as [`Config::max_attempts`](crate::Config::max_attempts) allows.
     GivenUp {
-        /// How often.
+        /// How often it was tried.
         attempts: u32,
     },
 }
 
-/// Whether a claim was still its holder's, in a batch.
+/// Whether a claim in a batch was still held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a lost claim means that another worker may have handled the id too"]
 #[non_exhaustive]
 pub enum Ownership {
-    /// It was, and what was asked is done.
+    /// It was held, and the change is made.
     Held,
-    /// It was not: its lease ran out and somebody else took the id over. Nothing was changed.
+    /// It was not held: its lease ran out and another worker took the id over, or the claim was ended before.
+    /// Nothing was changed.
     Lost,
 }
 
 /// A claim that this worker holds.
 ///
-/// Dropped with nothing attempted it is released, also during a panic. Once
-/// [`confirm`](Self::confirm) was attempted it is not, whatever came of it: the send has happened, and
-/// no second worker must send again before the lease has run out.
+/// Dropping it releases the claim, also during a panic, unless one of the verbs that end it was called
+/// before. Once [`confirm`](Self::confirm) was called the claim is not released, even if the call failed: the
+/// send has happened, and no second worker must send again before the lease has run out.
 ///
-/// Each verb is one commit, and fails with [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost),
-/// changing nothing, once the lease has run out *and* another worker has taken the id over (or it was
-/// marked or forgotten meanwhile). A lease that only ran out can still be confirmed.
+/// Each verb is one commit. It fails with [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) and changes
+/// nothing once the lease has run out *and* another worker has taken the id over (or the id was marked or
+/// forgotten meanwhile). A lease that has only run out can still be confirmed.
 #[must_use = "a lease that is dropped is released"]
 pub struct Lease {
     store: SeenStore,
@@ -68,106 +70,112 @@ pub struct Lease {
     token: Token,
     attempt: u32,
     until_ms: i64,
-    /// Something that ends the claim was attempted.
-    ending: bool,
+    /// A verb that ends the claim was called.
+    end_attempted: bool,
 }
 
 impl Lease {
-    /// The claimed id.
+    /// Returns the claimed id.
     pub fn id(&self) -> &[u8] {
         &self.id
     }
 
-    /// Which attempt this is: 1 for the first claim of an id, 2 after one that was released, failed or
-    /// ran out, and so on.
+    /// Returns the number of this attempt: 1 for the first claim of an id, 2 after one that was released,
+    /// failed or ran out, and so on.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// When the lease ends and another worker may take the id over.
+    /// Returns when the lease ends and another worker may take the id over.
     pub fn expires_at(&self) -> SystemTime {
         from_ms(self.until_ms)
     }
 
-    /// The evidence of the claim, for a worker in another process.
+    /// Returns the token of the claim, with which a worker in another process can confirm, fail, release or
+    /// renew it.
     pub fn token(&self) -> Token {
         self.token
     }
 
-    /// Gives the claim to whoever has the token: dropping no longer releases it.
+    /// Ends this lease object without releasing the claim, and returns its token. The holder of the token
+    /// confirms, fails or releases the claim.
     pub fn into_token(mut self) -> Token {
-        self.ending = true;
+        self.end_attempted = true;
         self.token
     }
 
-    /// Lets the lease end `lease` from now.
+    /// Renews the lease: it ends `lease` from now.
     ///
     /// # Errors
     ///
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`].
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost,
+    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
+    /// [`SeenStore::mark_seen`].
     pub fn renew(&mut self, lease: Duration) -> Result<()> {
         self.until_ms = self.store.renew_until(&self.id, self.token, lease)?;
         Ok(())
     }
 
-    /// Makes the id seen. Call it after the send. Confirming twice is Ok, as long as the mark lives.
+    /// Makes the id seen. Call it after the send. To confirm twice succeeds as long as the mark lives.
     ///
-    /// The maximum age of a [sliding window](crate::Window::Sliding) counts from the claim. When that is
-    /// over by now, it counts from now: the mark of a long send lives too.
+    /// The maximum age of a [sliding window](crate::Window::Sliding) counts from the claim. When it is
+    /// already over, it counts from now, so that the mark of a long send lives too.
     ///
     /// # Errors
     ///
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`], and may be
-    /// called again.
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
+    /// [`SeenStore::mark_seen`], after which it may be called again.
     pub fn confirm(&mut self) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.confirm(&self.id, &self.token)
     }
 
-    /// Makes the id seen and stores up to 65,536 bytes with it, such as the message id by which the
-    /// alert can be edited later. [`SeenStore::get`] returns them. When it is confirmed twice the first
-    /// receipt stays.
+    /// Makes the id seen and stores a receipt of up to 65,536 bytes with it, such as the message id by which
+    /// the alert can be edited later. [`SeenStore::get`] returns the receipt. When a claim is confirmed
+    /// twice, the first receipt stays.
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a longer
+    /// Those of [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a longer
     /// receipt.
     pub fn confirm_with(&mut self, receipt: impl AsRef<[u8]>) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.confirm_with(&self.id, &self.token, receipt)
     }
 
-    /// Gives the id back as if it had never been claimed, except that the attempt counts.
+    /// Gives the claim up, as if the id had never been claimed, except that the attempt counts.
     ///
     /// # Errors
     ///
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`].
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
+    /// [`SeenStore::mark_seen`].
     pub fn release(&mut self) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.release(&self.id, &self.token)
     }
 
-    /// Records why the attempt failed and gives the id back, at once or after
+    /// Records why the attempt failed and gives the claim up. The id can be claimed again at once, or after
     /// [`Config::retry_delay`](crate::Config::retry_delay). Of a reason longer than 65,536 bytes the
     /// beginning is kept.
     ///
     /// # Errors
     ///
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost); otherwise as [`SeenStore::mark_seen`].
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
+    /// [`SeenStore::mark_seen`].
     pub fn fail(&mut self, reason: &str) -> Result<()> {
-        self.ending = true;
+        self.end_attempted = true;
         self.store.fail(&self.id, &self.token, reason)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.ending {
+        if self.end_attempted {
             return;
         }
         match self.store.release(&self.id, &self.token) {
             Ok(()) => {}
-            // In a forked child the claim is its parent's, who goes on with it.
+            // In a forked child the claim belongs to the parent, which goes on with it.
             Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Forked) => {}
             Err(e) => log::warn!(
                 "{}: a dropped claim could not be released and blocks its id until its lease ends: {e}",
@@ -187,21 +195,21 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// What a token stands for now.
-enum Standing {
-    /// The claim is its holder's.
+/// The present state of a token's claim.
+enum ClaimStatus {
+    /// The claim is held with this token.
     Claimed(ClaimRow),
-    /// It was confirmed, or marked as seen while it was its holder's.
-    Done(Slot, MarkRow),
+    /// It was confirmed, or the id was marked while the claim was held.
+    Marked(Slot, MarkRow),
     Lost,
 }
 
 impl SeenStore {
-    /// Claims the id for this worker until the lease ends: of any number of threads and processes,
-    /// exactly one is granted it. Send, then [`confirm`](Lease::confirm); when the send fails,
-    /// [`fail`](Lease::fail) or drop the lease, and the id can be claimed again. A worker that dies
-    /// holds it until its lease ends. So an alert is neither lost nor, as long as no worker outlives
-    /// its lease, sent twice.
+    /// Claims the id for this worker until the lease ends, and returns whether it was granted. Of any number
+    /// of threads and processes, exactly one is granted an id. Send, then [`confirm`](Lease::confirm). When
+    /// the send fails, call [`fail`](Lease::fail) or drop the lease, and the id can be claimed again. A
+    /// worker that dies holds the id until its lease ends. So an alert is not lost, and it is not sent twice
+    /// as long as no worker works longer than its lease.
     ///
     /// ```
     /// use seen_store::{Claim, SeenStore};
@@ -214,7 +222,7 @@ impl SeenStore {
     ///         Ok(message) => lease.confirm_with(message.to_string())?,
     ///         Err(e) => lease.fail(&e.to_string())?,
     ///     },
-    ///     Claim::InFlight { .. } => {} // another worker is at it
+    ///     Claim::InFlight { .. } => {} // another worker has it
     ///     Claim::Seen => {}            // sent before
     ///     _ => {}                      // given up, with Config::max_attempts
     /// }
@@ -223,39 +231,54 @@ impl SeenStore {
     ///
     /// A claim is one commit, and so is its confirm; an id that is seen costs a lookup in memory.
     ///
-    /// A lease that is held ends at the time of day it was granted until, also when the clock is set
-    /// back meanwhile: the holder may still be at work. A claim that was given back blocks nothing. One
-    /// that failed blocks its id for the [retry delay](crate::Config::retry_delay), which is void when
-    /// the clock was set back to more than 60 s before the claim.
+    /// A held lease ends at the time of day until which it was granted, also when the clock is set back
+    /// meanwhile: the holder may still be working. A claim that was released blocks nothing. A claim that
+    /// failed blocks its id for the [retry delay](crate::Config::retry_delay), which ends at once when the
+    /// clock is set back to more than 60 s before the claim.
     ///
     /// # Errors
     ///
-    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise as
+    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
     /// [`mark_seen`](Self::mark_seen).
     pub fn claim(&self, id: impl AsRef<[u8]>, lease: Duration) -> Result<Claim> {
         let id = self.scope.id(id.as_ref())?;
-        let lease = valid_lease(lease)?;
+        let lease = checked_lease(lease)?;
         if self.is_duplicate(id)? {
             return Ok(Claim::Seen);
         }
         let decision = self
             .write_one(id, move |store, transaction, id| store.claim_one(transaction, id, lease))?;
-        Ok(self.answer(id.bytes, decision))
+        Ok(self.to_claim(id.bytes, decision))
     }
 
-    /// [`claim`](Self::claim) for many ids in one commit for each 10,000, with an answer for each id, in their
-    /// order. Of equal ids in the batch the first is granted and the others are in flight.
+    /// Claims many ids in one commit for each 10,000, and returns an answer for each id, in their order. Of
+    /// equal ids in the batch the first is granted and the others are in flight.
+    ///
+    /// ```
+    /// use seen_store::Claim;
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// for claim in store.claim_all(["a", "b"], Duration::from_secs(60))? {
+    ///     if let Claim::Granted(mut lease) = claim {
+    ///         // send
+    ///         lease.confirm()?;
+    ///     }
+    /// }
+    /// assert!(store.is_seen("a") && store.is_seen("b"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim). Up to 10,000 ids are claimed all or none. With more, an error in a later
-    /// commit leaves the earlier ones claimed until their leases end, and their tokens are lost; pass at most
-    /// 10,000 at a time where that matters.
+    /// Those of [`claim`](Self::claim). Up to 10,000 ids are claimed all or none. With more, an error in a
+    /// later commit leaves the earlier ones claimed until their leases end, and their tokens are lost. Pass
+    /// at most 10,000 at a time where that matters.
     pub fn claim_all<I>(&self, ids: I, lease: Duration) -> Result<Vec<Claim>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let lease = valid_lease(lease)?;
+        let lease = checked_lease(lease)?;
         let ids: Vec<_> = ids.into_iter().collect();
         let ids: Vec<Id<'_>> =
             ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
@@ -264,7 +287,7 @@ impl SeenStore {
         Ok(ids
             .iter()
             .zip(decisions)
-            .map(|(id, decision)| self.answer(id.bytes, decision))
+            .map(|(id, decision)| self.to_claim(id.bytes, decision))
             .collect())
     }
 
@@ -274,7 +297,7 @@ impl SeenStore {
         ids: &[Id<'_>],
         lease: Ttl,
     ) -> Result<Vec<Option<Decision>>> {
-        transaction.learn_claims(ids.len())?;
+        transaction.load_claims(ids.len())?;
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
@@ -306,14 +329,14 @@ impl SeenStore {
         Ok(decision)
     }
 
-    /// What a claim of the id comes to; `None` is seen.
+    /// Decides on a claim of the id; `None` means that it is seen.
     fn decide(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         lease: Ttl,
     ) -> Result<Option<Decision>> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(None);
         }
         let before = transaction.claim(id)?;
@@ -323,7 +346,7 @@ impl SeenStore {
         Ok(Some(claim::claim(before, terms, token, transaction.now_ms)))
     }
 
-    fn answer(&self, id: &[u8], decision: Option<Decision>) -> Claim {
+    fn to_claim(&self, id: &[u8], decision: Option<Decision>) -> Claim {
         match decision {
             None => Claim::Seen,
             Some(Decision::InFlight { until_ms }) => Claim::InFlight { until: from_ms(until_ms) },
@@ -334,25 +357,39 @@ impl SeenStore {
                 token: claim.token.expect("a claim that is granted has a token"),
                 attempt: claim.attempts,
                 until_ms: claim.lease_until,
-                ending: false,
+                end_attempted: false,
             }),
         }
     }
 
-    /// [`Lease::confirm`] for a worker that has the token.
+    /// Confirms a claim by its token, like [`Lease::confirm`]. For a worker that has no [`Lease`], such as
+    /// one in another process.
+    ///
+    /// ```
+    /// use seen_store::Claim;
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// if let Claim::Granted(lease) = store.claim("incident-17", Duration::from_secs(60))? {
+    ///     let token = lease.into_token(); // its text can be passed to another process
+    ///     store.confirm("incident-17", &token)?;
+    /// }
+    /// assert!(store.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Lease::confirm`].
     pub fn confirm(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.finish(id.as_ref(), *token, None)
+        self.confirm_claim(id.as_ref(), *token, None)
     }
 
-    /// [`Lease::confirm_with`] for a worker that has the token.
+    /// Confirms a claim by its token and stores a receipt, like [`Lease::confirm_with`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Lease::confirm_with`].
     pub fn confirm_with(
         &self,
         id: impl AsRef<[u8]>,
@@ -366,52 +403,52 @@ impl SeenStore {
                 format!("the receipt has {} bytes; at most 65536 are stored", receipt.len()),
             ));
         }
-        self.finish(id.as_ref(), *token, Some(receipt))
+        self.confirm_claim(id.as_ref(), *token, Some(receipt))
     }
 
-    fn finish(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
+    fn confirm_claim(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
         let id = self.scope.id(id)?;
         let receipt = receipt.map(<[u8]>::to_vec);
         let owned = self.write_one(id, move |store, transaction, id| {
-            store.finish_in(transaction, id, token, receipt.as_deref())
+            store.confirm_in(transaction, id, token, receipt.as_deref())
         })?;
         match owned {
             Ownership::Held => Ok(()),
-            Ownership::Lost => Err(lost(id, &self.engine.name)),
+            Ownership::Lost => Err(lease_lost(id, &self.engine.name)),
         }
     }
 
-    fn finish_in(
+    fn confirm_in(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<Ownership> {
-        let (owned, ended) = self.mark_finished(transaction, id, token, receipt)?;
-        if ended {
+        let (owned, ends_claim) = self.mark_confirmed(transaction, id, token, receipt)?;
+        if ends_claim {
             transaction.delete_claim(id)?;
         }
         Ok(owned)
     }
 
-    /// Marks the id as seen if the token's claim stands. True where that ends a claim, which the caller is to
-    /// delete.
-    fn mark_finished(
+    /// Marks the id as seen if the claim with this token is held. The bool is true when that ends a claim,
+    /// which the caller must delete.
+    fn mark_confirmed(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<(Ownership, bool)> {
-        match standing(transaction, id, token)? {
-            Standing::Lost => Ok((Ownership::Lost, false)),
-            Standing::Claimed(claim) => {
+        match claim_status(transaction, id, token)? {
+            ClaimStatus::Lost => Ok((Ownership::Lost, false)),
+            ClaimStatus::Claimed(claim) => {
                 let mark = claim::confirm(self.lifetime, &claim, receipt, transaction.now_ms);
                 transaction.append(id, &mark)?;
                 Ok((Ownership::Held, true))
             }
-            Standing::Done(slot, row) => {
+            ClaimStatus::Marked(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
                     transaction.add_receipt(id, slot, receipt)?;
                 }
@@ -420,12 +457,12 @@ impl SeenStore {
         }
     }
 
-    /// Confirms many claims in one commit for each 10,000; which of them were still held.
+    /// Confirms many claims in one commit for each 10,000, and returns for each whether it was still held.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Up to 10,000 are confirmed all or none; with more, an error in a
-    /// later commit leaves the earlier ones confirmed. Calling it again is safe.
+    /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 are confirmed all or none. With more, an error
+    /// in a later commit leaves the earlier ones confirmed. It is safe to call it again.
     pub fn confirm_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
@@ -434,7 +471,7 @@ impl SeenStore {
         self.for_all(claims, |transaction, claims| {
             let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
             for (id, token) in claims {
-                let (ownership, ends) = self.mark_finished(transaction, *id, *token, None)?;
+                let (ownership, ends) = self.mark_confirmed(transaction, *id, *token, None)?;
                 owned.push(ownership);
                 ended.extend(ends.then_some(*id));
             }
@@ -443,12 +480,12 @@ impl SeenStore {
         })
     }
 
-    /// Releases many claims in one commit for each 10,000; which of them were still held.
+    /// Releases many claims in one commit for each 10,000, and returns for each whether it was still held.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Up to 10,000 are released all or none; with more, an error in a
-    /// later commit leaves the earlier ones released.
+    /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 are released all or none. With more, an error in
+    /// a later commit leaves the earlier ones released.
     pub fn release_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
@@ -457,18 +494,19 @@ impl SeenStore {
         self.change_all(claims, &Change::Release)
     }
 
-    /// Renews many claims in one commit for each 10,000; which of them were still held.
+    /// Renews many claims in one commit for each 10,000, and returns for each whether it was still held.
     ///
     /// # Errors
     ///
-    /// As [`renew`](Self::renew), lost claims apart. Up to 10,000 are renewed all or none; with more, an
-    /// error in a later commit leaves the earlier ones renewed.
+    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
+    /// [`mark_seen`](Self::mark_seen). Up to 10,000 are renewed all or none. With more, an error in a later
+    /// commit leaves the earlier ones renewed.
     pub fn renew_all<I, B>(&self, claims: I, lease: Duration) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
         B: AsRef<[u8]>,
     {
-        self.change_all(claims, &Change::Renew { lease: valid_lease(lease)? })
+        self.change_all(claims, &Change::Renew { lease: checked_lease(lease)? })
     }
 
     fn change_all<B: AsRef<[u8]>>(
@@ -496,55 +534,95 @@ impl SeenStore {
             .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
             .collect::<Result<_>>()?;
         self.in_batches(&claims, |transaction, claims| {
-            transaction.learn_claims(claims.len())?;
+            transaction.load_claims(claims.len())?;
             step(transaction, claims)
         })
     }
 
-    /// [`Lease::release`] for a worker that has the token.
+    /// Releases a claim by its token, like [`Lease::release`].
+    ///
+    /// ```
+    /// use seen_store::Claim;
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// # let minute = Duration::from_secs(60);
+    /// if let Claim::Granted(lease) = store.claim("incident-17", minute)? {
+    ///     store.release("incident-17", &lease.into_token())?;
+    /// }
+    /// assert!(matches!(store.claim("incident-17", minute)?, Claim::Granted(lease) if lease.attempt() == 2));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Lease::release`].
     pub fn release(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
         self.change_claim(id.as_ref(), *token, Change::Release).map(drop)
     }
 
-    /// [`Lease::fail`] for a worker that has the token.
+    /// Records a failed attempt by the token of its claim, like [`Lease::fail`].
+    ///
+    /// ```
+    /// use seen_store::{Claim, State};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// if let Claim::Granted(lease) = store.claim("incident-17", Duration::from_secs(60))? {
+    ///     store.fail("incident-17", &lease.into_token(), "503 Service Unavailable")?;
+    /// }
+    /// let entry = store.get("incident-17")?.unwrap();
+    /// assert_eq!(entry.state, State::Failed);
+    /// assert_eq!(entry.last_error.as_deref(), Some("503 Service Unavailable"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Lease::fail`].
     pub fn fail(&self, id: impl AsRef<[u8]>, token: &Token, reason: &str) -> Result<()> {
         let reason = first_bytes(reason, MAX_NOTE_BYTES).to_owned();
         let retry_delay = Ttl::After(self.engine.config.retry_delay);
         self.change_claim(id.as_ref(), *token, Change::Fail { reason, retry_delay }).map(drop)
     }
 
-    /// [`Lease::renew`] for a worker that has the token.
+    /// Renews a lease by its token, like [`Lease::renew`]: it ends `lease` from now.
+    ///
+    /// ```
+    /// use seen_store::Claim;
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// if let Claim::Granted(lease) = store.claim("incident-17", Duration::from_secs(60))? {
+    ///     let token = lease.into_token();
+    ///     store.renew("incident-17", &token, Duration::from_secs(300))?;
+    ///     store.confirm("incident-17", &token)?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Lease::renew`].
     pub fn renew(&self, id: impl AsRef<[u8]>, token: &Token, lease: Duration) -> Result<()> {
         self.renew_until(id.as_ref(), *token, lease).map(drop)
     }
 
-    /// Renews, and returns until when, in unix milliseconds.
+    /// Renews a lease and returns its new end in unix milliseconds.
     fn renew_until(&self, id: &[u8], token: Token, lease: Duration) -> Result<i64> {
-        self.change_claim(id, token, Change::Renew { lease: valid_lease(lease)? })
+        self.change_claim(id, token, Change::Renew { lease: checked_lease(lease)? })
     }
 
-    /// Returns when the lease, or the delay after a failure, ends.
+    /// Changes a claim and returns when its lease, or the delay after a failure, ends.
     fn change_claim(&self, id: &[u8], token: Token, change: Change) -> Result<i64> {
         let id = self.scope.id(id)?;
         let until_ms = self.write_one(id, move |store, transaction, id| {
             store.change(transaction, id, token, &change)
         })?;
-        until_ms.ok_or_else(|| lost(id, &self.engine.name))
+        until_ms.ok_or_else(|| lease_lost(id, &self.engine.name))
     }
 
-    /// `None`: the claim is no longer held.
+    /// Changes a claim in a transaction. `None`: the claim is no longer held.
     fn change(
         &self,
         transaction: &mut Transaction<'_>,
@@ -552,7 +630,7 @@ impl SeenStore {
         token: Token,
         change: &Change,
     ) -> Result<Option<i64>> {
-        let Standing::Claimed(mut claim) = standing(transaction, id, token)? else {
+        let ClaimStatus::Claimed(mut claim) = claim_status(transaction, id, token)? else {
             return Ok(None);
         };
         change.apply(&mut claim, self.lifetime.ttl, transaction.now_ms);
@@ -562,7 +640,7 @@ impl SeenStore {
     }
 }
 
-fn lost(id: Id<'_>, store: &str) -> Error {
+fn lease_lost(id: Id<'_>, store: &str) -> Error {
     Error::new(
         ErrorKind::LeaseLost,
         format!(
@@ -573,19 +651,23 @@ fn lost(id: Id<'_>, store: &str) -> Error {
     )
 }
 
-fn standing(transaction: &mut Transaction<'_>, id: Id<'_>, token: Token) -> Result<Standing> {
+fn claim_status(
+    transaction: &mut Transaction<'_>,
+    id: Id<'_>,
+    token: Token,
+) -> Result<ClaimStatus> {
     if let Some(slot) = transaction.live(id.key)? {
         let row = transaction.row(slot)?;
         return Ok(match row {
-            Some(row) if row.token == Some(token) => Standing::Done(slot, row),
-            _ => Standing::Lost,
+            Some(row) if row.token == Some(token) => ClaimStatus::Marked(slot, row),
+            _ => ClaimStatus::Lost,
         });
     }
     let claim = transaction.claim(id)?.filter(|claim| claim.token == Some(token));
-    Ok(claim.map_or(Standing::Lost, Standing::Claimed))
+    Ok(claim.map_or(ClaimStatus::Lost, ClaimStatus::Claimed))
 }
 
-fn valid_lease(lease: Duration) -> Result<Ttl> {
+fn checked_lease(lease: Duration) -> Result<Ttl> {
     if lease.is_zero() {
         return Err(Error::new(
             ErrorKind::InvalidClaim,

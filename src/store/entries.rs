@@ -1,10 +1,9 @@
-//! Listing what a store holds, a page at a time.
+//! Looking entries up, and listing them a page at a time.
 //!
-//! Owns the filter and the place that a listing has come to. What always holds: the mutex is free
-//! between pages, and no statement or snapshot is kept open. An entry that exists throughout is
-//! returned exactly once, whatever is written meanwhile: claims are walked in the order of their primary
-//! key and remembered; marks are walked by the shards of the index, which an id never leaves, and looked
-//! up again by key when their row has moved.
+//! Owns the filter and the position of a listing. What always holds: the mutex is free between pages, and no
+//! statement or snapshot is kept open. An entry that exists throughout is returned exactly once, whatever is
+//! written meanwhile: claims are walked in the order of their primary key and remembered; marks are walked by
+//! the shards of the index, which an id never leaves, and looked up again by key when their row has moved.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -15,37 +14,50 @@ use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
 use crate::journal::ExpiredRows;
-use crate::journal::claims::Place;
-use crate::machine::at_once;
+use crate::journal::claims::ClaimPosition;
+use crate::machine::step_size;
 
 /// How many rows are read while the mutex is held.
-const PAGE: u16 = at_once!(500, in_a_simulation: 3);
+const PAGE: u16 = step_size!(500, in_a_simulation: 3);
 
-/// The entries of a store, in no particular order. Ends after the first error.
+/// An iterator over the entries of a store, in no particular order: see [`SeenStore::entries`]. Ends after
+/// the first error.
 pub struct Entries {
     store: SeenStore,
     filter: Filter,
-    stage: Stage,
-    /// The claims that were returned: one that is confirmed meanwhile must not come again as a mark.
+    phase: Phase,
+    /// The claims that were returned: a claim that is confirmed meanwhile must not be returned again as a
+    /// mark.
     claims: HashSet<Key>,
     page: VecDeque<Entry>,
 }
 
-/// What is walked at present.
-enum Stage {
-    Claims { after: Place },
+/// The part of the listing that is being walked.
+enum Phase {
+    Claims { after: ClaimPosition },
     Marks { shard: usize, waiting: Vec<(Key, i64)> },
     Expired { after: i64, returned: HashSet<Key> },
     Done,
 }
 
 impl SeenStore {
-    /// What is known of the id, if it is seen or was claimed: since when, until when, how often it was
-    /// turned away, how often it was tried and what came of it, its receipt.
+    /// Returns what is known about the id, if it is seen or was claimed: its times, its duplicate count, its
+    /// attempts and their last error, its receipt.
+    ///
+    /// ```
+    /// use seen_store::State;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// store.mark_seen("incident-17")?;
+    /// let entry = store.get("incident-17")?.unwrap();
+    /// assert_eq!((entry.state, entry.attempts), (State::Seen, 0));
+    /// assert!(store.get("incident-18")?.is_none());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         let id = self.scope.id(id.as_ref())?;
         self.engine.check_open()?;
@@ -57,26 +69,28 @@ impl SeenStore {
                     return Ok(Some(self.engine.entry(slot.seq, row, now_ms)));
                 }
                 if !writer.journal.is_current()? {
-                    // Refreshed or forgotten since the look, or the file was restored: look again.
+                    // The row was refreshed or forgotten after the catch-up, or the file was restored: try
+                    // again.
                     return Err(Error::try_again());
                 }
-                // Purged by a process whose clock is ahead: gone for everybody else.
+                // Purged by a process whose clock is ahead: the mark is gone for all stores.
                 self.engine.index.remove(id.key, slot.seq);
             }
             let claim = writer.journal.claim(id, now_ms)?;
             if claim.is_none() && !writer.journal.is_current()? {
-                return Err(Error::try_again()); // It may have been confirmed between the look and the claim.
+                // The claim may have been confirmed after the catch-up.
+                return Err(Error::try_again());
             }
             Ok(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms)))
         })
     }
 
-    /// Lists what the store holds: marks and claims of all scopes, as far as the filter admits them.
+    /// Returns an iterator over the marks and claims of all scopes that the filter selects.
     ///
-    /// Reads 500 rows at a time and lets other callers go in between. An entry that exists throughout
-    /// is returned exactly once. When the file is restored in place meanwhile, that is true of ids that are
-    /// seen before and after; what is claimed or has expired in one of the two histories may be missed. Costs
-    /// a few microseconds an entry of the store, and memory for a 256th of its marks and for its claims.
+    /// Reads 500 rows at a time; other callers come in between. An entry that exists throughout is returned
+    /// exactly once. When the file is restored in place meanwhile, that holds for ids that are seen before
+    /// and after; an entry that is a claim or expired in one of the two histories may be missed. Costs a few
+    /// microseconds for each entry of the store, and memory for a 256th of its marks and for all its claims.
     ///
     /// ```
     /// use seen_store::{Filter, SeenStore, State};
@@ -92,7 +106,7 @@ impl SeenStore {
         Entries {
             store: self.clone(),
             filter,
-            stage: Stage::Claims { after: Place::default() },
+            phase: Phase::Claims { after: ClaimPosition::default() },
             claims: HashSet::new(),
             page: VecDeque::new(),
         }
@@ -107,11 +121,11 @@ impl Iterator for Entries {
             if let Some(entry) = self.page.pop_front() {
                 return Some(Ok(entry));
             }
-            if matches!(self.stage, Stage::Done) {
+            if matches!(self.phase, Phase::Done) {
                 return None;
             }
-            if let Err(e) = self.turn_page() {
-                self.stage = Stage::Done;
+            if let Err(e) = self.read_page() {
+                self.phase = Phase::Done;
                 return Some(Err(e));
             }
         }
@@ -119,17 +133,17 @@ impl Iterator for Entries {
 }
 
 impl Entries {
-    fn turn_page(&mut self) -> Result<()> {
+    fn read_page(&mut self) -> Result<()> {
         let store = self.store.clone();
         store.engine.check_open()?;
         store.engine.with_journal(|writer| {
             store.engine.catch_up(writer)?;
             let now_ms = store.engine.clock.now_ms();
-            match &self.stage {
-                Stage::Claims { .. } => self.claims_page(writer, now_ms),
-                Stage::Marks { .. } => self.marks_page(writer, now_ms),
-                Stage::Expired { .. } => self.expired_page(writer, now_ms),
-                Stage::Done => Ok(()),
+            match &self.phase {
+                Phase::Claims { .. } => self.claims_page(writer, now_ms),
+                Phase::Marks { .. } => self.marks_page(writer, now_ms),
+                Phase::Expired { .. } => self.expired_page(writer, now_ms),
+                Phase::Done => Ok(()),
             }
         })?;
         store.engine.yield_to_waiters();
@@ -142,17 +156,17 @@ impl Entries {
         }
     }
 
-    /// The id's key in the form that the index gives back.
+    /// Returns the id's key in the form that the index returns.
     fn key(&self, scope: &str, id: &[u8]) -> Result<Key> {
         Ok(stored(Scope::new(scope, &self.store.engine.hasher).id(id)?.key))
     }
 
     fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Claims { after } = &self.stage else { return Ok(()) };
+        let Phase::Claims { after } = &self.phase else { return Ok(()) };
         let rows = writer.journal.claims_after(after, PAGE.into())?;
-        self.stage = match rows.last() {
-            Some((place, _)) => Stage::Claims { after: place.clone() },
-            None => Stage::Marks { shard: 0, waiting: Vec::new() },
+        self.phase = match rows.last() {
+            Some((place, _)) => Phase::Claims { after: place.clone() },
+            None => Phase::Marks { shard: 0, waiting: Vec::new() },
         };
         for (place, claim) in rows {
             if !claim.is_expired(now_ms) {
@@ -164,18 +178,18 @@ impl Entries {
     }
 
     fn marks_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Marks { shard, waiting } = &mut self.stage else { return Ok(()) };
+        let Phase::Marks { shard, waiting } = &mut self.phase else { return Ok(()) };
         let index = &self.store.engine.index;
         while waiting.is_empty() {
             if *shard == index.shard_count() {
-                self.stage = if self.filter.state == Some(State::Expired) {
-                    Stage::Expired { after: 0, returned: HashSet::new() }
+                self.phase = if self.filter.state == Some(State::Expired) {
+                    Phase::Expired { after: 0, returned: HashSet::new() }
                 } else {
-                    Stage::Done
+                    Phase::Done
                 };
                 return Ok(());
             }
-            // In the table's order, from the back, where a Vec gives its entries up.
+            // In reverse order of the table: a `Vec` is cheapest to take from at its end.
             *waiting = index.live_slots(*shard, now_ms);
             waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
             *shard += 1;
@@ -185,8 +199,8 @@ impl Entries {
         let mut entries = Vec::new();
         let engine = self.store.engine.clone();
         for key in keys.into_iter().filter(|key| !self.claims.contains(key)) {
-            // By key: the row may have moved since the shard was listed, and may be moved by another
-            // process at this very moment.
+            // Look up by key: the row may have moved since the shard was listed, and another process may move
+            // it at this moment.
             while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
                 if let Some(row) = engine.row_of(writer, key, slot.seq)? {
                     entries.push(engine.entry(slot.seq, row, now_ms));
@@ -198,8 +212,8 @@ impl Entries {
                 engine.catch_up(writer)?;
             }
         }
-        // Only now: a page that another process kept from being read is read again.
-        if let Stage::Marks { waiting, .. } = &mut self.stage {
+        // Only now: when another process has interrupted the page, it is read again.
+        if let Phase::Marks { waiting, .. } = &mut self.phase {
             waiting.truncate(rest);
         }
         for entry in entries {
@@ -208,9 +222,9 @@ impl Entries {
         Ok(())
     }
 
-    /// Marks that have expired are in the table only.
+    /// Reads a page of expired marks, which are in the table only and not in the index.
     fn expired_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
-        let Stage::Expired { after, returned } = &mut self.stage else { return Ok(()) };
+        let Phase::Expired { after, returned } = &mut self.phase else { return Ok(()) };
         let engine = self.store.engine.clone();
         let ExpiredRows { rows, next } =
             writer.journal.expired_after(*after, PAGE.into(), now_ms)?;
@@ -224,7 +238,7 @@ impl Entries {
         }
         match next {
             Some(next) => *after = next,
-            None => self.stage = Stage::Done,
+            None => self.phase = Phase::Done,
         }
         for entry in fresh {
             self.take(entry, now_ms);

@@ -1,6 +1,7 @@
-//! The verbs that keep a store in order and tell how it is.
+//! The verbs of maintenance: purge, count, compact, figures, verify, backup, checkpoint, close.
 //!
-//! Owns nothing: each is the public face of a work in `maintenance` or `journal`.
+//! Owns the figures and the loops that go through the file in small steps; the work itself is done in
+//! `engine` and `journal`.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,43 +15,43 @@ use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::Upgrade;
 use crate::journal::{Report, check_file, copy_file};
-use crate::machine::at_once;
+use crate::machine::step_size;
 
-/// How many rows `verify` compares with the index at a time.
-const ROWS_COMPARED_AT_ONCE: i64 = at_once!(1_000, in_a_simulation: 5);
+/// How many rows `verify` compares with the index while the mutex is held.
+const ROWS_COMPARED_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
 
 /// How many rows are counted while the mutex is held.
-const ROWS_COUNTED_AT_ONCE: i64 = at_once!(2_000, in_a_simulation: 5);
+const ROWS_COUNTED_PER_STEP: i64 = step_size!(2_000, in_a_simulation: 5);
 
-/// Figures of a store at one moment.
+/// The figures of a store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How many ids are seen, in all scopes.
+    /// The number of ids that are seen, in all scopes.
     pub seen: u64,
-    /// How many ids are claimed and in flight.
+    /// The number of ids that are claimed and in flight.
     pub in_flight: u64,
-    /// How many ids failed in their last attempt and may be claimed again.
+    /// The number of ids that failed in their last attempt and may be claimed again.
     pub failed: u64,
-    /// How many expired ids still take up memory, to be swept by the next purge.
+    /// The number of expired ids that still take up memory, until the next purge.
     pub expired: u64,
-    /// Memory of the index, in bytes.
+    /// The memory of the index, in bytes.
     pub memory_bytes: u64,
-    /// Size of the database file, in bytes; 0 in memory.
+    /// The size of the database file, in bytes; 0 in memory.
     pub file_bytes: u64,
-    /// Size of the write-ahead log, in bytes.
+    /// The size of the write-ahead log, in bytes.
     pub wal_bytes: u64,
-    /// When a purge last removed something from the file, by any process.
+    /// When a purge by any process last removed something from the file.
     pub last_purge_at: Option<SystemTime>,
-    /// How often `is_seen` answered false because of an error, through this store's handles.
+    /// How often `is_seen` returned false because of an error, through this store's handles.
     pub failed_open: u64,
-    /// How often this store had to rebuild its index: the file was restored in place, or another program
-    /// compacted it or deleted rows.
+    /// How often this store had to rebuild its index, because the file was restored in place, or another
+    /// program compacted it or deleted rows.
     pub rebuilds: u64,
 }
 
 impl Engine {
-    /// Counts rows step by step: each tells how many there are among the next ones, and where to go on.
+    /// Sums up counts of rows in small steps. Each step returns the count of its rows, and where to go on.
     fn count_in_steps(
         &self,
         mut step: impl FnMut(&mut Writer, i64) -> Result<(u64, Option<i64>)>,
@@ -58,7 +59,7 @@ impl Engine {
         let (mut count, mut after) = (0, Some(0));
         while let Some(from) = after {
             let (found, next) = self.with_journal(|writer| {
-                // Another store may know of a later time, by which a purge would go.
+                // Catch up first: another store may know of a later time, which a purge would use.
                 self.catch_up(writer)?;
                 step(writer, from)
             })?;
@@ -71,121 +72,159 @@ impl Engine {
 }
 
 impl SeenStore {
-    /// Removes everything that has expired, in all scopes. Returns the number of marks removed. They were
-    /// unseen already: this gives their room back. A purge that finds nothing writes nothing.
+    /// Removes everything that has expired, in all scopes, and returns the number of marks removed. They were
+    /// not seen any more; a purge frees the space that they take in the file and in memory. A purge that
+    /// finds nothing writes nothing.
     ///
     /// Goes through the file in steps of about a millisecond; other callers come in between.
     ///
+    /// ```
+    /// use seen_store::{Config, ManualClock, SeenStore};
+    /// use std::{sync::Arc, time::Duration};
+    /// # fn main() -> seen_store::Result<()> {
+    /// let clock = Arc::new(ManualClock::default());
+    /// let store = SeenStore::in_memory_with(Config::default().clock(clock.clone()))?;
+    /// store.mark_seen("incident-17")?;
+    /// clock.advance(Duration::from_secs(8 * 24 * 3600));
+    /// assert_eq!(store.purge_expired()?, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Steps that were done stay done.
+    /// Those of [`mark_seen`](Self::mark_seen). The steps before the error are kept.
     pub fn purge_expired(&self) -> Result<u64> {
         self.engine.purge_expired()
     }
 
-    /// Removes the marks of this handle's scope that were last seen longer ago than `older_than`,
-    /// expired or not, and its claims that are not in flight and last changed longer ago: those that
-    /// failed, were released, or whose holder vanished. Returns the number of both. Their attempts are
-    /// forgotten. A claim last changed when it was made, or when its lease or its retry delay ended.
+    /// Removes old entries of this handle's scope and returns their number: the marks that were last seen
+    /// longer ago than `older_than`, expired or not, and the claims that are not in flight and last changed
+    /// longer ago. Those are claims that failed, were released, or ran out; their attempts are forgotten. A
+    /// claim last changed when it was made, or when its lease or its retry delay ended.
     ///
     /// Other processes notice within 100 ms that marks were removed.
     ///
     /// Goes through the file in small steps, as [`purge_expired`](Self::purge_expired).
     ///
+    /// ```
+    /// use seen_store::{Config, ManualClock, SeenStore, Ttl};
+    /// use std::{sync::Arc, time::Duration};
+    /// # fn main() -> seen_store::Result<()> {
+    /// let clock = Arc::new(ManualClock::default());
+    /// let config = Config::default().ttl(Ttl::Never).clock(clock.clone());
+    /// let store = SeenStore::in_memory_with(config)?;
+    /// store.mark_seen("old")?;
+    /// clock.advance(Duration::from_secs(3600));
+    /// store.mark_seen("new")?;
+    /// assert_eq!(store.cleanup_old_entries(Duration::from_secs(60))?, 1);
+    /// assert!(store.is_seen("new") && !store.is_seen("old"));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Steps that were done stay done.
+    /// Those of [`mark_seen`](Self::mark_seen). The steps before the error are kept.
     pub fn cleanup_old_entries(&self, older_than: Duration) -> Result<u64> {
         self.engine.cleanup(self.scope.name(), older_than)
     }
 
-    /// How many marks [`purge_expired`](Self::purge_expired) would remove. Changes nothing. Reads the whole
-    /// file, some 0.1 µs a mark, in small steps; other callers come in between.
+    /// Returns the number of marks that [`purge_expired`](Self::purge_expired) would remove. Changes nothing.
+    /// Reads the whole file, about 0.1 µs for each mark, in small steps; other callers come in between.
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn count_expired(&self) -> Result<u64> {
         let engine = &self.engine;
         engine.check_open()?;
         engine.count_in_steps(|writer, after| {
-            writer.journal.count_expired(after, ROWS_COUNTED_AT_ONCE, engine.clock.now_ms())
+            writer.journal.count_expired(after, ROWS_COUNTED_PER_STEP, engine.clock.now_ms())
         })
     }
 
-    /// How many entries [`cleanup_old_entries`](Self::cleanup_old_entries) would remove. Costs what
-    /// [`count_expired`](Self::count_expired) does.
+    /// Returns the number of entries that [`cleanup_old_entries`](Self::cleanup_old_entries) would remove.
+    /// Changes nothing and costs as much as [`count_expired`](Self::count_expired).
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn count_old_entries(&self, older_than: Duration) -> Result<u64> {
         let engine = &self.engine;
         engine.check_open()?;
         let before_ms = || engine.clock.now_ms().saturating_sub(duration_ms(older_than));
         let scope = self.scope.name();
         let marks = engine.count_in_steps(|writer, after| {
-            writer.journal.count_older(scope, before_ms(), after, ROWS_COUNTED_AT_ONCE)
+            writer.journal.count_older(scope, before_ms(), after, ROWS_COUNTED_PER_STEP)
         })?;
         let claims =
             engine.with_journal(|writer| writer.journal.count_older_claims(scope, before_ms()))?;
         Ok(marks + claims)
     }
 
-    /// [Forgets](Self::forget) every id of this handle's scope, marks and claims, whatever their age; how
-    /// many entries were removed, those included that had expired. Ids that are marked while it runs may
-    /// be forgotten too.
+    /// [Forgets](Self::forget) all ids of this handle's scope and returns the number of entries removed:
+    /// marks and claims of any age, also expired ones. Ids that are marked while it runs may be forgotten
+    /// too.
     ///
-    /// Other processes notice within 100 ms; a worker that had claimed an id gets
+    /// Other processes notice within 100 ms. A worker that had claimed an id gets
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost). Goes through the file in small steps, as
     /// [`purge_expired`](Self::purge_expired).
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Steps that were done stay done.
+    /// Those of [`mark_seen`](Self::mark_seen). The steps before the error are kept.
     pub fn forget_scope(&self) -> Result<u64> {
         self.engine.forget_scope(self.scope.name())
     }
 
-    /// Gives the file's free pages back to the file system, which a purge keeps for later marks. Other
-    /// stores on the file stay open and correct; each reads the file anew once, about 0.3 µs an id.
+    /// Returns the file's free pages, which a purge keeps for later marks, to the file system. Other stores
+    /// on the file stay open and correct; each reads the file once more, at about 0.3 µs for each id.
     ///
-    /// Writes the whole file anew, within one transaction that other writers wait for, and this store's
-    /// misses too: about a second for each 100 MB. Needs up to twice the room of what is left: once in the
+    /// Writes the whole file again in one transaction: about a second for each 100 MB. Other writers wait for
+    /// it, and this store's misses too. Needs up to twice the space of the remaining content: once in the
     /// folder for temporary files and once beside the store. A crash leaves the store as it was.
     ///
     /// # Errors
     ///
-    /// [`StorageFull`](crate::ErrorKind::StorageFull), with nothing changed, where there is no such room;
-    /// [`Busy`](crate::ErrorKind::Busy) when another process writes, or reads what would have to move, for
-    /// longer than the busy timeout (in the latter case a later
-    /// [`checkpoint`](Self::checkpoint) gives the room back); [`Io`](crate::ErrorKind::Io),
-    /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed).
+    /// - [`StorageFull`](crate::ErrorKind::StorageFull), with nothing changed, when there is not enough
+    ///   space;
+    /// - [`Busy`](crate::ErrorKind::Busy) when another process writes for longer than the busy timeout, or
+    ///   reads what has to move; in the latter case a later [`checkpoint`](Self::checkpoint) frees the space;
+    /// - otherwise those of [`mark_seen`](Self::mark_seen).
     pub fn compact(&self) -> Result<()> {
         self.engine.check_open()?;
         self.engine.with_journal(|writer| writer.journal.compact())?;
         self.checkpoint()
     }
 
-    /// What opening this store made of a file in the older format; `None` when there was nothing to
-    /// upgrade, or another store did it.
+    /// Returns what the upgrade at opening did with a file of the older format; `None` when nothing was to be
+    /// upgraded, or another store did it.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::ErrorKind::Closed).
+    /// [`Closed`](crate::ErrorKind::Closed) after [`close`](Self::close).
     pub fn upgrade(&self) -> Result<Option<Upgrade>> {
         self.engine.with_journal(|writer| Ok(writer.journal.upgrade().cloned()))
     }
 
-    /// Figures of the store at this moment. Goes through the index: about 10 ms for a million ids.
+    /// Returns the figures of the store at this moment. Goes through the index: about 10 ms for a million
+    /// ids.
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// store.mark_seen("incident-17")?;
+    /// let stats = store.stats()?;
+    /// assert_eq!((stats.seen, stats.in_flight), (1, 0));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn stats(&self) -> Result<Stats> {
         let engine = &self.engine;
         engine.check_open()?;
-        engine.settle_doubts()?;
+        engine.drop_stale_slots()?;
         let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
             engine.catch_up(writer)?;
             let journal = &mut writer.journal;
@@ -207,24 +246,33 @@ impl SeenStore {
         })
     }
 
-    /// The settings in force, read back from SQLite.
+    /// Returns the SQLite settings in use, read back from SQLite.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::ErrorKind::Closed), and what reading the file can meet.
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn pragmas(&self) -> Result<Pragmas> {
         self.engine.check_open()?;
         self.engine.with_journal(|writer| writer.journal.pragmas())
     }
 
-    /// Checks everything: SQLite's integrity check of the file, and the index against the table, row
-    /// by row. Changes nothing. Takes seconds for a million ids; marks go on meanwhile. SQLite's check holds
-    /// a snapshot of the file: while it lasts, the log grows by what is written.
+    /// Checks the file and the index and returns a report: SQLite's integrity check of the file, and the
+    /// index against the table, row by row. Changes nothing. Takes seconds for a million ids; marks go on
+    /// meanwhile. SQLite's check holds a snapshot of the file: while it lasts, the log grows by what is
+    /// written.
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// let report = store.verify()?;
+    /// assert!(report.is_ok(), "{:?}", report.problems);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`try_is_seen`](Self::try_is_seen), when the check itself could not be done. What it found
-    /// is in the report.
+    /// Those of [`try_is_seen`](Self::try_is_seen), when the check itself could not be done. Problems that it
+    /// found are in the report.
     pub fn verify(&self) -> Result<Report> {
         let engine = &self.engine;
         engine.check_open()?;
@@ -233,13 +281,13 @@ impl SeenStore {
             None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
         };
         let mut report = Report { rows: 0, problems };
-        engine.settle_doubts()?;
+        engine.drop_stale_slots()?;
         let mut after = 0;
         loop {
             let compared = engine.with_journal(|writer| {
                 engine.catch_up(writer)?;
                 let now_ms = engine.clock.now_ms();
-                writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_AT_ONCE)
+                writer.journal.compare_rows(&engine.index, now_ms, after, ROWS_COMPARED_PER_STEP)
             })?;
             if compared.rows == 0 {
                 break;
@@ -260,15 +308,34 @@ impl SeenStore {
         Ok(report)
     }
 
-    /// Copies the store to a new file, as it stands at one moment, while others go on writing. The
-    /// copy is a store itself, one file of mode 0600. While it is made, the log grows by what is written.
+    /// Copies the store to a new file, as it is at one moment, while other callers go on writing. The copy is
+    /// a store itself, a single file of mode 0600. While it is made, the log grows by what is written.
+    ///
+    /// ```
+    /// # use seen_store::SeenStore;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// # let copy = folder.path().join("copy.db");
+    /// let store = SeenStore::open(path)?;
+    /// store.mark_seen("incident-17")?;
+    /// store.backup(&copy)?;
+    /// assert!(SeenStore::open(copy)?.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) where something stands at `path`, or at the name
-    /// of a side file of it (such as `-wal`); [`InvalidPath`](crate::ErrorKind::InvalidPath) where `path` is
-    /// the name of a side file of a database, which SQLite would delete; and what reading and writing files
-    /// can meet. No half copy stays behind.
+    /// No partial copy is left behind.
+    ///
+    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when something exists at `path`, or at the name
+    ///   of one of its side files (such as `-wal`);
+    /// - [`InvalidPath`](crate::ErrorKind::InvalidPath) when `path` is the name of a side file of a database,
+    ///   which SQLite would delete;
+    /// - [`NotFound`](crate::ErrorKind::NotFound), [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+    ///   [`StorageFull`](crate::ErrorKind::StorageFull) or [`Io`](crate::ErrorKind::Io) when the copy cannot
+    ///   be written;
+    /// - otherwise those of [`try_is_seen`](Self::try_is_seen).
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         self.engine.check_open()?;
         let target = file::resolve(path.as_ref(), false)?;
@@ -278,33 +345,35 @@ impl SeenStore {
         }
     }
 
-    /// Copies the write-ahead log into the file and cuts it to nothing. Commits do this now and then
-    /// by themselves; call it before copying the file by other means.
+    /// Copies the write-ahead log into the file and cuts the log to nothing. Commits and the checkpoint
+    /// thread copy it by themselves; call this before you copy the file by other means.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) when a reader in another process is in the way for longer than
-    /// the busy timeout; [`StorageFull`](crate::ErrorKind::StorageFull),
-    /// [`Io`](crate::ErrorKind::Io), [`ReadOnly`](crate::ErrorKind::ReadOnly),
-    /// [`Closed`](crate::ErrorKind::Closed).
+    /// [`Busy`](crate::ErrorKind::Busy) when a reader in another process prevents it for longer than the busy
+    /// timeout; otherwise those of [`mark_seen`](Self::mark_seen).
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.check_open()?;
         self.engine.with_journal(|writer| writer.journal.checkpoint())
     }
 
-    /// Closes the store for all of its handles; the last store on a file to close leaves no log or
-    /// other side file behind. (When the last two *processes* close at the same instant, each may leave
-    /// the log to the other; nothing is lost, and the next open takes it in.) Any later call answers [`Closed`](crate::ErrorKind::Closed), and `is_seen`
-    /// false. Dropping the last handle does the same and logs what went wrong.
+    /// Closes the store for all of its handles. The last store on a file to close leaves no log or other side
+    /// file behind. (When the last two *processes* close at the same instant, each may leave the log to the
+    /// other. Nothing is lost, and the next open reads it.) Each later call fails with
+    /// [`Closed`](crate::ErrorKind::Closed), and `is_seen` returns false. Dropping the last handle does the
+    /// same and logs errors.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::ErrorKind::Closed) when it was closed before; what writing the last counts of
-    /// suppressed duplicates met, but for another process that writes at the moment: then they are let go;
-    /// [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved
-    /// or a side file taken away. The store is closed even then, and what was marked is in the file unless
-    /// another store has begun a log in the place of this one's, the log was cut, or a reader holds a snapshot
-    /// from before: then the error says that marks may be lost.
+    /// The store is closed even when this fails.
+    ///
+    /// - [`Closed`](crate::ErrorKind::Closed) when it was closed before;
+    /// - [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file was moved or a side file was deleted.
+    ///   What was marked is in the file, unless another store has started a log in the place of this one's,
+    ///   the log was cut, or a reader holds an older snapshot: then the message says that marks may be lost;
+    /// - [`StorageFull`](crate::ErrorKind::StorageFull), [`Io`](crate::ErrorKind::Io) and the other errors of
+    ///   [`mark_seen`](Self::mark_seen) when the last duplicate counts cannot be written. While another
+    ///   process writes they are dropped instead.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }

@@ -1,6 +1,6 @@
-//! Marks: asked for, made, counted as duplicates, forgotten.
+//! The verbs of marks: look up, mark, check, seed, forget.
 //!
-//! Owns what is decided of one id, or of each id of a batch, under the write lock.
+//! Owns the order of steps for one id, or for each id of a batch, under the write lock.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -14,29 +14,38 @@ use crate::id::Id;
 use crate::index::Slot;
 use crate::journal::Transaction;
 
-/// What [`check_and_mark`](crate::SeenStore::check_and_mark) found.
+/// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Not seen before, or expired since: it is marked now, and the caller is the one to handle it.
+    /// Not seen before, or expired since. It is marked now, and this caller is the one that handles it.
     New,
-    /// Seen before, by whomever. Nothing was changed.
+    /// Seen before, by any caller. Nothing was changed.
     Duplicate,
-    /// Claimed by a worker that has neither confirmed nor given it back. Nothing was changed.
+    /// Claimed by a worker that has neither confirmed nor returned it. Nothing was changed.
     InFlight,
 }
 
 impl SeenStore {
-    /// Whether the id was marked and has not expired. **False on any error**, which is logged and
-    /// counted in [`stats`](Self::stats): a repeated alert is better than a lost one. Use
-    /// [`try_is_seen`](Self::try_is_seen) to tell the difference.
+    /// Returns true when the id was marked and has not expired. **Returns false on any error**, which is
+    /// logged and counted in [`stats`](Self::stats): a repeated alert is better than a lost one. Use
+    /// [`try_is_seen`](Self::try_is_seen) to tell an error from "not seen".
     ///
-    /// Asking and then marking is a race between workers: [`check_and_mark`](Self::check_and_mark)
-    /// decides both at once.
+    /// To ask first and mark later is a race between workers: [`check_and_mark`](Self::check_and_mark) does
+    /// both in one step.
     ///
-    /// A hit costs a lookup in memory, 0.15 to 0.4 µs. A miss asks the file whether another process
-    /// has marked something since, about 1 µs more, except in [exclusive](Config::exclusive) mode.
+    /// A hit costs a lookup in memory, 0.15 to 0.4 µs. A miss also asks the file whether another process has
+    /// marked something since, about 1 µs more, except in [exclusive](crate::Config::exclusive) mode.
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// assert!(!store.is_seen("incident-17"));
+    /// store.mark_seen("incident-17")?;
+    /// assert!(store.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     pub fn is_seen(&self, id: impl AsRef<[u8]>) -> bool {
         self.try_is_seen(id).unwrap_or_else(|e| {
             self.engine.failed_open.fetch_add(1, Relaxed);
@@ -45,52 +54,86 @@ impl SeenStore {
         })
     }
 
-    /// Like [`is_seen`](Self::is_seen), with errors told apart from "not seen".
+    /// Returns true when the id was marked and has not expired, like [`is_seen`](Self::is_seen), but returns
+    /// errors.
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// assert!(!store.try_is_seen("incident-17")?);
+    /// assert!(store.try_is_seen("").is_err()); // an empty id
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`InvalidId`](crate::ErrorKind::InvalidId), [`Closed`](crate::ErrorKind::Closed), and what
-    /// reading the file can meet.
+    /// - [`InvalidId`](crate::ErrorKind::InvalidId) for an id or a scope of a length that is not allowed;
+    /// - [`Closed`](crate::ErrorKind::Closed) after [`close`](Self::close);
+    /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy
+    ///   timeout;
+    /// - [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when the
+    ///   file cannot be read, [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged,
+    ///   [`FileReplaced`](crate::ErrorKind::FileReplaced) when it is no longer the one that was opened;
+    /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn try_is_seen(&self, id: impl AsRef<[u8]>) -> Result<bool> {
         let id = self.scope.id(id.as_ref())?;
         Ok(self.engine.live(id.key)?.is_some())
     }
 
-    /// Marks the id as seen now, or refreshes it: a later expiry is kept, an earlier one never
-    /// shortens it.
+    /// Marks the id as seen now. A mark that exists is refreshed: its expiry moves later, never earlier.
     ///
-    /// Belongs *after* the send: an id that is marked before a send that then fails is lost. Where
-    /// several workers may send the same id, use [`check_and_mark`](Self::check_and_mark).
+    /// Call it *after* the send: an id that is marked before a send that then fails is lost. Where several
+    /// workers may send the same id, use [`check_and_mark`](Self::check_and_mark) or [`claim`](Self::claim).
     ///
     /// One commit, about 6 µs; with [`Synchronous::Full`](crate::Synchronous::Full) one fsync.
     ///
+    /// ```
+    /// # fn send() {}
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// if !store.is_seen("incident-17") {
+    ///     send();
+    ///     store.mark_seen("incident-17")?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// On an error nothing was marked. [`InvalidId`](crate::ErrorKind::InvalidId);
-    /// [`Busy`](crate::ErrorKind::Busy) and [`StorageFull`](crate::ErrorKind::StorageFull), which may
-    /// be retry_while_busy; [`ReadOnly`](crate::ErrorKind::ReadOnly),
-    /// [`FileReplaced`](crate::ErrorKind::FileReplaced), [`Io`](crate::ErrorKind::Io),
-    /// [`Closed`](crate::ErrorKind::Closed).
+    /// When this fails, nothing was marked.
+    ///
+    /// - [`InvalidId`](crate::ErrorKind::InvalidId) for an id or a scope of a length that is not allowed;
+    /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy
+    ///   timeout, and [`StorageFull`](crate::ErrorKind::StorageFull) when the disk is full: both may be tried
+    ///   again;
+    /// - [`ReadOnly`](crate::ErrorKind::ReadOnly) when the store or its file system is read-only;
+    /// - [`FileReplaced`](crate::ErrorKind::FileReplaced) when the file is no longer the one that was opened;
+    /// - [`Io`](crate::ErrorKind::Io) when the operating system fails a call,
+    ///   [`Corrupt`](crate::ErrorKind::Corrupt) when the file is damaged;
+    /// - [`Closed`](crate::ErrorKind::Closed) after [`close`](Self::close);
+    /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn mark_seen(&self, id: impl AsRef<[u8]>) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
         self.write_one(id, |store, transaction, id| store.mark(transaction, id, transaction.now_ms))
     }
 
-    /// Marks the id as seen at `seen_at`, expiring one TTL after that: perhaps at once. On a live id
-    /// it moves `first_seen` only back, and `last_seen` and the expiry only forward. The mark of an id that
-    /// a worker has claimed lasts until its lease ends at least; one that would expire at once leaves the
-    /// claim as it is.
+    /// Marks the id as seen at `seen_at`. The mark expires one TTL after that, which may be at once.
+    ///
+    /// On a mark that lives, it moves `first_seen` only back, and `last_seen` and the expiry only forward.
+    /// The mark of an id that a worker has claimed lasts at least until the lease ends. A mark of such an id
+    /// that would expire at once is not made, and the claim stays.
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen).
+    /// Those of [`mark_seen`](Self::mark_seen).
     pub fn mark_seen_at(&self, id: impl AsRef<[u8]>, seen_at: SystemTime) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
         let seen_at_ms = to_ms(seen_at);
         self.write_one(id, move |store, transaction, id| store.mark(transaction, id, seen_at_ms))
     }
 
-    /// When a live id that is seen at `seen_at_ms` too expires, as far as this handle is concerned.
+    /// Returns when the mark of a live id expires if the id is seen at `seen_at_ms`, by this handle's
+    /// lifetime.
     fn expiry_after(
         &self,
         transaction: &mut Transaction<'_>,
@@ -121,7 +164,7 @@ impl SeenStore {
         transaction.append(id, &mark)
     }
 
-    /// Takes note of a live id's being seen at `seen_at_ms`, within the window's maximum age.
+    /// Records that a live id was seen at `seen_at_ms`, within the window's maximum age.
     fn refresh(
         &self,
         transaction: &mut Transaction<'_>,
@@ -133,17 +176,27 @@ impl SeenStore {
         transaction.refresh(id, old, seen_at_ms, expires_at)
     }
 
-    /// Marks the id unless it is seen: of any number of threads and processes that call this at once,
-    /// exactly one gets [`Verdict::New`]. A live id is not extended.
+    /// Marks the id unless it is seen, and returns which it was. Of any number of threads and processes that
+    /// call this at the same time, exactly one gets [`Verdict::New`]. A live mark is not extended, except in
+    /// a [sliding window](crate::Window::Sliding).
     ///
-    /// Whoever gets `New` is the only one to handle the id. If that fails the id stays marked, and
-    /// nobody will try again.
+    /// Only the caller that gets `New` handles the id. If it fails to, the id stays marked and no other
+    /// caller tries again; use [`claim`](Self::claim) where that matters.
     ///
     /// A duplicate costs a lookup in memory, a new id one commit, as [`mark_seen`](Self::mark_seen).
     ///
+    /// ```
+    /// use seen_store::Verdict;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// assert_eq!(store.check_and_mark("incident-17")?, Verdict::New);
+    /// assert_eq!(store.check_and_mark("incident-17")?, Verdict::Duplicate);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen).
+    /// Those of [`mark_seen`](Self::mark_seen).
     pub fn check_and_mark(&self, id: impl AsRef<[u8]>) -> Result<Verdict> {
         let id = self.scope.id(id.as_ref())?;
         if self.is_duplicate(id)? {
@@ -153,7 +206,7 @@ impl SeenStore {
     }
 
     fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(Verdict::Duplicate);
         }
         let claim = transaction.claim(id)?;
@@ -167,9 +220,9 @@ impl SeenStore {
         Ok(Verdict::New)
     }
 
-    /// Whether a sighting of a live id is to be written down.
-    fn wants_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
-        if !self.lifetime.wants_more(slot.expires_at, now_ms) {
+    /// Returns true when a sighting of a live id extends its mark.
+    fn needs_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
+        if !self.lifetime.wants_later_expiry(slot.expires_at, now_ms) {
             return Ok(false);
         }
         match self.lifetime.window {
@@ -180,17 +233,26 @@ impl SeenStore {
         }
     }
 
-    /// [`check_and_mark`](Self::check_and_mark) for many ids, with a verdict for each, in their order.
-    /// Of equal ids in the batch the first is the new one.
+    /// Marks those of the ids that are not seen, and returns a verdict for each id, in their order. Of equal
+    /// ids the first is the new one.
     ///
-    /// One commit for each 10,000 ids, at about 1.2 µs an id. All ids are checked for validity before
-    /// the first is marked.
+    /// One commit for each 10,000 ids, at about 1.2 µs for each id. All ids are validated before the first is
+    /// marked.
+    ///
+    /// ```
+    /// use seen_store::Verdict;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// let verdicts = store.check_and_mark_all(["a", "b", "a"])?;
+    /// assert_eq!(verdicts, [Verdict::New, Verdict::New, Verdict::Duplicate]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen). Up to 10,000 ids are marked all or none. With more, an error
-    /// in a later commit leaves the earlier ones marked, and their verdicts are lost; pass at most
-    /// 10,000 at a time where that matters.
+    /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 ids are marked all or none. With more, an error
+    /// in a later commit leaves the earlier ones marked, and their verdicts are lost. Pass at most 10,000 at
+    /// a time where that matters.
     pub fn check_and_mark_all<I>(&self, ids: I) -> Result<Vec<Verdict>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
@@ -199,13 +261,21 @@ impl SeenStore {
         self.decide_in_batches(&ids, Self::check)
     }
 
-    /// Marks every id and alerts none: for the first run on a feed whose present items are not news.
-    /// Returns how many were not seen before. Those that were claimed are among them: they are marked as
-    /// by [`mark_seen`](Self::mark_seen), and a holder's confirm still succeeds.
+    /// Marks all ids and returns the number of those that were not seen before. For the first run on a feed
+    /// whose present items are not news. Ids that were claimed count too: they are marked as by
+    /// [`mark_seen`](Self::mark_seen), and a holder's confirm still succeeds.
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// assert_eq!(store.seed(["a", "b"])?, 2);
+    /// assert_eq!(store.seed(["b", "c"])?, 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`check_and_mark_all`](Self::check_and_mark_all); calling it again goes on where it failed.
+    /// Those of [`check_and_mark_all`](Self::check_and_mark_all). Call it again to continue after an error.
     pub fn seed<I>(&self, ids: I) -> Result<u64>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
@@ -215,22 +285,30 @@ impl SeenStore {
         Ok(seeded.into_iter().filter(|is_new| *is_new).count() as u64)
     }
 
-    /// Whether the id was not seen before.
+    /// Marks one id and returns true when it was not seen before.
     fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        if self.sighted(transaction, id)? {
+        if self.record_sighting(transaction, id)? {
             return Ok(false);
         }
         self.mark(transaction, id, transaction.now_ms)?;
         Ok(true)
     }
 
-    /// Makes the id unseen and drops any claim on it; whether there was anything to forget. Other
-    /// processes notice within 100 ms; a worker that had claimed it gets
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost).
+    /// Removes the mark and any claim of the id. Returns true when there was one. Other processes notice
+    /// within 100 ms. A worker that had claimed the id gets [`LeaseLost`](crate::ErrorKind::LeaseLost).
+    ///
+    /// ```
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// store.mark_seen("incident-17")?;
+    /// assert!(store.forget("incident-17")?);
+    /// assert!(!store.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen).
+    /// Those of [`mark_seen`](Self::mark_seen).
     pub fn forget(&self, id: impl AsRef<[u8]>) -> Result<bool> {
         let id = self.scope.id(id.as_ref())?;
         self.write_one(id, |_, transaction, id| match transaction.live(id.key)? {
@@ -240,28 +318,33 @@ impl SeenStore {
         })
     }
 
-    /// Whether the index alone can turn the id away; then it is counted.
+    /// Returns true when the index alone shows that the id is seen. Then the duplicate is counted.
     pub(super) fn is_duplicate(&self, id: Id<'_>) -> Result<bool> {
-        // Deciding under the write lock includes a look, so a miss need not make one first.
+        // A decision under the write lock catches up first, so a miss need not do so here.
         let now_ms = self.engine.clock.now_ms();
-        let Some(slot) = self.engine.recently_live(id.key, now_ms)? else { return Ok(false) };
-        if self.wants_extension(slot, now_ms)? {
+        let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(false) };
+        if self.needs_extension(slot, now_ms)? {
             return Ok(false);
         }
         self.engine.count_duplicate(slot.seq)?;
         Ok(true)
     }
 
-    /// Whether the id is live; then the sighting is counted, and extends its mark in a sliding window.
-    pub(super) fn sighted(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
+    /// Returns true when the id is live. Then the duplicate is counted, and in a sliding window the mark is
+    /// extended.
+    pub(super) fn record_sighting(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+    ) -> Result<bool> {
         let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
         self.engine.count_duplicate(slot.seq)?;
-        if self.wants_extension(slot, transaction.now_ms)? {
+        if self.needs_extension(slot, transaction.now_ms)? {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
             if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
                 self.refresh(transaction, id, slot, transaction.now_ms)?;
             } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
-                // At its maximum age: writing would change nothing.
+                // At its maximum age: a write would change nothing.
                 self.engine.index.at_max_age.add(slot.seq, age);
             }
         }

@@ -1,8 +1,8 @@
-//! Taking entries over from elsewhere: from another store's listing, or from the seed's file.
+//! Restoring entries from elsewhere: from another store's listing, or from a legacy file.
 //!
-//! Owns the rules by which what is brought meets what is known. What always holds: newer knowledge is
-//! neither shortened nor overwritten, and the same entries brought again change nothing, so whoever was
-//! interrupted begins anew. An entry that cannot be written fails alone.
+//! Owns the rules by which incoming entries are merged with known ones. What always holds: newer knowledge is
+//! neither shortened nor overwritten, and the same entries restored again change nothing, so an interrupted
+//! restore is simply repeated. An entry that cannot be written fails alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -15,33 +15,33 @@ use crate::decide::{mark, merge};
 use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
-use crate::format::legacy::{SeedRow, SeedRows};
+use crate::format::legacy::{LegacyRow, LegacyRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
-use crate::machine::at_once;
+use crate::machine::step_size;
 use crate::process::Registration;
 
 /// How many entries are restored in one commit.
-const ENTRIES_A_COMMIT: usize = at_once!(1_000, in_a_simulation: 5);
+const ENTRIES_PER_COMMIT: usize = step_size!(1_000, in_a_simulation: 5);
 
-/// How many rows of a seed's file are read at a time.
-const ROWS_A_PAGE: usize = 1_000;
+/// How many rows of a legacy file are read at a time.
+const ROWS_PER_PAGE: usize = 1_000;
 
-/// What [`restore`](crate::SeenStore::restore) did.
+/// The summary of a [`restore`](crate::SeenStore::restore).
 #[derive(Clone, Debug, Default)]
 #[must_use = "entries that were refused are not in the store"]
 #[non_exhaustive]
 pub struct Restored {
-    /// How many entries were of ids that the store did not know.
+    /// The number of entries whose ids the store did not know.
     pub added: u64,
-    /// How many told more of an id than was known.
+    /// The number of entries that added to what was known of their id.
     pub changed: u64,
-    /// How many told nothing new.
+    /// The number of entries that added nothing.
     pub unchanged: u64,
-    /// How many had expired and were left out.
+    /// The number of entries that had expired and were left out.
     pub expired: u64,
-    /// Those that the store cannot take, each with the reason.
+    /// The entries that the store cannot take, each with the reason.
     pub refused: Vec<Refused>,
 }
 
@@ -63,12 +63,12 @@ pub struct Refused {
     pub scope: String,
     /// Its id, as it was given.
     pub id: Vec<u8>,
-    /// What is wrong with it, or with what the store holds of the id.
+    /// What is wrong with it, or with what the store holds of its id.
     pub error: Error,
 }
 
-/// What became of one entry.
-enum Outcome {
+/// What a restored entry changed.
+enum Effect {
     Added,
     Changed,
     Unchanged,
@@ -76,30 +76,42 @@ enum Outcome {
 }
 
 impl SeenStore {
-    /// Takes entries over as [`entries`](Self::entries) listed them, with their scopes and times,
-    /// whatever the scope and the TTL of this handle. What is known already is merged, and bringing
-    /// the same entries again changes nothing:
+    /// Restores entries as [`entries`](Self::entries) listed them, with their scopes and times, and returns
+    /// what changed. The scope and the TTL of this handle play no part. Entries are merged with what is
+    /// known, and the same entries restored again change nothing:
     ///
-    /// - A mark that meets a live mark leaves the earlier `first_seen`, and the later `last_seen` and
-    ///   expiry; the larger `suppressed` and `attempts`; the error and receipt that the store has, or
-    ///   else the new ones. One that meets a claim ends it, as [`mark_seen`](Self::mark_seen) does.
-    /// - A claim that meets a mark, a claim in flight or one at least as young is dropped. A claim in
-    ///   flight is taken over without its token: nobody can confirm it, and the id can be claimed again
-    ///   when the lease ends.
-    /// - What has expired is left out.
-    /// - An entry that the store cannot take is left out and told in [`Restored::refused`], with a reason
+    /// - A mark of an id with a live mark: the earlier `first_seen`, the later `last_seen` and expiry, and
+    ///   the larger `suppressed` and `attempts` win; the error and the receipt of the store stay if there are
+    ///   any. A mark of a claimed id ends the claim, as [`mark_seen`](Self::mark_seen) does.
+    /// - A claim of an id with a mark, with a claim in flight or with a claim at least as new is dropped. A
+    ///   claim in flight is restored without its token: no worker can confirm it, and the id can be claimed
+    ///   again when the lease ends.
+    /// - An expired entry is left out.
+    /// - An entry that the store cannot take is left out and listed in [`Restored::refused`], with an error
     ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
-    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt or an error of more than 65,536
-    ///   bytes) or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read).
-    ///   All others are taken over.
+    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt or an error of more than 65,536 bytes)
+    ///   or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read). All others
+    ///   are restored.
     ///
-    /// One commit for each 1,000 entries, at 2 to 3 µs an entry; an entry that is refused while it is
+    /// One commit for each 1,000 entries, at 2 to 3 µs for each entry; an entry that is refused while it is
     /// written ends its commit early. Holds one such batch in memory.
+    ///
+    /// ```
+    /// use seen_store::{Filter, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// let (from, to) = (SeenStore::in_memory()?, SeenStore::in_memory()?);
+    /// from.mark_seen("incident-17")?;
+    /// let entries: Vec<_> = from.entries(Filter::default()).collect::<Result<_, _>>()?;
+    /// let restored = to.restore(entries)?;
+    /// assert_eq!((restored.added, restored.refused.len()), (1, 0));
+    /// assert!(to.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`mark_seen`](Self::mark_seen), for what does not come from an entry. What was committed
-    /// before is kept; bring all entries again to go on.
+    /// Those of [`mark_seen`](Self::mark_seen), except for errors that come from one entry. What was
+    /// committed before the error is kept; restore all entries again to continue.
     pub fn restore<I>(&self, entries: I) -> Result<Restored>
     where
         I: IntoIterator<Item = Entry>,
@@ -107,7 +119,7 @@ impl SeenStore {
         self.engine.check_open()?;
         let (mut entries, mut restored) = (entries.into_iter(), Restored::default());
         loop {
-            let batch: Vec<Entry> = entries.by_ref().take(ENTRIES_A_COMMIT).collect();
+            let batch: Vec<Entry> = entries.by_ref().take(ENTRIES_PER_COMMIT).collect();
             if batch.is_empty() {
                 return Ok(restored);
             }
@@ -125,7 +137,7 @@ impl SeenStore {
         let (mut restored, mut valid) = (Restored::default(), Vec::with_capacity(batch.len()));
         for entry in batch {
             let id = scopes[entry.scope.as_str()].id(&entry.id);
-            match valid_notes(entry).and(id) {
+            match check_notes(entry).and(id) {
                 Ok(id) => valid.push((id, entry)),
                 Err(error) => restored.refused.push(refused(entry, error)),
             }
@@ -134,10 +146,10 @@ impl SeenStore {
         Ok(restored)
     }
 
-    /// Takes entries over, in more than one commit if the store cannot take some of them.
+    /// Restores valid entries, in more than one commit if the store cannot take some of them.
     fn restore_valid(&self, mut left: &[(Id<'_>, &Entry)], restored: &mut Restored) -> Result<()> {
         while let Some((at, error)) = self.restore_all(left, restored)? {
-            // Nothing was written. What comes before that entry is written without it.
+            // Nothing was written. Write the entries before the one that failed without it.
             self.restore_valid(&left[..at], restored)?;
             restored.refused.push(refused(left[at].1, error));
             left = &left[at + 1..];
@@ -145,7 +157,8 @@ impl SeenStore {
         Ok(())
     }
 
-    /// Takes entries over in one commit, or none of them: then tells which one the store cannot take.
+    /// Restores entries in one commit. If the store cannot take one of them, writes none and returns its
+    /// position and the error.
     fn restore_all(
         &self,
         entries: &[(Id<'_>, &Entry)],
@@ -160,10 +173,10 @@ impl SeenStore {
             for (at, (id, entry)) in entries.iter().enumerate() {
                 failed_at = Some(at);
                 match self.restore_one(transaction, *id, entry)? {
-                    Outcome::Added => restored.added += 1,
-                    Outcome::Changed => restored.changed += 1,
-                    Outcome::Unchanged => restored.unchanged += 1,
-                    Outcome::Expired => restored.expired += 1,
+                    Effect::Added => restored.added += 1,
+                    Effect::Changed => restored.changed += 1,
+                    Effect::Unchanged => restored.unchanged += 1,
+                    Effect::Expired => restored.expired += 1,
                 }
             }
             failed_at = None;
@@ -174,7 +187,7 @@ impl SeenStore {
                 *restored += more;
                 Ok(None)
             }
-            // Every other kind is of the store as a whole, and would meet the next entry too.
+            // All other kinds concern the store as a whole and would meet the next entry too.
             (Err(e), Some(at)) if e.kind() == ErrorKind::Corrupt => Ok(Some((at, e))),
             (Err(e), _) => Err(e),
         }
@@ -185,7 +198,7 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
+    ) -> Result<Effect> {
         let is_claim = match entry.state {
             State::Seen => false,
             State::InFlight | State::Failed => true,
@@ -203,28 +216,28 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
-        let brought = mark_row(entry);
-        if brought.expires_at.is_some_and(|at| at <= transaction.now_ms) {
-            return Ok(Outcome::Expired);
+    ) -> Result<Effect> {
+        let incoming = mark_row(entry);
+        if incoming.expires_at.is_some_and(|at| at <= transaction.now_ms) {
+            return Ok(Effect::Expired);
         }
         if let Some(slot) = transaction.live(id.key)?
             && let Some(known) = transaction.row(slot)?
         {
-            let Some(merged) = merge::marks(&known, &brought) else {
-                return Ok(Outcome::Unchanged);
+            let Some(merged) = merge::marks(&known, &incoming) else {
+                return Ok(Effect::Unchanged);
             };
             transaction.append(id, &merged.as_new())?;
-            return Ok(Outcome::Changed);
+            return Ok(Effect::Changed);
         }
         let Some(claim) = transaction.claim(id)? else {
-            transaction.append(id, &brought.as_new())?;
-            return Ok(Outcome::Added);
+            transaction.append(id, &incoming.as_new())?;
+            return Ok(Effect::Added);
         };
         transaction.delete_claim(id)?;
-        let mark = mark::after_claim(brought.as_new(), &claim, transaction.now_ms);
+        let mark = mark::after_claim(incoming.as_new(), &claim, transaction.now_ms);
         transaction.append(id, &mark)?;
-        Ok(Outcome::Changed)
+        Ok(Effect::Changed)
     }
 
     fn restore_claim(
@@ -232,36 +245,36 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         entry: &Entry,
-    ) -> Result<Outcome> {
+    ) -> Result<Effect> {
         let now_ms = transaction.now_ms;
-        let brought = self.claim_row(entry);
-        if brought.is_expired(now_ms) {
-            return Ok(Outcome::Expired);
+        let incoming = self.claim_row(entry);
+        if incoming.is_expired(now_ms) {
+            return Ok(Effect::Expired);
         }
         if transaction.live(id.key)?.is_some() {
-            return Ok(Outcome::Unchanged);
+            return Ok(Effect::Unchanged);
         }
         let known = transaction.claim(id)?;
-        let Some(claim) = merge::claims(known.as_ref(), brought, now_ms) else {
-            return Ok(Outcome::Unchanged);
+        let Some(claim) = merge::claims(known.as_ref(), incoming, now_ms) else {
+            return Ok(Effect::Unchanged);
         };
         transaction.put_claim(id, claim)?;
-        Ok(if known.is_some() { Outcome::Changed } else { Outcome::Added })
+        Ok(if known.is_some() { Effect::Changed } else { Effect::Added })
     }
 
     fn claim_row(&self, entry: &Entry) -> ClaimRow {
         let failed = entry.state == State::Failed;
         let claimed_at = to_ms(entry.last_seen);
         let lease_until = entry.lease_until.map_or(claimed_at, to_ms).min(MAX_MS);
-        // One that ended without a delay has no time left: see `journal::claims`.
+        // A claim that ended without a delay has no time left: see `journal::claims`.
         let released = entry.state == State::Expired && lease_until <= claimed_at;
         ClaimRow {
-            // Of a claim whose lease runs or ran out, a token that no worker has.
+            // For a claim whose lease runs or ran out, a token that no worker has.
             token: (!failed && !released).then(|| self.engine.tokens.make()),
             claimed_at,
             lease_until,
             attempts: entry.attempts,
-            // A failure is told by its reason, even if there is none.
+            // A failed claim is recognised by its reason, even an empty one.
             last_error: entry.last_error.clone().or_else(|| failed.then(String::new)),
             expires_at: entry.expires_at.map(expiry_ms),
         }
@@ -272,7 +285,7 @@ fn refused(entry: &Entry, error: Error) -> Refused {
     Refused { scope: entry.scope.clone(), id: entry.id.clone(), error }
 }
 
-fn valid_notes(entry: &Entry) -> Result<()> {
+fn check_notes(entry: &Entry) -> Result<()> {
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
     let error = entry.last_error.as_ref().map_or(0, String::len);
     for (what, length) in [("receipt", receipt), ("error", error)] {
@@ -289,7 +302,7 @@ fn valid_notes(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// 0 is a tombstone's.
+/// Clamps an expiry to the valid range: 0 would be a tombstone.
 fn expiry_ms(expires_at: SystemTime) -> i64 {
     to_ms(expires_at).clamp(MIN_MS, MAX_MS)
 }
@@ -309,10 +322,10 @@ fn mark_row(entry: &Entry) -> MarkRow {
     }
 }
 
-/// The ids of a file of the older format, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, to be
+/// An iterator over the ids of a legacy file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, to be
 /// [restored](SeenStore::restore) to a store elsewhere. The file is only read.
 ///
-/// (To open such a file as a store is enough to go on with it in its place.)
+/// (To convert such a file in place, open it as a store.)
 ///
 /// ```no_run
 /// use seen_store::{SeedFile, SeenStore};
@@ -323,45 +336,51 @@ fn mark_row(entry: &Entry) -> MarkRow {
 /// # Ok(()) }
 /// ```
 pub struct SeedFile {
-    rows: SeedRows,
+    rows: LegacyRows,
     ttl: Ttl,
-    page: VecDeque<SeedRow>,
+    page: VecDeque<LegacyRow>,
     at_end: bool,
     skipped: u64,
 }
 
 impl SeedFile {
-    /// Opens the file; its ids are to expire one TTL after their `ts`.
+    /// Opens a legacy file whose ids expire one TTL after their `ts`.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound), [`NotADatabase`](crate::ErrorKind::NotADatabase),
-    /// [`WrongApplication`](crate::ErrorKind::WrongApplication) for what is no file of that format, a
-    /// store included, and what reading a file can meet.
+    /// - [`NotFound`](crate::ErrorKind::NotFound) when there is no file;
+    /// - [`NotADatabase`](crate::ErrorKind::NotADatabase) when it is not a SQLite database;
+    /// - [`WrongApplication`](crate::ErrorKind::WrongApplication) when it does not have that format, also for
+    ///   a store;
+    /// - [`InvalidPath`](crate::ErrorKind::InvalidPath),
+    ///   [`PermissionDenied`](crate::ErrorKind::PermissionDenied), [`Corrupt`](crate::ErrorKind::Corrupt),
+    ///   [`Busy`](crate::ErrorKind::Busy) or [`Io`](crate::ErrorKind::Io) when it cannot be read.
     pub fn open(path: impl AsRef<Path>, ttl: impl Into<Ttl>) -> Result<Self> {
         let _opening = Registration::new(&file::shown(path.as_ref()))?;
         let path = file::resolve(path.as_ref(), false)?;
-        let rows = SeedRows::open(&path, &Config::default())?;
+        let rows = LegacyRows::open(&path, &Config::default())?;
         let page = VecDeque::new();
         Ok(Self { rows, ttl: ttl.into(), page, at_end: false, skipped: 0 })
     }
 
-    /// How many rows the file has.
+    /// Returns the number of rows in the file.
     ///
     /// # Errors
     ///
-    /// What reading a file can meet.
+    /// [`Io`](crate::ErrorKind::Io), [`Corrupt`](crate::ErrorKind::Corrupt) or
+    /// [`Busy`](crate::ErrorKind::Busy) when the file cannot be read.
     pub fn count_rows(&self) -> Result<u64> {
         self.rows.count()
     }
 
-    /// How many rows had no valid id (NULL, empty or longer than 65,536 bytes) and were left out so far.
+    /// Returns the number of rows so far that were left out because they have no valid id (NULL, empty or
+    /// longer than 65,536 bytes).
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
     fn entry(&self, id: Vec<u8>, seconds: Option<i64>) -> Entry {
-        // An id without a time is kept for one more TTL rather than lost.
+        // An id without a time is kept for one TTL from now rather than lost.
         let seen_ms = seconds
             .map_or_else(|| to_ms(SystemClock.now()), |seconds| seconds.saturating_mul(1000));
         let mut entry = Entry::new("", id, from_ms(seen_ms));
@@ -387,8 +406,8 @@ impl Iterator for SeedFile {
             if self.at_end {
                 return None;
             }
-            match self.rows.next_page(ROWS_A_PAGE) {
-                Ok(page) => (self.at_end, self.page) = (page.len() < ROWS_A_PAGE, page.into()),
+            match self.rows.next_page(ROWS_PER_PAGE) {
+                Ok(page) => (self.at_end, self.page) = (page.len() < ROWS_PER_PAGE, page.into()),
                 Err(e) => {
                     self.at_end = true;
                     return Some(Err(e));

@@ -1,4 +1,4 @@
-//! The locks that the queue runs on, in the shape that `model` also gives to those of the model checkers.
+//! The locks that the queue uses. `model` gives the locks of the model checkers the same interface.
 
 pub(super) use crate::machine::{Condvar, Mutex, MutexGuard, unlock_fair, yield_now};
 pub(super) use std::sync::Arc;

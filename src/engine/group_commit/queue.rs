@@ -1,4 +1,4 @@
-//! The queue: see the header of `combine`.
+//! The queue of the group commit. The header of `group_commit` states its invariants.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -12,9 +12,9 @@ use super::locks::{
 pub(crate) struct GroupCommit<S, J, A> {
     state: Mutex<S>,
     queue: Mutex<VecDeque<Waiting<J, A>>>,
-    /// How many jobs wait: a hint that spares the queue's lock.
+    /// The number of waiting jobs: a hint that avoids the queue's lock.
     waiting: AtomicUsize,
-    /// How often a waiter gives the processor away before it parks.
+    /// How often a waiter yields the processor before it parks.
     yields: u32,
 }
 
@@ -24,24 +24,24 @@ struct Waiting<J, A> {
 }
 
 impl<J, A> Waiting<J, A> {
-    /// Ends the job and then tells its waiter. In this order: a job may hold what its waiter lets go of as
-    /// soon as it is told, and is not to be the last to hold it while the mutex is held.
-    fn end(self, news: Stage<A>) {
+    /// Drops the job and then notifies its waiter. The order matters: a job may share ownership of what its
+    /// waiter drops as soon as it is notified. The job must not be the last owner while the mutex is held.
+    fn finish(self, new_state: JobState<A>) {
         drop(self.job);
-        self.promise.tell(news);
+        self.promise.notify(new_state);
     }
 }
 
-/// Where a waiter learns what became of its job.
+/// Tells a waiter what became of its job.
 struct Promise<A> {
-    stage: Mutex<Stage<A>>,
+    state: Mutex<JobState<A>>,
     changed: Condvar,
-    /// A hint that the stage has changed, to be looked at without its lock. It orders nothing: the waiter
-    /// takes the lock before it acts on it.
-    news: AtomicBool,
+    /// A hint that the state has changed, which is read without the lock. It orders nothing: the waiter takes
+    /// the lock before it acts on it.
+    notified: AtomicBool,
 }
 
-enum Stage<A> {
+enum JobState<A> {
     Waiting,
     /// The waiter is in charge of the queue.
     Leading,
@@ -52,94 +52,94 @@ enum Stage<A> {
 impl<A> Promise<A> {
     fn new() -> Self {
         Self {
-            stage: Mutex::new(Stage::Waiting),
+            state: Mutex::new(JobState::Waiting),
             changed: Condvar::new(),
-            news: AtomicBool::new(false),
+            notified: AtomicBool::new(false),
         }
     }
 
-    fn tell(&self, news: Stage<A>) {
-        let mut stage = self.stage.lock();
-        if matches!(*stage, Stage::Waiting | Stage::Leading) {
-            *stage = news;
+    fn notify(&self, new_state: JobState<A>) {
+        let mut state = self.state.lock();
+        if matches!(*state, JobState::Waiting | JobState::Leading) {
+            *state = new_state;
         }
-        self.news.store(true, Relaxed);
+        self.notified.store(true, Relaxed);
         self.changed.notify_one();
     }
 
-    fn has_news(&self) -> bool {
-        self.news.load(Relaxed)
+    fn is_notified(&self) -> bool {
+        self.notified.load(Relaxed)
     }
 
-    /// Sleeps until there is news: the outcome, or `None` when the waiter is to lead.
-    fn wait(&self) -> Option<Outcome<A>> {
-        let stage = self.stage.lock();
-        let stage = self.changed.wait_while(stage, |stage| matches!(stage, Stage::Waiting));
-        self.take(stage)
+    /// Sleeps until the waiter is notified. Returns the outcome, or `None` when the waiter is to lead.
+    fn wait(&self) -> Option<JobOutcome<A>> {
+        let state = self.state.lock();
+        let state = self.changed.wait_while(state, |state| matches!(state, JobState::Waiting));
+        self.take_from(state)
     }
 
-    /// The outcome, if the job is over.
-    fn settled(&self) -> Option<Outcome<A>> {
-        self.take(self.stage.lock())
+    /// Takes the outcome, if the job has one.
+    fn take_outcome(&self) -> Option<JobOutcome<A>> {
+        self.take_from(self.state.lock())
     }
 
-    fn take(&self, mut stage: MutexGuard<'_, Stage<A>>) -> Option<Outcome<A>> {
-        self.news.store(false, Relaxed);
-        match std::mem::replace(&mut *stage, Stage::Waiting) {
-            Stage::Answered(answer) => Some(Outcome::Answered(answer)),
-            Stage::Abandoned => Some(Outcome::Abandoned),
-            Stage::Waiting | Stage::Leading => None,
+    fn take_from(&self, mut state: MutexGuard<'_, JobState<A>>) -> Option<JobOutcome<A>> {
+        self.notified.store(false, Relaxed);
+        match std::mem::replace(&mut *state, JobState::Waiting) {
+            JobState::Answered(answer) => Some(JobOutcome::Answered(answer)),
+            JobState::Abandoned => Some(JobOutcome::Abandoned),
+            JobState::Waiting | JobState::Leading => None,
         }
     }
 }
 
 /// What became of a job.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome<A> {
+pub(crate) enum JobOutcome<A> {
     Answered(A),
-    /// Its leader panicked with the job in hand.
+    /// Its leader panicked after it took the job.
     Abandoned,
-    /// Its waiter had no more patience; the job was not done.
+    /// Its waiter gave up; the job was not done.
     Withdrawn,
 }
 
-/// What a leader reports.
-pub(crate) enum Led {
-    /// The jobs it took are answered.
+/// What a leader did.
+pub(crate) enum LeadResult {
+    /// The jobs that it took are answered.
     Done,
-    /// It could not begin, or could not go on: it took no job, or gave those that are not answered back.
-    /// The mutex is let go of during a pause.
+    /// It could not begin or continue: it took no job, or gave back those that are not answered. The mutex is
+    /// released during a pause.
     Busy,
 }
 
-/// The mutex, held. Letting go hands the queue over to a waiter.
-pub(crate) struct Turn<'c, S, J, A> {
-    combiner: &'c GroupCommit<S, J, A>,
+/// The locked mutex. Dropping it hands the queue over to a waiter.
+pub(crate) struct GroupGuard<'c, S, J, A> {
+    group: &'c GroupCommit<S, J, A>,
     guard: Option<MutexGuard<'c, S>>,
 }
 
-impl<S, J, A> Turn<'_, S, J, A> {
-    /// Lets go, to whoever blocks on the mutex if anybody does.
-    pub(crate) fn end_fair(mut self) {
+impl<S, J, A> GroupGuard<'_, S, J, A> {
+    /// Releases the mutex, and hands it directly to a thread that waits for it, if there is one.
+    pub(crate) fn unlock_fair(mut self) {
         if let Some(guard) = self.guard.take() {
             unlock_fair(guard);
         }
     }
 
-    /// What the mutex protects, and the jobs that wait for it.
+    /// Returns what the mutex protects, and the jobs that wait for it.
     pub(crate) fn parts(&mut self) -> (&mut S, Jobs<'_, J, A>) {
-        let GroupCommit { queue, waiting, .. } = self.combiner;
+        let GroupCommit { queue, waiting, .. } = self.group;
         (self.guard.as_mut().expect("held until dropped"), Jobs { queue, waiting })
     }
 
-    /// Lets go without handing over: the caller stays in charge of the queue.
-    fn end_in_charge(mut self) {
+    /// Releases the mutex without handing the queue over: the caller stays in charge of it.
+    fn unlock_without_handing_over(mut self) {
         self.guard = None;
         std::mem::forget(self);
     }
 }
 
-impl<S, J, A> Deref for Turn<'_, S, J, A> {
+impl<S, J, A> Deref for GroupGuard<'_, S, J, A> {
     type Target = S;
 
     fn deref(&self) -> &S {
@@ -147,23 +147,23 @@ impl<S, J, A> Deref for Turn<'_, S, J, A> {
     }
 }
 
-impl<S, J, A> DerefMut for Turn<'_, S, J, A> {
+impl<S, J, A> DerefMut for GroupGuard<'_, S, J, A> {
     fn deref_mut(&mut self) -> &mut S {
         self.guard.as_mut().expect("held until dropped")
     }
 }
 
-impl<S, J, A> Drop for Turn<'_, S, J, A> {
+impl<S, J, A> Drop for GroupGuard<'_, S, J, A> {
     fn drop(&mut self) {
         self.guard = None;
-        self.combiner.hand_over();
+        self.group.hand_over();
     }
 }
 
-/// What a waiter has waited for.
-enum Waited<'c, S, J, A> {
-    Turn(Turn<'c, S, J, A>),
-    Over(Outcome<A>),
+/// The end of a waiter's wait.
+enum WaitResult<'c, S, J, A> {
+    Guard(GroupGuard<'c, S, J, A>),
+    Over(JobOutcome<A>),
 }
 
 /// The waiting jobs, as a leader sees them.
@@ -173,21 +173,21 @@ pub(crate) struct Jobs<'c, J, A> {
 }
 
 impl<J, A> Jobs<'_, J, A> {
-    /// Whether no job waits, as far as can be told without the queue's lock.
+    /// Returns true when no job waits, as far as the hint tells.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.load(Relaxed) == 0
     }
 
-    /// Takes up to `limit` jobs, those that came first. Each must be answered or given back.
-    pub(crate) fn take(&self, limit: usize) -> Vec<Taken<J, A>> {
+    /// Takes up to `limit` jobs, the oldest first. Each must be answered or given back.
+    pub(crate) fn take(&self, limit: usize) -> Vec<TakenJob<J, A>> {
         let mut queue = self.queue.lock();
         let count = queue.len().min(limit);
         self.waiting.store(queue.len() - count, Relaxed);
-        queue.drain(..count).map(|waiting| Taken(Some(waiting))).collect()
+        queue.drain(..count).map(|waiting| TakenJob(Some(waiting))).collect()
     }
 
-    /// Puts jobs that were taken and not done back to where they were, in their order.
-    pub(crate) fn give_back(&self, taken: impl DoubleEndedIterator<Item = Taken<J, A>>) {
+    /// Puts jobs that were taken and not done back to the front of the queue, in their order.
+    pub(crate) fn give_back(&self, taken: impl DoubleEndedIterator<Item = TakenJob<J, A>>) {
         let mut queue = self.queue.lock();
         for waiting in taken.rev().filter_map(|mut taken| taken.0.take()) {
             queue.push_front(waiting);
@@ -196,62 +196,62 @@ impl<J, A> Jobs<'_, J, A> {
     }
 }
 
-/// A job in a leader's hands; `None` once it was answered or given back.
-pub(crate) struct Taken<J, A>(Option<Waiting<J, A>>);
+/// A job that a leader took; `None` once it is answered or given back.
+pub(crate) struct TakenJob<J, A>(Option<Waiting<J, A>>);
 
-impl<J, A> Taken<J, A> {
+impl<J, A> TakenJob<J, A> {
     pub(crate) fn job(&mut self) -> &mut J {
-        &mut self.0.as_mut().expect("in hand until it is answered").job
+        &mut self.0.as_mut().expect("present until it is answered").job
     }
 
     pub(crate) fn answer(mut self, answer: A) {
         if let Some(waiting) = self.0.take() {
-            waiting.end(Stage::Answered(answer));
+            waiting.finish(JobState::Answered(answer));
         }
     }
 }
 
-impl<J, A> Drop for Taken<J, A> {
+impl<J, A> Drop for TakenJob<J, A> {
     fn drop(&mut self) {
         if let Some(waiting) = self.0.take() {
-            waiting.end(Stage::Abandoned);
+            waiting.finish(JobState::Abandoned);
         }
     }
 }
 
-/// A waiter's place in the queue, given up when the waiter leaves, also by a panic of the turn it leads.
-struct Place<'c, S, J, A> {
-    combiner: &'c GroupCommit<S, J, A>,
+/// A waiter with its job in the queue. Dropping it takes the job back, also when the waiter panics as leader.
+struct Waiter<'c, S, J, A> {
+    group: &'c GroupCommit<S, J, A>,
     promise: Arc<Promise<A>>,
 }
 
-impl<S, J, A> Place<'_, S, J, A> {
-    /// Takes the job back; false when a leader has it.
+impl<S, J, A> Waiter<'_, S, J, A> {
+    /// Takes the job out of the queue; returns false when a leader has taken it.
     fn withdraw(&self) -> bool {
-        let mut queue = self.combiner.queue.lock();
+        let mut queue = self.group.queue.lock();
         let found = queue.iter().position(|waiting| Arc::ptr_eq(&waiting.promise, &self.promise));
-        let job = found.and_then(|place| queue.remove(place));
-        self.combiner.waiting.store(queue.len(), Relaxed);
+        let job = found.and_then(|position| queue.remove(position));
+        self.group.waiting.store(queue.len(), Relaxed);
         drop(queue);
-        // Dropped with no lock held: a job may be anything.
+        // Drop the job with no lock held: its destructor may do anything.
         job.is_some()
     }
 }
 
-impl<S, J, A> Drop for Place<'_, S, J, A> {
+impl<S, J, A> Drop for Waiter<'_, S, J, A> {
     fn drop(&mut self) {
-        // A turn that ended by a panic put the first in the queue in charge, perhaps this one, which will
-        // not lead any more.
+        // A leader that panicked put the first waiter in charge. That may be this waiter, which will not lead
+        // any more.
         if self.withdraw() {
-            self.combiner.hand_over();
+            self.group.hand_over();
         }
     }
 }
 
 impl<S, J, A> GroupCommit<S, J, A> {
-    /// `yields` is how often a waiter gives the processor away before it parks. Where a turn takes no
-    /// longer than a park and a wake, some dozens pay; where it waits for a disk, none do: they would
-    /// keep the processor from those who have just been answered.
+    /// `yields` is how often a waiter yields the processor before it parks. Where a commit takes no longer
+    /// than to park and wake a thread, some dozens of yields save time. Where a commit waits for a disk, none
+    /// do: they would keep the processor from the callers that were just answered.
     pub(crate) fn new(state: S, yields: u32) -> Self {
         Self {
             state: Mutex::new(state),
@@ -261,97 +261,98 @@ impl<S, J, A> GroupCommit<S, J, A> {
         }
     }
 
-    /// Waits for the mutex, past the queue.
-    pub(crate) fn lock(&self) -> Turn<'_, S, J, A> {
-        Turn { combiner: self, guard: Some(self.state.lock()) }
+    /// Waits for the mutex and takes it. The queue is not used.
+    pub(crate) fn lock(&self) -> GroupGuard<'_, S, J, A> {
+        GroupGuard { group: self, guard: Some(self.state.lock()) }
     }
 
-    pub(crate) fn try_lock(&self) -> Option<Turn<'_, S, J, A>> {
+    pub(crate) fn try_lock(&self) -> Option<GroupGuard<'_, S, J, A>> {
         let guard = self.state.try_lock()?;
-        Some(Turn { combiner: self, guard: Some(guard) })
+        Some(GroupGuard { group: self, guard: Some(guard) })
     }
 
-    /// The mutex, if it is free and nobody waits: what a lone caller gets.
-    pub(crate) fn try_lock_idle(&self) -> Option<Turn<'_, S, J, A>> {
+    /// Takes the mutex if it is free and no job waits: the path of a lone caller.
+    pub(crate) fn try_lock_idle(&self) -> Option<GroupGuard<'_, S, J, A>> {
         if self.waiting.load(Relaxed) > 0 {
             return None;
         }
         self.try_lock()
     }
 
-    /// Queues the job and waits for what becomes of it. The waiter may be told to lead: then `lead` does
-    /// the waiting jobs, this one among them. When it reports `Busy`, `pause` sleeps a little with no
-    /// lock held, or returns false to give up.
+    /// Queues the job, waits, and returns its outcome. The waiter may be told to lead: then `lead` does the
+    /// waiting jobs, this one among them. When `lead` reports `Busy`, `pause` sleeps a little with no lock
+    /// held, or returns false to give up.
     pub(crate) fn submit(
         &self,
         job: J,
-        mut lead: impl FnMut(&mut S, &Jobs<'_, J, A>) -> Led,
+        mut lead: impl FnMut(&mut S, &Jobs<'_, J, A>) -> LeadResult,
         mut pause: impl FnMut() -> bool,
-    ) -> Outcome<A> {
-        let place = Place { combiner: self, promise: Arc::new(Promise::new()) };
-        self.push(Waiting { job, promise: Arc::clone(&place.promise) });
-        // Whoever held the mutex a moment ago may have looked at the queue before this job was in it.
-        let mut turn = self.try_lock();
+    ) -> JobOutcome<A> {
+        let waiter = Waiter { group: self, promise: Arc::new(Promise::new()) };
+        self.push(Waiting { job, promise: Arc::clone(&waiter.promise) });
+        // A previous holder of the mutex may have looked at the queue before this job was in it.
+        let mut locked = self.try_lock();
         loop {
-            let Some(mut held) = turn else {
-                match self.wait(&place.promise) {
-                    Waited::Turn(held) => turn = Some(held),
-                    Waited::Over(outcome) => return outcome,
+            let Some(mut guard) = locked else {
+                match self.wait(&waiter.promise) {
+                    WaitResult::Guard(guard) => locked = Some(guard),
+                    WaitResult::Over(outcome) => return outcome,
                 }
                 continue;
             };
-            // Another leader may have come first, or this one before a pause.
-            if let Some(outcome) = place.promise.settled() {
+            // Another leader may have done the job already, or this one before a pause.
+            if let Some(outcome) = waiter.promise.take_outcome() {
                 return outcome;
             }
             let jobs = Jobs { queue: &self.queue, waiting: &self.waiting };
-            match lead(&mut held, &jobs) {
-                Led::Done => {
-                    drop(held);
-                    turn = None;
+            match lead(&mut guard, &jobs) {
+                LeadResult::Done => {
+                    drop(guard);
+                    locked = None;
                 }
-                Led::Busy => {
-                    held.end_in_charge();
+                LeadResult::Busy => {
+                    guard.unlock_without_handing_over();
                     if pause() {
-                        turn = Some(self.lock());
+                        locked = Some(self.lock());
                     } else {
-                        let withdrawn = place.withdraw();
+                        let withdrawn = waiter.withdraw();
                         self.hand_over();
                         if withdrawn {
-                            return Outcome::Withdrawn;
+                            return JobOutcome::Withdrawn;
                         }
-                        turn = None;
+                        locked = None;
                     }
                 }
             }
         }
     }
 
-    /// Waits until the job is over or the mutex is free, whichever comes first. Whoever runs when it
-    /// becomes free leads: to wait for the one that was told to, which may be long in coming to a
-    /// processor, would leave the mutex idle.
-    fn wait(&self, promise: &Promise<A>) -> Waited<'_, S, J, A> {
+    /// Waits until the job has an outcome or the mutex is free, whichever comes first. Any waiter that finds
+    /// the mutex free leads. The waiter that was told to lead may have to wait long for a processor; to wait
+    /// for it would leave the mutex idle.
+    fn wait(&self, promise: &Promise<A>) -> WaitResult<'_, S, J, A> {
         loop {
             for _ in 0..self.yields {
-                if promise.has_news() {
+                if promise.is_notified() {
                     break;
                 }
-                if let Some(turn) = self.try_lock() {
-                    return Waited::Turn(turn);
+                if let Some(guard) = self.try_lock() {
+                    return WaitResult::Guard(guard);
                 }
                 yield_now();
             }
             if let Some(outcome) = promise.wait() {
-                return Waited::Over(outcome);
+                return WaitResult::Over(outcome);
             }
-            // Told to lead. If somebody else was quicker, that one tells again when it lets go.
-            if let Some(turn) = self.try_lock() {
-                return Waited::Turn(turn);
+            // Told to lead. If another thread has taken the mutex first, it notifies a waiter again when it
+            // releases it.
+            if let Some(guard) = self.try_lock() {
+                return WaitResult::Guard(guard);
             }
         }
     }
 
-    /// How many jobs wait.
+    /// The number of waiting jobs.
     #[cfg(test)]
     #[allow(dead_code, reason = "for `model`, which compiles this file too")]
     pub(super) fn waiting(&self) -> usize {
@@ -364,11 +365,11 @@ impl<S, J, A> GroupCommit<S, J, A> {
         self.waiting.store(queue.len(), Relaxed);
     }
 
-    /// Puts the first waiter in charge, if there is one. Comes after the mutex was let go of; the queue's
-    /// lock orders it with `push`, so either this sees the job or its waiter sees the mutex free.
+    /// Puts the first waiter in charge, if there is one. Called after the mutex was released. The queue's
+    /// lock orders this with `push`: either this sees the job, or the job's waiter sees the mutex free.
     fn hand_over(&self) {
         if let Some(first) = self.queue.lock().front() {
-            first.promise.tell(Stage::Leading);
+            first.promise.notify(JobState::Leading);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The queue under loom, which tries the interleavings of a few threads one after the other, up to a bound,
-//! and lets each load see every value that its ordering allows. Shuttle takes every atomic for
-//! sequentially consistent, so only loom tells whether the queue trusts one of its `Relaxed` hints.
+//! The queue under loom. Loom tries the interleavings of a few threads one after the other, up to a bound,
+//! and lets each load see every value that its ordering allows. Shuttle treats every atomic as sequentially
+//! consistent, so only loom finds out whether the queue relies on one of its `Relaxed` hints.
 //!
-//! Loom's own mutex panics once a panic has poisoned it, and a thread that is about to call its `try_lock`
-//! waits like one in `lock` when another takes the mutex. So the locks here are made of loom's atomics.
+//! Loom's own mutex panics once a panic has poisoned it. And a loom thread that is about to call `try_lock`
+//! waits, as in `lock`, when another thread takes the mutex. So the locks here are made of loom's atomics.
 //! They order what a mutex orders (`Acquire`, `Release`) and no more.
 
 #[path = "../queue.rs"]
@@ -16,10 +16,10 @@ mod scenarios;
 
 use std::sync::Arc;
 
-/// The thread of the model among them. Each more multiplies the interleavings.
+/// Includes the main thread of the model. Each further thread multiplies the interleavings.
 const MOST_THREADS: u32 = 3;
 
-/// How often a run may take the processor from a thread that could go on. Each more multiplies the
+/// How often a run may preempt a thread that could continue. Each further preemption multiplies the
 /// interleavings too.
 const PREEMPTIONS: usize = 2;
 
@@ -52,7 +52,7 @@ mod locks {
     pub(super) struct Mutex<T> {
         held: AtomicBool,
         sleepers: Sleepers,
-        /// Never waited for: `held` lets one thread in at a time.
+        /// Never contended: `held` admits one thread at a time.
         value: std::sync::Mutex<T>,
     }
 
@@ -148,24 +148,25 @@ mod thread {
     use super::locks;
 
     thread_local! {
-        /// How many threads of the run do not sleep. All of them run on one thread of the system.
+        /// The number of threads of the run that do not sleep. All of them run on one thread of the operating
+        /// system.
         static AWAKE: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// Comes first in each run.
+    /// Must be called first in each run.
     pub(super) fn begin() {
         AWAKE.set(1);
     }
 
-    /// Counts a thread out that sleeps or has ended. Loom reports a deadlock too, but its runtime is then
-    /// unfit for the destructors that follow, and the process aborts.
-    fn doze() {
+    /// Records that a thread sleeps or has ended. Loom reports a deadlock too, but its runtime then cannot
+    /// run the destructors that follow, and the process aborts.
+    fn fall_asleep() {
         AWAKE.set(AWAKE.get() - 1);
         assert!(AWAKE.get() > 0, "all threads sleep: a deadlock or a lost wake-up");
     }
 
-    /// The threads that sleep until something happens, in their order. Loom switches threads only at its
-    /// atomics, so what is between two of them is one step.
+    /// The threads that sleep until an event, in their order. Loom switches threads only at its atomics, so
+    /// the code between two of them is one step.
     #[derive(Default)]
     pub(super) struct Sleepers(Mutex<VecDeque<loom::thread::Thread>>);
 
@@ -174,16 +175,16 @@ mod thread {
             self.sleep_after(|| {});
         }
 
-        /// Runs `last` between the entry in the list and the sleep. A wake-up meanwhile is not lost:
-        /// `park` then returns at once.
+        /// Adds the thread to the list, runs `last`, and then sleeps. A wake-up meanwhile is not lost: `park`
+        /// then returns at once.
         pub(super) fn sleep_after(&self, last: impl FnOnce()) {
             self.0.lock().unwrap().push_back(loom::thread::current());
             last();
-            doze();
+            fall_asleep();
             loom::thread::park();
         }
 
-        /// Wakes the one that came first; false when none sleeps.
+        /// Wakes the thread that has slept longest; returns false when none sleeps.
         pub(super) fn wake_one(&self) -> bool {
             let Some(thread) = self.0.lock().unwrap().pop_front() else { return false };
             AWAKE.set(AWAKE.get() + 1);
@@ -208,7 +209,7 @@ mod thread {
             let result = body();
             *ended.result.lock() = Some(result);
             ended.changed.notify_one();
-            doze();
+            fall_asleep();
         });
         handle
     }

@@ -1,5 +1,5 @@
-//! The queue under shuttle, which tries thousands of random interleavings of several threads. Every
-//! atomic is sequentially consistent to it.
+//! The queue under shuttle, which tries thousands of random interleavings of several threads. Shuttle treats
+//! every atomic as sequentially consistent.
 
 #[path = "../queue.rs"]
 #[expect(clippy::duplicate_mod, reason = "the real code, on other locks")]
@@ -11,12 +11,12 @@ mod scenarios;
 
 use std::sync::Arc;
 
-use queue::Outcome;
+use queue::JobOutcome;
 use scenarios::{commit, group};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
-/// The thread of the model among them.
+/// Includes the main thread of the model.
 const MOST_THREADS: u32 = 4;
 
 const RUNS: usize = 5_000;
@@ -34,7 +34,7 @@ mod locks {
 
     use std::sync::{PoisonError, TryLockError};
 
-    /// Shuttle's mutex in the shape of the one in `locks`, which knows no poison.
+    /// Shuttle's mutex with the interface of the one in `locks`, which has no poisoning.
     pub(super) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
@@ -80,7 +80,7 @@ mod locks {
     }
 }
 
-// Only here: loom would try each number of times that the main thread may look in vain.
+// Only under shuttle: loom would try each number of times that the main thread may look in vain.
 #[test]
 fn jobs_are_served_first_come_first_served() {
     check(|yields| {
@@ -97,8 +97,8 @@ fn jobs_are_served_first_come_first_served() {
             })
             .collect();
         drop(held);
-        for (place, thread) in threads.into_iter().enumerate() {
-            assert_eq!(thread.join().unwrap(), Outcome::Answered(Ok(place)));
+        for (position, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join().unwrap(), JobOutcome::Answered(Ok(position)));
         }
     });
 }
