@@ -584,8 +584,9 @@ impl World {
         self.observer.leave();
         // Where only the store itself could look, it has written down one of the last.
         let looked = if kept == Kept::SharedFile { 1 } else { LAST_OF_ITS_OWN };
-        let reached = self.reached.iter().rev().take(looked).copied();
-        (at.own, at.carried) = ([at.clock_ms].into(), reached.chain([0]).collect());
+        let reached: BTreeSet<_> = self.reached.iter().rev().take(looked).copied().collect();
+        let none = reached.is_empty().then_some(0);
+        (at.own, at.carried) = ([at.clock_ms].into(), reached.into_iter().chain(none).collect());
         let config = at.config.clone();
         let caller = at.callers[0].clone();
         self.give(&caller, number, move || {
