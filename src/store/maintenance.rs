@@ -176,8 +176,9 @@ impl SeenStore {
         self.engine.forget_scope(self.scope.name())
     }
 
-    /// Returns the file's free pages, which a purge keeps for later marks, to the file system. Other stores
-    /// on the file stay open and correct; each reads the file once more, at about 0.3 µs for each id.
+    /// Shrinks the file: the free pages, which a purge keeps for later marks, go back to the file system.
+    /// Other stores on the file stay open and correct; each reads the file once more, at about 0.3 µs for
+    /// each id.
     ///
     /// Writes the whole file again in one transaction: about a second for each 100 MB. Other writers wait for
     /// it, and this store's misses too. Needs up to twice the space of the remaining content: once in the
