@@ -171,7 +171,7 @@ impl Engine {
         let mut writer = self.writer.lock();
         let Some(writer) = writer.as_mut() else { return };
         match self.try_write(writer, &mut |transaction| transaction.write_clock()) {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(e) => log::debug!("{}: cannot write the time to the file: {e}", self.name),
         }
     }

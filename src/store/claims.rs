@@ -1,5 +1,5 @@
 //! The verbs of claims: an id is granted to exactly one worker, and becomes free again when the worker does
-//! not confirm_claim.
+//! not confirm it.
 //!
 //! Owns the life of a claim: granted, perhaps renewed, then confirmed, released, failed, or taken over once
 //! its lease has run out. What always holds: every step is decided under the write lock, and only the token

@@ -207,37 +207,8 @@ impl SeenStore {
         if is_claim {
             self.restore_claim(transaction, id, entry)
         } else {
-            self.restore_mark(transaction, id, entry)
+            restore_mark(transaction, id, entry)
         }
-    }
-
-    fn restore_mark(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        entry: &Entry,
-    ) -> Result<Effect> {
-        let incoming = mark_row(entry);
-        if incoming.expires_at.is_some_and(|at| at <= transaction.now_ms) {
-            return Ok(Effect::Expired);
-        }
-        if let Some(slot) = transaction.live(id.key)?
-            && let Some(known) = transaction.row(slot)?
-        {
-            let Some(merged) = merge::marks(&known, &incoming) else {
-                return Ok(Effect::Unchanged);
-            };
-            transaction.append(id, &merged.as_new())?;
-            return Ok(Effect::Changed);
-        }
-        let Some(claim) = transaction.claim(id)? else {
-            transaction.append(id, &incoming.as_new())?;
-            return Ok(Effect::Added);
-        };
-        transaction.delete_claim(id)?;
-        let mark = mark::after_claim(incoming.as_new(), &claim, transaction.now_ms);
-        transaction.append(id, &mark)?;
-        Ok(Effect::Changed)
     }
 
     fn restore_claim(
@@ -279,6 +250,30 @@ impl SeenStore {
             expires_at: entry.expires_at.map(expiry_ms),
         }
     }
+}
+
+fn restore_mark(transaction: &mut Transaction<'_>, id: Id<'_>, entry: &Entry) -> Result<Effect> {
+    let incoming = mark_row(entry);
+    if incoming.expires_at.is_some_and(|at| at <= transaction.now_ms) {
+        return Ok(Effect::Expired);
+    }
+    if let Some(slot) = transaction.live(id.key)?
+        && let Some(known) = transaction.row(slot)?
+    {
+        let Some(merged) = merge::marks(&known, &incoming) else {
+            return Ok(Effect::Unchanged);
+        };
+        transaction.append(id, &merged.as_new())?;
+        return Ok(Effect::Changed);
+    }
+    let Some(claim) = transaction.claim(id)? else {
+        transaction.append(id, &incoming.as_new())?;
+        return Ok(Effect::Added);
+    };
+    transaction.delete_claim(id)?;
+    let mark = mark::after_claim(incoming.as_new(), &claim, transaction.now_ms);
+    transaction.append(id, &mark)?;
+    Ok(Effect::Changed)
 }
 
 fn refused(entry: &Entry, error: Error) -> Refused {
