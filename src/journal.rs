@@ -53,8 +53,9 @@ use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::process::{Registered, Registration};
 
-/// How long a check that the files are still the opened ones stays valid.
-const FILE_CHECK_MS: u128 = 100;
+/// How long a check that the files are still the opened ones stays valid: somewhat less than the 100 ms within
+/// which a store tells, since a check that is made as a file changes may not see it yet.
+const FILE_CHECK_MS: u128 = 90;
 
 /// The newest row that the index has applied.
 #[derive(Clone, Copy, Debug)]

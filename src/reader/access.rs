@@ -180,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::format::open;
+    use crate::format::sqlite_errors::failure;
     use crate::reader::lookup::SCANNERS;
 
     #[test]
@@ -260,7 +261,12 @@ mod tests {
         let (_folder, path) = left_in_exclusive_mode();
         let open = |config: Config| -> Box<dyn FnOnce() -> Result<()> + Send> {
             let path = path.clone();
-            Box::new(move || open::open(&path, &config, 1).map(drop))
+            Box::new(move || {
+                // Closed as stores close: another one opens at this moment.
+                let opened = open::open(&path, &config, 1)?;
+                let close = || open::close_store(opened.connection, opened.files, true);
+                file::close_serialized(close).map_err(|e| failure("close", "the store", e))
+            })
         };
         let others = vec![
             open(Config::default()),
