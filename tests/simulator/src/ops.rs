@@ -45,7 +45,7 @@ pub fn id_of(name: Name) -> String {
 pub enum Effect {
     /// To each of these ids, at one moment an id.
     On(Vec<(Name, Vec<Act>)>),
-    /// To one id, at as many moments as there are acts.
+    /// To one id: each act takes effect at a moment of its own.
     InSteps(Name, Vec<Act>),
     /// To every id of the scope, or of all scopes.
     OnAll { scope: Option<usize>, act: Act },
