@@ -113,6 +113,11 @@ impl Scope {
             )),
         }
     }
+
+    /// Validates ids: see [`id`](Self::id).
+    pub(crate) fn ids<'a>(&'a self, ids: &'a [impl AsRef<[u8]>]) -> Result<Vec<Id<'a>>> {
+        ids.iter().map(|id| self.id(id.as_ref())).collect()
+    }
 }
 
 /// A valid id in its scope.

@@ -36,7 +36,7 @@ use self::catch_up::Position;
 use self::checkpoint::{ALL_FRAMES, FRAMES_PER_CHECK, copy_log_before_close, log_is_damaged};
 pub(crate) use self::checkpoint::{CheckpointResult, LogCopier, LogHandle, LogSource, LogState};
 pub(crate) use self::purge::ExpiredSearch;
-pub use self::reports::Report;
+pub use self::reports::IntegrityReport;
 pub(crate) use self::reports::{MAX_PROBLEMS, check_file, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
 pub(crate) use self::transaction::{ExpiredRows, Transaction};
@@ -48,7 +48,7 @@ use crate::file::{self, OpenedFiles, shown};
 use crate::format;
 use crate::format::open;
 use crate::format::sqlite_errors::{failure, is_busy};
-use crate::format::upgrade::Upgrade;
+use crate::format::upgrade::UpgradeReport;
 use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::process::{Registered, Registration};
@@ -99,7 +99,7 @@ pub(crate) struct Journal {
     /// When a transaction here last found that another connection had committed.
     other_commit_found: Option<Stopwatch>,
     rebuilds: u64,
-    upgrade: Option<Upgrade>,
+    upgrade: Option<UpgradeReport>,
 }
 
 impl Journal {
@@ -174,7 +174,7 @@ impl Journal {
     }
 
     /// Returns what opening did to a file in the legacy format.
-    pub(crate) fn upgrade(&self) -> Option<&Upgrade> {
+    pub(crate) fn upgrade_report(&self) -> Option<&UpgradeReport> {
         self.upgrade.as_ref()
     }
 

@@ -26,13 +26,14 @@ pub use config::{Config, Synchronous, Ttl, Window};
 pub use entry::{Entry, Filter, State};
 pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::fingerprint;
-pub use format::pragmas::{Inspection, Pragmas};
-pub use format::upgrade::Upgrade;
-pub use journal::Report;
+pub use format::pragmas::{FileInfo, Pragmas};
+pub use format::upgrade::UpgradeReport;
+pub use journal::IntegrityReport;
 #[cfg(simulated)]
 pub use machine::{Machine, run_on};
-pub use reader::{Census, Counts, Listing, Reader};
+pub use reader::{Counts, FileStats, Listing, Reader};
 pub use store::{
-    Claim, Entries, Lease, Ownership, Refused, Restored, SeedFile, SeenStore, Stats, Verdict,
+    Claim, Entries, Lease, LegacyFile, Ownership, Refused, RestoreSummary, SeenStore, Stats,
+    Verdict,
 };
 pub use token::Token;

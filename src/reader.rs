@@ -10,9 +10,10 @@ mod stats;
 mod verify;
 
 pub use self::listing::Listing;
-pub use self::stats::{Census, Counts};
+pub use self::stats::{Counts, FileStats};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::access::FileReader;
@@ -21,9 +22,9 @@ use crate::config::Config;
 use crate::entry::{Entry, State};
 use crate::error::Result;
 use crate::file;
-use crate::format::pragmas::Inspection;
-use crate::id::{Id, KeyHasher, Scope};
-use crate::journal::Report;
+use crate::format::pragmas::FileInfo;
+use crate::id::{KeyHasher, Scope};
+use crate::journal::IntegrityReport;
 use crate::machine::{Mutex, MutexGuard};
 use crate::process::{Registered, Registration};
 
@@ -57,10 +58,17 @@ use crate::process::{Registered, Registration};
 /// # let path = folder.path().join("seen.db");
 /// SeenStore::open(&path)?.mark_seen("incident-17")?;
 /// let reader = Reader::open(&path)?;
-/// assert!(reader.is_seen("", "incident-17")?);
+/// assert!(reader.is_seen("incident-17"));
 /// # Ok(()) }
 /// ```
+#[derive(Clone)]
 pub struct Reader {
+    file: Arc<Shared>,
+    scope: Scope,
+}
+
+/// What the handles of a reader share.
+struct Shared {
     path: PathBuf,
     name: String,
     access: Registered<Mutex<FileReader>>,
@@ -83,7 +91,7 @@ impl Reader {
     /// # let path = folder.path().join("seen.db");
     /// assert_eq!(Reader::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
     /// SeenStore::open(&path)?.mark_seen("incident-17")?;
-    /// assert!(Reader::open(&path)?.is_seen("", "incident-17")?);
+    /// assert!(Reader::open(&path)?.try_is_seen("incident-17")?);
     /// # Ok(()) }
     /// ```
     ///
@@ -94,54 +102,69 @@ impl Reader {
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) also when the log holds data, its `-shm` is
     /// missing and the file may not be written.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(path, &Config::default())
+        Self::open_with(path, Config::default())
     }
 
-    /// Opens a reader with the clock and the busy timeout of `config`. [`inspect`](Self::inspect) reports
+    /// Opens a reader with the clock and the busy timeout of `config`. [`info`](Self::info) reports
     /// what SQLite makes of the other settings.
     ///
     /// # Errors
     ///
     /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
     /// that make no sense.
-    pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+    pub fn open_with(path: impl AsRef<Path>, config: Config) -> Result<Self> {
         let registration = Registration::new(&file::shown(path.as_ref()))?;
         config.validate()?;
         let path = file::resolve(path.as_ref(), false)?;
-        Ok(Self {
-            name: file::shown(&path),
-            access: Registered::new(
-                registration,
-                Mutex::new(FileReader::open(path.clone(), config)?),
-            ),
-            path,
-            clock: SteadyClock::new(Box::new(config.clock.clone())),
-            hasher: KeyHasher::random(),
-        })
+        let (hasher, clock) =
+            (KeyHasher::random(), SteadyClock::new(Box::new(config.clock.clone())));
+        let scope = Scope::new("", &hasher);
+        let access = Mutex::new(FileReader::open(path.clone(), config)?);
+        let access = Registered::new(registration, access);
+        let name = file::shown(&path);
+        let file = Shared { path, name, access, clock, hasher };
+        Ok(Self { file: Arc::new(file), scope })
+    }
+
+    /// Returns a reader of the same file for the ids of another scope, as
+    /// [`SeenStore::scope`](crate::SeenStore::scope) does.
+    #[must_use]
+    pub fn scope(&self, name: impl AsRef<str>) -> Self {
+        Self { scope: Scope::new(name.as_ref(), &self.file.hasher), ..self.clone() }
     }
 
     /// Returns the absolute path of the file.
     pub fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.file.path.clone()
     }
 
     /// Locks the connections. Fails in a forked child: the thread that held the lock at the fork may not
     /// exist there, and its parent's connections must not be used.
     fn access(&self) -> Result<MutexGuard<'_, FileReader>> {
-        self.access.process().check(&self.name)?;
-        Ok(self.access.lock())
+        self.file.access.process().check(&self.file.name)?;
+        Ok(self.file.access.lock())
     }
 
     /// Returns the present time as stores on the file see it. A store may stand still after its clock was set
     /// back a little; this clock then follows the store's time.
     fn now_ms(&self, access: &mut FileReader) -> Result<i64> {
-        let now_ms = self.clock.now_ms();
+        let clock = &self.file.clock;
+        let now_ms = clock.now_ms();
         let Some(ms) = access.take_file_time_ms()? else { return Ok(now_ms) };
-        self.clock.observe(FileTime { ms, is_new: true });
-        Ok(self.clock.now_ms())
+        clock.observe(FileTime { ms, is_new: true });
+        Ok(clock.now_ms())
     }
 
-    /// Returns true when the id is seen in this scope. Scans the file.
+    /// Returns true when the id is seen. **Returns false on any error**, which is logged, as
+    /// [`SeenStore::is_seen`](crate::SeenStore::is_seen) does. Scans the file.
+    pub fn is_seen(&self, id: impl AsRef<[u8]>) -> bool {
+        self.try_is_seen(id).unwrap_or_else(|e| {
+            log::warn!("{}: answering \"not seen\" because of an error: {e}", self.file.name);
+            false
+        })
+    }
+
+    /// Returns true when the id is seen, like [`is_seen`](Self::is_seen), but returns errors.
     ///
     /// # Errors
     ///
@@ -152,8 +175,8 @@ impl Reader {
     ///   [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when the file cannot be read,
     ///   [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged;
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
-    pub fn is_seen(&self, scope: &str, id: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(scope, id)?.is_some_and(|entry| entry.state == State::Seen))
+    pub fn try_is_seen(&self, id: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(id)?.is_some_and(|entry| entry.state == State::Seen))
     }
 
     /// Returns what the file holds about an id. Unlike [`SeenStore::get`](crate::SeenStore::get), also an
@@ -166,16 +189,16 @@ impl Reader {
     /// # let path = folder.path().join("seen.db");
     /// SeenStore::open(&path)?.scope("alerts").mark_seen("incident-17")?;
     /// let reader = Reader::open(&path)?;
-    /// assert_eq!(reader.get("alerts", "incident-17")?.unwrap().state, State::Seen);
-    /// assert!(reader.get("", "incident-17")?.is_none());
+    /// assert_eq!(reader.scope("alerts").get("incident-17")?.unwrap().state, State::Seen);
+    /// assert!(reader.get("incident-17")?.is_none());
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// Those of [`is_seen`](Self::is_seen).
-    pub fn get(&self, scope: &str, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        Ok(self.get_all(scope, [id])?.pop().flatten())
+    /// Those of [`try_is_seen`](Self::try_is_seen).
+    pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        Ok(self.get_all([id])?.pop().flatten())
     }
 
     /// Returns what the file holds about each of these ids, in their order. One scan of the file finds all of
@@ -183,16 +206,13 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Those of [`is_seen`](Self::is_seen).
+    /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn get_all(
         &self,
-        scope: &str,
         ids: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Result<Vec<Option<Entry>>> {
         let ids: Vec<_> = ids.into_iter().collect();
-        let scope = Scope::new(scope, &self.hasher);
-        let ids: Vec<Id<'_>> =
-            ids.iter().map(|id| scope.id(id.as_ref())).collect::<Result<_, _>>()?;
+        let ids = self.scope.ids(&ids)?;
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         access.find(&ids, now_ms)
@@ -204,9 +224,9 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Those of [`is_seen`](Self::is_seen), when the check itself could not be done. Problems that it found
+    /// Those of [`try_is_seen`](Self::try_is_seen), when the check itself could not be done. Problems that it found
     /// are in the report.
-    pub fn verify(&self) -> Result<Report> {
+    pub fn verify(&self) -> Result<IntegrityReport> {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         access.verify(now_ms)
@@ -216,19 +236,22 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Those of [`is_seen`](Self::is_seen).
-    pub fn inspect(&self) -> Result<Inspection> {
-        self.access()?.inspect()
+    /// Those of [`try_is_seen`](Self::try_is_seen).
+    pub fn info(&self) -> Result<FileInfo> {
+        self.access()?.info()
     }
 
     /// Returns the present time by this reader's clock.
     pub fn now(&self) -> SystemTime {
-        from_ms(self.clock.now_ms())
+        from_ms(self.file.clock.now_ms())
     }
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Reader")
+            .field("path", &self.file.path)
+            .field("scope", &self.scope.name())
+            .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ pub use claims::{Claim, Lease, Ownership};
 pub use entries::Entries;
 pub use maintenance::Stats;
 pub use marks::Verdict;
-pub use restore::{Refused, Restored, SeedFile};
+pub use restore::{LegacyFile, Refused, RestoreSummary};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;

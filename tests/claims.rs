@@ -1111,8 +1111,8 @@ fn an_id_that_was_given_back_can_be_claimed_at_once_though_the_clock_is_set_back
             assert_eq!(expires, Some(ended + TTL), "{case}: one TTL after the moment it ended");
             bench.clock.set(ended - back);
             let now = bench.clock.now();
-            let reader = Reader::open_with(bench.place.path(), &bench.config).unwrap();
-            for entry in [bench.entry("a"), reader.get("", "a").unwrap().unwrap()] {
+            let reader = Reader::open_with(bench.place.path(), bench.config.clone()).unwrap();
+            for entry in [bench.entry("a"), reader.get("a").unwrap().unwrap()] {
                 assert!(entry.lease_until.unwrap() <= now, "{case}: {entry:?}");
                 assert_eq!(entry.expires_at, expires, "{case}");
                 assert_ne!(entry.state, State::InFlight, "{case}");
@@ -1158,9 +1158,9 @@ fn a_retry_delay_is_void_once_the_clock_stands_more_than_a_minute_before_the_cla
         bench.clock.set(claimed - back);
         // A store that is opened now has not seen the later time.
         let store = bench.place.open(bench.config.clone());
-        let reader = Reader::open_with(bench.place.path(), &bench.config).unwrap();
+        let reader = Reader::open_with(bench.place.path(), bench.config.clone()).unwrap();
         let now = bench.clock.now();
-        for entry in [store.get("a").unwrap(), reader.get("", "a").unwrap()] {
+        for entry in [store.get("a").unwrap(), reader.get("a").unwrap()] {
             let entry = entry.unwrap();
             assert_eq!(entry.state, State::Failed);
             assert_eq!(entry.lease_until, Some(if is_void { now } else { again }), "{back:?}");
@@ -1253,7 +1253,10 @@ fn no_mark_stands_beside_a_claim_that_has_expired() {
             assert_eq!(claim_rows(&file), others, "{verb}");
             for report in [
                 store.verify().unwrap(),
-                Reader::open_with(bench.place.path(), &bench.config).unwrap().verify().unwrap(),
+                Reader::open_with(bench.place.path(), bench.config.clone())
+                    .unwrap()
+                    .verify()
+                    .unwrap(),
             ] {
                 assert!(report.is_ok(), "{verb}: {:?}", report.problems);
             }
@@ -1284,7 +1287,7 @@ fn a_check_of_the_file_overlooks_expired_claims_that_stand_beside_a_mark_and_no_
     let insert = "INSERT INTO claims VALUES ('', ?1, x'', ?2, ?2, 1, NULL, ?2)";
     let now = common::unix_ms(bench.clock.now());
     file.execute(insert, ("a", now)).unwrap();
-    let reader = Reader::open_with(bench.place.path(), &bench.config).unwrap();
+    let reader = Reader::open_with(bench.place.path(), bench.config.clone()).unwrap();
     assert_eq!(reader.verify().unwrap().problems, [""; 0]);
     file.execute(insert, ("b", now + 60_001)).unwrap();
     let problems = reader.verify().unwrap().problems;

@@ -85,23 +85,23 @@ fn what_has_expired_for_one_store_has_expired_for_one_that_opens_after_a_small_s
 fn a_reader_reckons_with_the_time_that_the_stores_have_reached() {
     let (place, clock) = (Place::in_ram(), Arc::<ManualClock>::default());
     let read = |clock: &Arc<ManualClock>| {
-        Reader::open_with(place.path(), &Config::default().clock(Arc::clone(clock))).unwrap()
+        Reader::open_with(place.path(), Config::default().clock(Arc::clone(clock))).unwrap()
     };
     let store = store(&place, &clock);
     store.ttl(secs(10)).mark_seen("short").unwrap();
     let early = read(&clock);
-    assert!(early.is_seen("", "short").unwrap());
+    assert!(early.try_is_seen("short").unwrap());
     clock.advance(secs(20));
     store.mark_seen("later").unwrap();
     back(&clock, secs(45));
     for reader in [&early, &read(&clock)] {
-        let entry = reader.get("", "short").unwrap();
+        let entry = reader.get("short").unwrap();
         assert_eq!(entry.map(|entry| entry.state), Some(State::Expired));
-        assert!(reader.is_seen("", "later").unwrap());
+        assert!(reader.try_is_seen("later").unwrap());
     }
     // A large step is followed.
     back(&clock, secs(60));
-    assert!(read(&clock).is_seen("", "short").unwrap());
+    assert!(read(&clock).try_is_seen("short").unwrap());
 }
 
 #[test]
@@ -381,12 +381,12 @@ fn a_reader_follows_the_stores_back() {
         let store = store(&place, &clock);
         clock.advance(secs(59));
         let config = Config::default().clock(Arc::clone(&clock));
-        let reader = Reader::open_with(place.path(), &config).unwrap();
-        assert!(!reader.is_seen("", "short").unwrap());
+        let reader = Reader::open_with(place.path(), config.clone()).unwrap();
+        assert!(!reader.try_is_seen("short").unwrap());
         back(&clock, secs(step));
         store.ttl(secs(1)).mark_seen("short").unwrap();
         assert!(store.is_seen("short"));
-        assert!(reader.is_seen("", "short").unwrap(), "a step of {step} s");
+        assert!(reader.try_is_seen("short").unwrap(), "a step of {step} s");
     }
 }
 
@@ -429,8 +429,8 @@ fn stores_agree_on_what_lives_again_after_a_clock_was_set_back_far() {
                 assert!(!early.is_seen("id 1") && !store.is_seen("id 1"));
                 meanwhile(&store, &early);
                 back(&clock, secs(7_199));
-                let reader = Reader::open_with(place.path(), &config).unwrap();
-                let lives = reader.is_seen("", "id 1").unwrap();
+                let reader = Reader::open_with(place.path(), config.clone()).unwrap();
+                let lives = reader.try_is_seen("id 1").unwrap();
                 let what = format!("{what}, opened late: {opened_late}, asks first: {asks_first}");
                 for store in [&store, &early] {
                     if asks_first {

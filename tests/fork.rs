@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use seen_store::{
-    Claim, Clock, Config, ErrorKind, Filter, Lease, Reader, SeedFile, SeenStore, Ttl, Verdict,
+    Claim, Clock, Config, ErrorKind, Filter, Lease, LegacyFile, Reader, SeenStore, Ttl, Verdict,
 };
 use support_process::{
     Child, End, assert_forked, fork, in_fork, lines, puppet, role, say, variable,
@@ -88,7 +88,7 @@ fn assert_can_open_nothing(folder: &Path) {
     assert_forked("open exclusive", SeenStore::open_with(&path, config.exclusive(true)));
     assert_forked("open in memory", SeenStore::in_memory());
     assert_forked("open a reader", Reader::open(&path));
-    assert_forked("open a seed's file", SeedFile::open(folder.join("seed.db"), Ttl::Never));
+    assert_forked("open a seed's file", LegacyFile::open(folder.join("seed.db"), Ttl::Never));
     assert_eq!(files(folder), before, "a refused open left something behind");
 }
 
@@ -117,8 +117,8 @@ fn assert_can_open_all(folder: &Path) {
     assert!(store.try_is_seen("a").unwrap());
     store.mark_seen("marked by a child").unwrap();
     drop(store);
-    assert!(Reader::open(&path).unwrap().is_seen("", "a").unwrap());
-    assert_eq!(SeedFile::open(folder.join("seed.db"), Ttl::Never).unwrap().count(), 2);
+    assert!(Reader::open(&path).unwrap().try_is_seen("a").unwrap());
+    assert_eq!(LegacyFile::open(folder.join("seed.db"), Ttl::Never).unwrap().count(), 2);
     SeenStore::in_memory().unwrap().mark_seen("a").unwrap();
 }
 
@@ -159,7 +159,7 @@ fn fork_with_each_kind_of_handle() {
     });
     fork_holding("a reader", &folder, Reader::open(&path).unwrap());
     fork_holding("a seed's file", &folder, {
-        SeedFile::open(folder.join("seed.db"), Ttl::Never).unwrap()
+        LegacyFile::open(folder.join("seed.db"), Ttl::Never).unwrap()
     });
     say("done");
 }
@@ -176,7 +176,7 @@ fn fork_with_nothing_open() {
     assert!(in_fork(|| SeenStore::open(&path).unwrap().mark_seen("a").unwrap()), "never open");
     let store = SeenStore::open(&path).unwrap();
     let reader = Reader::open(&path).unwrap();
-    assert!(store.try_is_seen("a").unwrap() && reader.is_seen("", "a").unwrap());
+    assert!(store.try_is_seen("a").unwrap() && reader.try_is_seen("a").unwrap());
     drop(reader);
     // Closed by hand, with handles left; also with a thread of the store's own to be ended.
     store.scope("many").seed((0..100_000).map(|n| format!("id-{n}"))).unwrap();
@@ -343,29 +343,29 @@ fn fork_while_a_reader_reads() {
         let_go: Barrier::new(2),
     });
     let config = Config::default().clock(clock.clone());
-    let reader = Reader::open_with(&path, &config).unwrap();
+    let reader = Reader::open_with(&path, config.clone()).unwrap();
     let mut listing = reader.entries(Filter::default());
     listing.next().unwrap().unwrap();
     thread::scope(|scope| {
         clock.armed.store(true, SeqCst);
-        scope.spawn(|| reader.get("", "a").unwrap());
+        scope.spawn(|| reader.get("a").unwrap());
         clock.stopped.wait();
         // In the child that thread does not exist, and its lock is held for ever.
         let well = in_fork(|| {
             assert_eq!(reader.path(), path.canonicalize().unwrap());
             assert!(format!("{reader:?}").contains("seen.db"));
-            assert_forked("is_seen", reader.is_seen("", "a"));
-            assert_forked("get", reader.get("", "a"));
+            assert_forked("is_seen", reader.try_is_seen("a"));
+            assert_forked("get", reader.get("a"));
             assert_forked("entries", reader.entries(Filter::default()).next().unwrap());
             assert_forked("verify", reader.verify());
-            assert_forked("inspect", reader.inspect());
+            assert_forked("inspect", reader.info());
             // SAFETY: the child never uses `reader` again; its `_exit` runs no destructor.
             drop(unsafe { std::ptr::read(&raw const reader) });
         });
         clock.let_go.wait();
         assert!(well, "a forked child hung or failed");
     });
-    assert!(reader.is_seen("", "b").unwrap());
+    assert!(reader.try_is_seen("b").unwrap());
     say("done");
 }
 
@@ -380,7 +380,7 @@ fn fork_with_unused_handles() {
     let store = SeenStore::open(&path).unwrap();
     store.seed((0..2_000).map(|n| format!("id-{n}"))).unwrap();
     let reader = Reader::open(&path).unwrap();
-    let mut seed = SeedFile::open(make_seed_file(&folder), Ttl::Never).unwrap();
+    let mut seed = LegacyFile::open(make_seed_file(&folder), Ttl::Never).unwrap();
     let mut lease = granted(&store, "claimed");
     let mut listing = store.entries(Filter::default());
     let mut reading = reader.entries(Filter::default());
@@ -397,7 +397,7 @@ fn fork_with_unused_handles() {
         assert_forked("a listing", listing.by_ref().find(Result::is_err).unwrap());
         assert_forked("a reader's listing", reading.by_ref().find(Result::is_err).unwrap());
         assert!(reader.path().ends_with("seen.db"));
-        assert_forked("a reader", reader.is_seen("", "id-1"));
+        assert_forked("a reader", reader.try_is_seen("id-1"));
         assert_can_open_nothing(&folder);
     });
     assert!(well, "a forked child hung or failed");
@@ -454,7 +454,7 @@ fn use_and_drop(number: usize, folder: &Path, store: SeenStore, lease: Lease, re
     assert_forked("stats", store.stats());
     let mut listing = store.entries(Filter::default());
     assert_forked("a listing", listing.next().unwrap());
-    assert_forked("a reader", reader.is_seen("", "id-1"));
+    assert_forked("a reader", reader.try_is_seen("id-1"));
     assert!(format!("{store:?} {reader:?} {lease:?}").contains("seen.db"));
     assert_can_open_nothing(folder);
     assert!(store.close().is_err());
@@ -504,7 +504,7 @@ fn fork_from_busy_threads() {
         scope.spawn(|| {
             busy(&|| SeenStore::open(folder.join("busy/busy.db")).unwrap().mark_seen("a").unwrap());
         });
-        scope.spawn(|| busy(&|| drop(reader.get("", "id-1").unwrap())));
+        scope.spawn(|| busy(&|| drop(reader.get("id-1").unwrap())));
         let mut failed = 0;
         for number in 0..CHILDREN {
             let end = if number % 2 == 0 { End::AtOnce } else { End::WithHandlers };

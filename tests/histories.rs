@@ -378,7 +378,8 @@ fn a_listing_from_outside_beside_a_restore_misses_no_id_of_both_histories() {
             for readings in 0..9 {
                 histories.begin_with(first, -1);
                 let reader =
-                    Reader::open_with(histories.clock.place.path(), &histories.config).unwrap();
+                    Reader::open_with(histories.clock.place.path(), histories.config.clone())
+                        .unwrap();
                 histories.begin_with(first, readings);
                 let missing = Histories::missing(reader.entries(Filter::default()));
                 let what = format!("history {first} first, restored at reading {readings}");

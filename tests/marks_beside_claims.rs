@@ -125,7 +125,7 @@ fn a_scope_is_forgotten_whatever_the_times_of_its_entries() {
     assert!(!store.is_seen("x") && !store.is_seen("y"), "still seen");
 }
 
-/// Listing, census, statistics and verify of entries with the earliest and latest times there are.
+/// Listing, stats, statistics and verify of entries with the earliest and latest times there are.
 #[test]
 fn extreme_times_break_no_verb() {
     let place = Place::in_ram();
@@ -177,10 +177,10 @@ fn extreme_times_break_no_verb() {
     store.purge_expired().unwrap();
     store.cleanup_old_entries(Duration::MAX).unwrap();
     store.cleanup_old_entries(Duration::ZERO).unwrap();
-    let reader = seen_store::Reader::open_with(place.path(), &config).unwrap();
+    let reader = seen_store::Reader::open_with(place.path(), config.clone()).unwrap();
     for since in [Duration::ZERO, secs(3600), Duration::MAX] {
         for buckets in [1, 7, 1000] {
-            reader.census(since, buckets).unwrap();
+            reader.stats(since, buckets).unwrap();
         }
     }
     reader.entries(seen_store::Filter::default()).for_each(|entry| drop(entry.unwrap()));

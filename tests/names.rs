@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use common::{Place, secs};
 use rusqlite::Connection;
-use seen_store::{Config, Error, ErrorKind, Reader, SeedFile, SeenStore, Ttl};
+use seen_store::{Config, Error, ErrorKind, LegacyFile, Reader, SeenStore, Ttl};
 
 #[test]
 fn child() {
@@ -25,7 +25,7 @@ fn child() {
             support_process::say(format!("{:?} {error}", error.kind()));
         }
         let seed = support_process::variable("SEED");
-        let error = SeedFile::open(&seed, Ttl::Never).err().expect("it was opened");
+        let error = LegacyFile::open(&seed, Ttl::Never).err().expect("it was opened");
         support_process::say(format!("{:?} {error}", error.kind()));
     }
 }
@@ -81,7 +81,7 @@ fn a_file_with_a_second_name_is_refused_by_both_names_until_one_is_gone() {
     assert_eq!(place.files(), ["second.db", "seen.db"], "a side file was made");
     fs::remove_file(&second).unwrap();
     assert!(place.open(Config::default()).is_seen("a"));
-    assert!(Reader::open(place.path()).unwrap().is_seen("", "a").unwrap());
+    assert!(Reader::open(place.path()).unwrap().try_is_seen("a").unwrap());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn an_old_file_with_a_second_name_is_refused_and_not_upgraded() {
     for error in errors_of_every_way(place.path()) {
         assert_refused(&error, &["hard link"]);
     }
-    let error = SeedFile::open(&second, Ttl::Never).err().expect("it was opened");
+    let error = LegacyFile::open(&second, Ttl::Never).err().expect("it was opened");
     assert_refused(&error, &["second.db", "hard link"]);
     assert_eq!(place.files(), ["second.db", "seen.db"]);
 }
@@ -142,7 +142,7 @@ fn a_link_that_is_made_while_a_store_is_open_is_logged_once_and_stops_nothing() 
         store.mark_seen(format!("id {number}")).unwrap();
         number += 1;
     }
-    assert!(reader.is_seen("", "id 0").unwrap());
+    assert!(reader.try_is_seen("id 0").unwrap());
     let warnings = warnings_about(place.path());
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("hard link"), "{warnings:?}");
@@ -234,7 +234,7 @@ fn a_link_beside_a_store_that_is_not_there_yet_and_beside_an_old_file_is_refused
         fs::remove_file(place.beside(suffix)).unwrap();
         make_seed_file(place.path());
         symlink(place.folder().join("target"), place.beside(suffix)).unwrap();
-        let error = SeedFile::open(place.path(), Ttl::Never).err().expect("it was opened");
+        let error = LegacyFile::open(place.path(), Ttl::Never).err().expect("it was opened");
         assert_refused(&error, &[&format!("seen.db{suffix} is a symbolic link")]);
         assert_refused(&SeenStore::open(place.path()).unwrap_err(), &["is a symbolic link"]);
         assert_eq!(place.files().len(), 2, "{:?}", place.files());
@@ -283,10 +283,10 @@ fn the_copy_that_an_upgrade_leaves_has_one_name_and_can_be_opened() {
     // Left by an upgrade that ended between making the name and filling it.
     fs::write(place.beside(".v0.bak"), "").unwrap();
     let store = place.open(Config::default().ttl(Ttl::Never));
-    let copy = store.upgrade().unwrap().expect("it was upgraded").copy;
+    let copy = store.upgrade_report().unwrap().expect("it was upgraded").copy;
     assert_eq!(copy, place.beside(".v0.bak"));
     assert_eq!(fs::metadata(&copy).unwrap().nlink(), 1);
-    assert_eq!(SeedFile::open(&copy, secs(1)).unwrap().count_rows().unwrap(), 1);
+    assert_eq!(LegacyFile::open(&copy, secs(1)).unwrap().count_rows().unwrap(), 1);
     drop(store);
     assert_eq!(place.files(), ["seen.db", "seen.db.v0.bak"]);
 }

@@ -55,7 +55,7 @@ fn assert_agrees(store: &SeenStore, reader: &Reader) {
     ids.push(b"\xff\x00".to_vec());
     for scope in ["", "feed", "none"] {
         let handle = store.scope(scope);
-        let read = reader.get_all(scope, &ids).unwrap();
+        let read = reader.scope(scope).get_all(&ids).unwrap();
         assert_eq!(read.len(), ids.len());
         for (id, read) in ids.iter().zip(read) {
             let known = handle.get(id).unwrap();
@@ -65,7 +65,11 @@ fn assert_agrees(store: &SeenStore, reader: &Reader) {
         }
         // Few ids are looked for in another way than many.
         for id in ["id 0", "id 1", "id 2", "id 3", "id 8", "id 1500", "none"] {
-            assert_eq!(reader.is_seen(scope, id).unwrap(), handle.try_is_seen(id).unwrap(), "{id}");
+            assert_eq!(
+                reader.scope(scope).try_is_seen(id).unwrap(),
+                handle.try_is_seen(id).unwrap(),
+                "{id}"
+            );
         }
     }
     for filter in [
@@ -79,8 +83,8 @@ fn assert_agrees(store: &SeenStore, reader: &Reader) {
         let read = sorted(reader.entries(filter.clone()));
         assert!(read == sorted(store.entries(filter.clone())), "{filter:?}");
     }
-    let census = reader.census(secs(3600), 4).unwrap();
-    let (stats, total) = (store.stats().unwrap(), census.total());
+    let stats = reader.stats(secs(3600), 4).unwrap();
+    let (stats, total) = (store.stats().unwrap(), stats.total());
     assert_eq!(
         (total.seen, total.in_flight, total.failed),
         (stats.seen, stats.in_flight, stats.failed)
@@ -96,7 +100,7 @@ fn a_reader_answers_as_the_store_does() {
     let config = config.purge_interval(None).purge_on_open(false);
     let store = place.open(config.clone());
     fill(&store);
-    let reader = Reader::open_with(place.path(), &config).unwrap();
+    let reader = Reader::open_with(place.path(), config.clone()).unwrap();
     assert_agrees(&store, &reader); // From the log.
     clock.advance(secs(1));
     assert_agrees(&store, &reader);
@@ -105,11 +109,11 @@ fn a_reader_answers_as_the_store_does() {
     clock.advance(secs(60));
     assert_agrees(&store, &reader);
     store.close().unwrap();
-    assert!(reader.is_seen("", "id 0").unwrap());
-    let expired = reader.get("feed", "id 1").unwrap().unwrap();
+    assert!(reader.try_is_seen("id 0").unwrap());
+    let expired = reader.scope("feed").get("id 1").unwrap().unwrap();
     assert_eq!(expired.state, State::Expired);
-    assert_eq!(reader.get("", "id 2").unwrap(), None);
-    assert!(!reader.is_seen("", "id 2").unwrap(), "it was forgotten");
+    assert_eq!(reader.get("id 2").unwrap(), None);
+    assert!(!reader.try_is_seen("id 2").unwrap(), "it was forgotten");
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn a_reader_sees_what_was_acknowledged_before_it_was_asked() {
         });
         loop {
             let last = marked.load(SeqCst);
-            let seen = last == 0 || reader.is_seen("", format!("id {last}")).unwrap();
+            let seen = last == 0 || reader.try_is_seen(format!("id {last}")).unwrap();
             assert!(seen, "id {last} was marked and is not seen");
             if last == rounds {
                 break;
@@ -148,12 +152,12 @@ fn a_reader_notices_what_was_written_since_it_last_read() {
     let reader = Reader::open(place.path()).unwrap();
     for n in 0..5 {
         let id = format!("id {n}");
-        assert!(!reader.is_seen("", &id).unwrap());
+        assert!(!reader.try_is_seen(&id).unwrap());
         let store = place.open(Config::default());
         store.mark_seen(&id).unwrap();
-        assert!(reader.is_seen("", &id).unwrap(), "it is in the log");
+        assert!(reader.try_is_seen(&id).unwrap(), "it is in the log");
         store.close().unwrap();
-        assert!(reader.is_seen("", &id).unwrap(), "it is in the file");
+        assert!(reader.try_is_seen(&id).unwrap(), "it is in the file");
     }
 }
 
@@ -187,7 +191,7 @@ fn a_reader_that_closes_leaves_the_locks_of_a_store_in_its_process() {
     assert_eq!(other.ask("close"), "ok");
     assert_eq!(place.files().len(), 3, "the log of an open store was deleted");
     store.mark_seen("c").unwrap();
-    assert!(Reader::open(place.path()).unwrap().is_seen("", "c").unwrap());
+    assert!(Reader::open(place.path()).unwrap().try_is_seen("c").unwrap());
 }
 
 #[test]
@@ -201,17 +205,17 @@ fn a_census_counts_when_and_until_when() {
     store.ttl(secs(3601)).mark_seen("longer").unwrap();
     store.ttl(secs(24 * 3600 + 1)).mark_seen("longest").unwrap();
     store.close().unwrap();
-    let reader = Reader::open_with(place.path(), &config).unwrap();
-    let census = reader.census(secs(4 * 3600), 4).unwrap();
-    assert_eq!(census.marks, [1, 0, 0, 3]);
-    assert_eq!((census.expiring_within_hour, census.expiring_within_day), (1, 2));
+    let reader = Reader::open_with(place.path(), config.clone()).unwrap();
+    let stats = reader.stats(secs(4 * 3600), 4).unwrap();
+    assert_eq!(stats.marks, [1, 0, 0, 3]);
+    assert_eq!((stats.expiring_within_hour, stats.expiring_within_day), (1, 2));
     let now = reader.now();
-    assert_eq!((census.oldest, census.newest), (Some(now - secs(3 * 3600)), Some(now)));
+    assert_eq!((stats.oldest, stats.newest), (Some(now - secs(3 * 3600)), Some(now)));
     // Longer ago than was asked for.
-    assert_eq!(reader.census(secs(3600), 2).unwrap().marks, [0, 3]);
-    assert_eq!(reader.census(secs(1), 0).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    assert_eq!(reader.stats(secs(3600), 2).unwrap().marks, [0, 3]);
+    assert_eq!(reader.stats(secs(1), 0).unwrap_err().kind(), ErrorKind::InvalidConfig);
     // As long as there has been a clock, and longer.
-    let ages: u64 = reader.census(Duration::MAX, 3).unwrap().marks.iter().sum();
+    let ages: u64 = reader.stats(Duration::MAX, 3).unwrap().marks.iter().sum();
     assert_eq!(ages, 4);
 }
 
@@ -221,7 +225,7 @@ fn the_estimate_of_an_index_is_near_what_it_takes() {
     let store = place.open(Config::default());
     for n in [1_000_u32, 20_000, 50_000] {
         let _ = store.check_and_mark_all((0..n).map(u32::to_be_bytes)).unwrap();
-        let estimated = Reader::open(place.path()).unwrap().census(secs(1), 1).unwrap().index_bytes;
+        let estimated = Reader::open(place.path()).unwrap().stats(secs(1), 1).unwrap().index_bytes;
         let taken = store.stats().unwrap().memory_bytes;
         assert!((taken / 2..=taken * 2).contains(&estimated), "{estimated} for {taken}");
     }
@@ -232,9 +236,9 @@ fn an_id_that_cannot_be_one_is_told() {
     let place = Place::new();
     drop(place.open(Config::default()));
     let reader = Reader::open(place.path()).unwrap();
-    assert_eq!(reader.get("", "").unwrap_err().kind(), ErrorKind::InvalidId);
-    assert_eq!(reader.get("", vec![b'x'; 65_537]).unwrap_err().kind(), ErrorKind::InvalidId);
-    assert!(reader.get_all("", [b""; 0]).unwrap().is_empty());
+    assert_eq!(reader.get("").unwrap_err().kind(), ErrorKind::InvalidId);
+    assert_eq!(reader.get(vec![b'x'; 65_537]).unwrap_err().kind(), ErrorKind::InvalidId);
+    assert!(reader.get_all([b""; 0]).unwrap().is_empty());
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn a_path_with_anything_in_it_is_read() {
     let store = SeenStore::open(&path).unwrap();
     store.mark_seen("a").unwrap();
     store.close().unwrap();
-    assert!(Reader::open(&path).unwrap().is_seen("", "a").unwrap());
+    assert!(Reader::open(&path).unwrap().try_is_seen("a").unwrap());
     assert_eq!(place.files().len(), 1);
 }
 

@@ -133,7 +133,7 @@ fn a_database_cut_inside_a_page_that_its_log_holds_is_whole() {
         tamper_and_crash(place.path(), CHANGE_ALL);
         cut_last_page(place.path());
         let reader = Reader::open(place.path()).unwrap();
-        assert!((0..500).all(|n| reader.is_seen("", format!("id-{n}")).unwrap() || n % 50 > 0));
+        assert!((0..500).all(|n| reader.try_is_seen(format!("id-{n}")).unwrap() || n % 50 > 0));
         assert!(reader.verify().unwrap().is_ok());
         drop(reader);
         let store = place.open(Config::default().read_only(read_only));
@@ -719,12 +719,12 @@ fn an_id_in_the_storage_class_that_is_not_its_own_is_told_by_all_that_meet_it() 
             is_told(&what, store.get(id).err());
             let reader = Reader::open(place.path()).unwrap();
             is_told(&what, is_listed(&mut reader.entries(Filter::default())));
-            is_told(&what, reader.is_seen("", id).err());
+            is_told(&what, reader.try_is_seen(id).err());
             let many = (0..20).map(|n| format!("{n}").into_bytes()).chain([id.to_vec()]);
-            is_told(&what, reader.get_all("", many).err());
+            is_told(&what, reader.get_all(many).err());
             is_told(&what, reader.verify().err());
             if table == "claims" {
-                is_told(&what, reader.census(secs(1), 1).err());
+                is_told(&what, reader.stats(secs(1), 1).err());
                 is_told(&what, store.claim(id, secs(60)).err());
                 is_told(&what, store.claim_all([id, b"b", b"c"], secs(60)).err());
             } else {
@@ -753,10 +753,10 @@ fn use_all(store: &SeenStore, place: &Place) {
 
 fn read_all(place: &Place) {
     let Ok(reader) = Reader::open(place.path()) else { return };
-    let _ = (reader.get("", "id 1"), reader.get("", "claimed"));
-    let _ = reader.get_all("", (0..20).map(|n| format!("id {n}")));
-    let _ = (reader.entries(Filter::default()).count(), reader.verify(), reader.inspect());
-    let _ = reader.census(secs(100), 3);
+    let _ = (reader.get("id 1"), reader.get("claimed"));
+    let _ = reader.get_all((0..20).map(|n| format!("id {n}")));
+    let _ = (reader.entries(Filter::default()).count(), reader.verify(), reader.info());
+    let _ = reader.stats(secs(100), 3);
 }
 
 #[test]

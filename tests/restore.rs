@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use common::{Place, clock_and_config};
 use seen_store::{
-    Claim, Clock as _, Config, Entry, ErrorKind, Filter, Restored, SeedFile, SeenStore, State, Ttl,
+    Claim, Clock as _, Config, Entry, ErrorKind, Filter, LegacyFile, RestoreSummary, SeenStore,
+    State, Ttl,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -28,7 +29,7 @@ impl Bench {
         Self { store, now: clock.now(), clock, place, config }
     }
 
-    fn restore(&self, entry: Entry) -> Restored {
+    fn restore(&self, entry: Entry) -> RestoreSummary {
         self.store.restore([entry]).unwrap()
     }
 
@@ -56,12 +57,12 @@ impl Bench {
 
 /// How many entries met each fate, if none was refused.
 #[track_caller]
-fn counts(restored: &Restored) -> [u64; 4] {
+fn counts(restored: &RestoreSummary) -> [u64; 4] {
     assert_eq!(refusals(restored), []);
     [restored.added, restored.changed, restored.unchanged, restored.expired]
 }
 
-fn refusals(restored: &Restored) -> Vec<(&[u8], ErrorKind)> {
+fn refusals(restored: &RestoreSummary) -> Vec<(&[u8], ErrorKind)> {
     restored.refused.iter().map(|refused| (&*refused.id, refused.error.kind())).collect()
 }
 
@@ -288,7 +289,7 @@ fn the_seeds_file_is_read_page_by_page_and_left_as_it_was() {
     .unwrap();
     drop(seed);
     let before = std::fs::read(&path).unwrap();
-    let mut file = SeedFile::open(&path, Ttl::Never).unwrap();
+    let mut file = LegacyFile::open(&path, Ttl::Never).unwrap();
     assert_eq!(file.count_rows().unwrap(), 2_504);
     let entries: Vec<Entry> = file.by_ref().collect::<Result<_, _>>().unwrap();
     assert_eq!((entries.len(), file.skipped()), (2_502, 2));
@@ -300,14 +301,14 @@ fn the_seeds_file_is_read_page_by_page_and_left_as_it_was() {
     assert!(entries[2_501].last_seen > at, "what has no time counts as seen now");
     drop(file);
     assert_eq!(std::fs::read(&path).unwrap(), before);
-    let hour = SeedFile::open(&path, HOUR).unwrap().next().unwrap().unwrap();
+    let hour = LegacyFile::open(&path, HOUR).unwrap().next().unwrap().unwrap();
     assert_eq!(hour.expires_at, Some(hour.last_seen + HOUR));
 }
 
 #[test]
 fn what_is_no_seeds_file_is_refused() {
     let bench = Bench::new();
-    let kind = |path: &std::path::Path| SeedFile::open(path, HOUR).err().unwrap().kind();
+    let kind = |path: &std::path::Path| LegacyFile::open(path, HOUR).err().unwrap().kind();
     assert_eq!(kind(bench.place.path()), ErrorKind::WrongApplication);
     assert_eq!(kind(&bench.place.folder().join("missing")), ErrorKind::NotFound);
     let text = bench.place.folder().join("text");

@@ -436,7 +436,7 @@ fn closing_without_the_side_files_loses_nothing_though_a_reader_lives() {
             let store = place.open(Config::default());
             let marked = mark_all(&store, ids("early", 50));
             let reader = Reader::open(place.path()).unwrap();
-            assert!(reader.is_seen("", "early 1").unwrap());
+            assert!(reader.try_is_seen("early 1").unwrap());
             let read_only = place.open(Config::default().read_only(true));
             let foreign = reading_connection(&place);
             assert_eq!(count(&foreign), 50);
@@ -515,7 +515,7 @@ fn no_store_is_told_of_what_stores_do_themselves() {
                 assert_eq!(other.ask(&format!("check id {rounds}")), "duplicate");
                 assert_eq!(other.ask("compact"), "ok");
                 assert_eq!(other.ask(&format!("mark other {rounds}")), "ok");
-                assert!(Reader::open(place.path()).unwrap().is_seen("", "id 0").unwrap());
+                assert!(Reader::open(place.path()).unwrap().try_is_seen("id 0").unwrap());
             }
             if let Some(reading) = &reading {
                 assert!(reading.try_is_seen(format!("id {rounds}")).unwrap());
@@ -569,11 +569,11 @@ fn a_reader_reads_by_the_log_that_stands_beside_the_file_now() {
         "INSERT INTO seen (id, first_seen, last_seen) VALUES ('first', 1, 1)",
     );
     let reader = Reader::open(place.path()).unwrap();
-    assert!(reader.get("", "first").unwrap().is_some());
+    assert!(reader.get("first").unwrap().is_some());
     // The reader alone has the file open: another process takes the log in and begins one anew.
     delete(&place, &["-wal", "-shm"]);
     let mut other = Child::with_store(place.path());
     assert_eq!(other.ask("mark second"), "ok");
-    assert!(reader.is_seen("", "second").unwrap());
-    assert!(reader.get("", "first").unwrap().is_none(), "read from a log that was deleted");
+    assert!(reader.try_is_seen("second").unwrap());
+    assert!(reader.get("first").unwrap().is_none(), "read from a log that was deleted");
 }

@@ -212,12 +212,12 @@ fn a_purge_takes_the_newest_row_too() {
         let file = place.sql();
         let newest = rows(&file).last().unwrap().seq;
         clock.advance(secs(10));
-        let reader = Reader::open_with(place.path(), &Config::default().clock(clock.clone()));
-        let census = |reader: &Reader| reader.census(secs(1), 1).unwrap().total().expired;
+        let reader = Reader::open_with(place.path(), Config::default().clock(clock.clone()));
+        let stats = |reader: &Reader| reader.stats(secs(1), 1).unwrap().total().expired;
         let reader = reader.unwrap();
-        assert_eq!((census(&reader), store.count_expired().unwrap()), (count as u64, count as u64));
+        assert_eq!((stats(&reader), store.count_expired().unwrap()), (count as u64, count as u64));
         assert_eq!(store.purge_expired().unwrap(), count as u64);
-        assert_eq!((census(&reader), store.count_expired().unwrap()), (0, 0));
+        assert_eq!((stats(&reader), store.count_expired().unwrap()), (0, 0));
         // A tombstone keeps its number from being given again.
         let left = rows(&file);
         assert_eq!(
@@ -417,9 +417,9 @@ fn an_upgrade_is_told_by_the_store_that_did_it() {
         )
         .unwrap();
     let store = place.open(Config::default().ttl(Duration::from_secs(5)));
-    let upgrade = store.upgrade().unwrap().unwrap();
+    let upgrade = store.upgrade_report().unwrap().unwrap();
     assert_eq!((upgrade.kept, upgrade.skipped, upgrade.undated), (2, 1, 1));
     assert_eq!(upgrade.copy, place.beside(".v0.bak"));
     let (_, config) = clock_and_config();
-    assert_eq!(place.open(config).upgrade().unwrap(), None);
+    assert_eq!(place.open(config).upgrade_report().unwrap(), None);
 }

@@ -321,12 +321,12 @@ fn a_reader_whose_clock_panics_at_any_of_its_readings_goes_on_reading() {
     let config = Config::default().clock(clock.clone()).ttl(Ttl::Never);
     let store = place.open(config.clone());
     store.mark_seen("kept").unwrap();
-    let reader = Reader::open_with(place.path(), &config).unwrap();
+    let reader = Reader::open_with(place.path(), config.clone()).unwrap();
     let calls: [fn(&Reader); 4] = [
-        |reader| assert!(reader.is_seen("", "kept").unwrap()),
+        |reader| assert!(reader.try_is_seen("kept").unwrap()),
         |reader| assert!(reader.verify().unwrap().is_ok()),
         |reader| assert_eq!(reader.entries(Filter::default()).count(), 1),
-        |reader| assert_eq!(reader.census(secs(1), 1).unwrap().total().seen, 1),
+        |reader| assert_eq!(reader.stats(secs(1), 1).unwrap().total().seen, 1),
     ];
     for (number, call) in calls.iter().enumerate() {
         for reading in 1.. {
@@ -341,7 +341,7 @@ fn a_reader_whose_clock_panics_at_any_of_its_readings_goes_on_reading() {
         }
     }
     store.mark_seen("another").unwrap();
-    assert!(reader.is_seen("", "another").unwrap());
+    assert!(reader.try_is_seen("another").unwrap());
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_listing_goes_on_where_it_was_after_a_panic() {
     let config = Config::default().clock(clock.clone()).ttl(Ttl::Never);
     let store = place.open(config.clone());
     store.seed((0..1_200).map(|n| format!("id-{n}"))).unwrap();
-    let reader = Reader::open_with(place.path(), &config).unwrap();
+    let reader = Reader::open_with(place.path(), config.clone()).unwrap();
     for reading in 1..40 {
         // Behind a lock, as something that a worker shares with its panicking part.
         let listing = std::sync::Mutex::new(store.entries(Filter::default()));

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal::{Committed, ExclusiveReadLock};
 use crate::file::{self, Identity, OpenedFiles, shown};
-use crate::format::upgrade::Upgrade;
+use crate::format::upgrade::UpgradeReport;
 use crate::machine::sleep;
 use crate::process::{Registered, Registration};
 
@@ -55,7 +55,7 @@ pub(crate) struct Connected {
     pub(crate) connection: Registered<Connection>,
     pub(crate) files: OpenedFiles,
     /// What this call did to a file in the legacy format.
-    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) upgrade: Option<UpgradeReport>,
 }
 
 /// Opens the store at the resolved `path`. Creates or upgrades it unless the config is read-only.

@@ -13,7 +13,7 @@ use crate::file::shown;
 /// What SQLite reports of itself and of a store's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Inspection {
+pub struct FileInfo {
     /// For example `3.51.3`.
     pub sqlite_version: String,
     /// The options that SQLite was compiled with.
@@ -69,9 +69,9 @@ pub(super) fn pragma_text(connection: &Connection, name: &str) -> rusqlite::Resu
 }
 
 /// Returns what SQLite reports of itself and of the file.
-pub(crate) fn inspect(connection: &Connection, config: &Config) -> rusqlite::Result<Inspection> {
+pub(crate) fn info(connection: &Connection, config: &Config) -> rusqlite::Result<FileInfo> {
     let count = |name| pragma_number(connection, name).map(i64::cast_unsigned);
-    Ok(Inspection {
+    Ok(FileInfo {
         sqlite_version: rusqlite::version().to_owned(),
         sqlite_options: connection
             .prepare("PRAGMA compile_options")?

@@ -24,7 +24,7 @@ use crate::id::MAX_ID_BYTES;
 /// What opening a store did to a file in the older format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Upgrade {
+pub struct UpgradeReport {
     /// How many ids were kept, including those that have expired.
     pub kept: u64,
     /// How many rows had no valid id (NULL, empty or longer than 65,536 bytes) and were left out.
@@ -40,7 +40,7 @@ pub(super) fn upgrade_legacy(
     path: &Path,
     config: &Config,
     now_ms: i64,
-) -> Result<Option<Upgrade>> {
+) -> Result<Option<UpgradeReport>> {
     // The transaction is exclusive because its commit would have to wait for readers without a write-ahead log.
     // Several processes may do this at the same time, each with a copy. The first to get the write lock names
     // its own copy. The others find the upgrade done.
@@ -59,7 +59,7 @@ pub(super) fn upgrade_legacy(
         remove(&unfinished)?;
     }
     let Some(upgrade) = upgraded? else { return Ok(None) };
-    let Upgrade { kept, skipped, undated, copy } = &upgrade;
+    let UpgradeReport { kept, skipped, undated, copy } = &upgrade;
     log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(copy));
     if *skipped > 0 {
         log::warn!(
@@ -82,7 +82,7 @@ fn upgrade_within(
     unfinished: &Path,
     config: &Config,
     now_ms: i64,
-) -> Result<Option<Upgrade>> {
+) -> Result<Option<UpgradeReport>> {
     let fail = |e| failure("upgrade", &shown(path), e);
     if recognise_within(connection).map_err(fail)? != Format::Legacy {
         return Ok(None);
@@ -143,10 +143,10 @@ fn convert(
     config: &Config,
     now_ms: i64,
     copy: PathBuf,
-) -> rusqlite::Result<Upgrade> {
+) -> rusqlite::Result<UpgradeReport> {
     connection.execute_batch("ALTER TABLE seen RENAME TO seed")?;
     define(connection)?;
-    let mut done = Upgrade { kept: 0, skipped: 0, undated: 0, copy };
+    let mut done = UpgradeReport { kept: 0, skipped: 0, undated: 0, copy };
     {
         // An id may occur twice, as TEXT and as a BLOB of the same bytes. A numeric id becomes its text, a REAL
         // timestamp is truncated.

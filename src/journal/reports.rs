@@ -23,14 +23,14 @@ use crate::index::Index;
 /// The result of [`verify`](crate::SeenStore::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct IntegrityReport {
     /// How many rows were compared with the index.
     pub rows: u64,
     /// One sentence for each problem.
     pub problems: Vec<String>,
 }
 
-impl Report {
+impl IntegrityReport {
     /// Returns whether there are no problems.
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()

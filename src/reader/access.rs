@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, shown};
 use crate::format;
 use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
-use crate::format::pragmas::Inspection;
+use crate::format::pragmas::FileInfo;
 use crate::journal::catch_up::{Counters, read_schema_version};
 use crate::journal::claims::{self, ClaimPosition, ClaimRow};
 use crate::journal::load::ReadError;
@@ -37,10 +37,10 @@ pub(super) type Read<T> = Result<T, ReadError>;
 
 impl FileReader {
     /// Opens the store at the resolved path.
-    pub(crate) fn open(path: PathBuf, config: &Config) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf, config: Config) -> Result<Self> {
         // Checked only when the reader opens: a file that gets a second name later can still be read.
         file::refuse_unsafe_names(&path)?;
-        let mut file = Self { path, config: config.clone(), opened: None, file_ms: None };
+        let mut file = Self { path, config, opened: None, file_ms: None };
         file.read(1, |_| Ok(()))?;
         Ok(file)
     }
@@ -113,11 +113,11 @@ impl FileReader {
     }
 
     /// Returns what SQLite reports about itself and the file.
-    pub(crate) fn inspect(&mut self) -> Result<Inspection> {
+    pub(crate) fn info(&mut self) -> Result<FileInfo> {
         let config = self.config.clone();
         self.read(1, |connections| {
             format::pragmas::apply_pragmas(connections[0], &config)?;
-            Ok(format::pragmas::inspect(connections[0], &config)?)
+            Ok(format::pragmas::info(connections[0], &config)?)
         })
     }
 }
@@ -190,7 +190,7 @@ mod tests {
         let config = Config::default();
         let opened = open::open(&path, &config, 1).unwrap();
         open::close(opened.connection).unwrap();
-        let mut file = FileReader::open(path.clone(), &config).unwrap();
+        let mut file = FileReader::open(path.clone(), config.clone()).unwrap();
         let mut reads = 0;
         let rows = file.read(1, |connections| {
             reads += 1;
@@ -283,7 +283,7 @@ mod tests {
         let read = || -> Box<dyn FnOnce() -> Result<i64> + Send> {
             let path = path.clone();
             Box::new(move || {
-                FileReader::open(path, &Config::default())?.read(1, |all| count(all[0]))
+                FileReader::open(path, Config::default())?.read(1, |all| count(all[0]))
             })
         };
         let answers = beside_a_long_read(vec![read(), read()], path.clone());
@@ -298,7 +298,7 @@ mod tests {
         assert!(mode.is_exclusive());
         let store = open::open(&path, &config, 1).unwrap();
         assert!(open(&path, &config, mode).unwrap().is_none());
-        let mut file = FileReader::open(path, &config).unwrap();
+        let mut file = FileReader::open(path, config.clone()).unwrap();
         assert_eq!(file.read(1, |all| count(all[0])).unwrap(), 1);
         drop(store);
     }
@@ -310,7 +310,7 @@ mod tests {
         let waited = crate::clock::Stopwatch::start();
         let config = Config::default();
         for error in [
-            FileReader::open(path.clone(), &config).err().unwrap(),
+            FileReader::open(path.clone(), config.clone()).err().unwrap(),
             open::open(&path, &config, 1).err().unwrap(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Busy);
@@ -332,7 +332,7 @@ mod tests {
             .connection
             .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
             .unwrap();
-        let mut file = FileReader::open(path.clone(), &config).unwrap();
+        let mut file = FileReader::open(path.clone(), config.clone()).unwrap();
         let mut reads = 0;
         let read = file.read(SCANNERS, |connections| {
             reads += 1;

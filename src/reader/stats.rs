@@ -40,10 +40,10 @@ impl Counts {
     }
 }
 
-/// What a store's file holds at one moment, counted by [`Reader::census`](crate::Reader::census).
+/// What a store's file holds at one moment, counted by [`Reader::stats`](crate::Reader::stats).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Census {
+pub struct FileStats {
     /// The counts of each scope that has entries.
     pub scopes: BTreeMap<String, Counts>,
     /// The earliest time at which an id that is now seen was first seen.
@@ -67,7 +67,7 @@ pub struct Census {
     pub index_bytes: u64,
 }
 
-impl Census {
+impl FileStats {
     /// Returns the counts of all scopes together.
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
@@ -80,7 +80,7 @@ impl Census {
 
 impl Reader {
     /// Counts what the file holds, in one scan of about 0.2 µs for each id. The time from `since` ago until
-    /// now is divided into `buckets` buckets of equal length; [`Census::marks`] tells how many of the ids
+    /// now is divided into `buckets` buckets of equal length; [`FileStats::marks`] tells how many of the ids
     /// that are now seen were first seen in each.
     ///
     /// ```
@@ -90,44 +90,44 @@ impl Reader {
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let path = folder.path().join("seen.db");
     /// SeenStore::open(&path)?.seed(["a", "b"])?;
-    /// let census = Reader::open(&path)?.census(Duration::from_secs(3600), 60)?;
-    /// assert_eq!(census.total().seen, 2);
-    /// assert_eq!(census.marks.iter().sum::<u64>(), 2);
+    /// let stats = Reader::open(&path)?.stats(Duration::from_secs(3600), 60)?;
+    /// assert_eq!(stats.total().seen, 2);
+    /// assert_eq!(stats.marks.iter().sum::<u64>(), 2);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// Those of [`is_seen`](Self::is_seen), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) when
+    /// Those of [`try_is_seen`](Self::try_is_seen), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) when
     /// `buckets` is 0.
-    pub fn census(&self, since: Duration, buckets: usize) -> Result<Census> {
+    pub fn stats(&self, since: Duration, buckets: usize) -> Result<FileStats> {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         let Some(count) = i64::try_from(buckets).ok().filter(|&count| count > 0) else {
-            return Err(Error::new(ErrorKind::InvalidConfig, "a census needs at least one bucket"));
+            return Err(Error::new(ErrorKind::InvalidConfig, "a stats needs at least one bucket"));
         };
         let since_ms = duration_ms(since).min(now_ms).max(count);
         // Rounded up, and counted back from now, so that the present moment is in the last bucket.
         let bucket_ms = (since_ms + count - 1) / count;
         let start_ms = now_ms + 1 - bucket_ms * count;
-        access.census(now_ms, start_ms, bucket_ms, buckets)
+        access.stats(now_ms, start_ms, bucket_ms, buckets)
     }
 }
 
 impl FileReader {
     /// Counts what the file holds in one scan. Marks are counted by when they were first seen, in buckets of
     /// `bucket_ms` from `since_ms` on.
-    pub(crate) fn census(
+    pub(crate) fn stats(
         &mut self,
         now_ms: i64,
         since_ms: i64,
         bucket_ms: i64,
         buckets: usize,
-    ) -> Result<Census> {
-        let mut census = self.read(1, |connections| {
+    ) -> Result<FileStats> {
+        let mut stats = self.read(1, |connections| {
             let snapshot = Snapshot::begin(connections[0])?;
-            let census = Census { marks: vec![0; buckets], ..Census::default() };
-            let mut tally = Tally { census, now_ms, since_ms, bucket_ms };
+            let stats = FileStats { marks: vec![0; buckets], ..FileStats::default() };
+            let mut tally = Tally { stats, now_ms, since_ms, bucket_ms };
             tally.marks(snapshot.0)?;
             tally.claims(snapshot.0)?;
             let last_purge_ms: i64 = snapshot.0.query_row(
@@ -135,19 +135,19 @@ impl FileReader {
                 [],
                 |row| row.get(0),
             )?;
-            tally.census.last_purge_at = (last_purge_ms > 0).then(|| from_ms(last_purge_ms));
-            Ok(tally.census)
+            tally.stats.last_purge_at = (last_purge_ms > 0).then(|| from_ms(last_purge_ms));
+            Ok(tally.stats)
         })?;
-        census.file_bytes = file::bytes(&self.path);
-        census.wal_bytes = file::wal_bytes(&self.path);
-        census.index_bytes = estimated_bytes(census.total().seen);
-        Ok(census)
+        stats.file_bytes = file::bytes(&self.path);
+        stats.wal_bytes = file::wal_bytes(&self.path);
+        stats.index_bytes = estimated_bytes(stats.total().seen);
+        Ok(stats)
     }
 }
 
-/// A census that is being counted.
+/// A stats that is being counted.
 struct Tally {
-    census: Census,
+    stats: FileStats,
     now_ms: i64,
     since_ms: i64,
     bucket_ms: i64,
@@ -183,14 +183,14 @@ impl Tally {
             _ => counts.seen += 1,
         }
         let left_ms = expires_at.map_or(i64::MAX, |at| at.saturating_sub(self.now_ms));
-        let census = &mut self.census;
-        census.expiring_within_hour += u64::from(left_ms <= HOUR_MS);
-        census.expiring_within_day += u64::from(left_ms <= 24 * HOUR_MS);
+        let stats = &mut self.stats;
+        stats.expiring_within_hour += u64::from(left_ms <= HOUR_MS);
+        stats.expiring_within_day += u64::from(left_ms <= 24 * HOUR_MS);
         let (first_seen, last_seen) = (from_ms(first), from_ms(last));
-        census.oldest = Some(census.oldest.map_or(first_seen, |oldest| oldest.min(first_seen)));
-        census.newest = Some(census.newest.map_or(last_seen, |newest| newest.max(last_seen)));
+        stats.oldest = Some(stats.oldest.map_or(first_seen, |oldest| oldest.min(first_seen)));
+        stats.newest = Some(stats.newest.map_or(last_seen, |newest| newest.max(last_seen)));
         let bucket = first.saturating_sub(self.since_ms).div_euclid(self.bucket_ms);
-        if let Some(bucket) = usize::try_from(bucket).ok().and_then(|n| census.marks.get_mut(n)) {
+        if let Some(bucket) = usize::try_from(bucket).ok().and_then(|n| stats.marks.get_mut(n)) {
             *bucket += 1;
         }
     }
@@ -211,9 +211,9 @@ impl Tally {
         if counts == Counts::default() {
             return;
         }
-        match self.census.scopes.get_mut(scope) {
+        match self.stats.scopes.get_mut(scope) {
             Some(known) => known.add(&counts),
-            None => drop(self.census.scopes.insert(scope.to_owned(), counts)),
+            None => drop(self.stats.scopes.insert(scope.to_owned(), counts)),
         }
     }
 }

@@ -9,17 +9,17 @@ use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
 use crate::journal::load::{RowKeys, load_within};
-use crate::journal::{MAX_PROBLEMS, Report};
+use crate::journal::{IntegrityReport, MAX_PROBLEMS};
 
 impl FileReader {
     /// Runs SQLite's check of the file, and then compares each row and claim with an index that is built from
     /// all of them.
-    pub(crate) fn verify(&mut self, now_ms: i64) -> Result<Report> {
+    pub(crate) fn verify(&mut self, now_ms: i64) -> Result<IntegrityReport> {
         let hasher = KeyHasher::random();
         self.read(1, |connections| {
             let snapshot = Snapshot::begin(connections[0])?;
             let problems = format::integrity_problems(snapshot.0)?;
-            let mut report = Report { rows: 0, problems };
+            let mut report = IntegrityReport { rows: 0, problems };
             if report.is_ok() {
                 let loaded = load_within(snapshot.0, &hasher, now_ms)?;
                 if loaded.tip.is_some_and(|tip| tip.seq < loaded.counters.floor) {
@@ -44,7 +44,7 @@ fn compare_rows(
     index: &Index,
     hasher: &KeyHasher,
     latest_ms: i64,
-    report: &mut Report,
+    report: &mut IntegrityReport,
 ) -> Read<()> {
     let mut statement =
         connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
@@ -74,7 +74,7 @@ fn compare_claims(
     index: &Index,
     hasher: &KeyHasher,
     latest_ms: i64,
-    report: &mut Report,
+    report: &mut IntegrityReport,
 ) -> Read<()> {
     let mut wrong = 0;
     for_each_claim(connection, |place, claim| {

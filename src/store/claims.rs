@@ -280,8 +280,7 @@ impl SeenStore {
     {
         let lease = checked_lease(lease)?;
         let ids: Vec<_> = ids.into_iter().collect();
-        let ids: Vec<Id<'_>> =
-            ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
+        let ids = self.scope.ids(&ids)?;
         let decisions =
             self.in_batches(&ids, |transaction, ids| self.claim_batch(transaction, ids, lease))?;
         Ok(ids

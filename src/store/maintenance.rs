@@ -13,8 +13,8 @@ use crate::engine::{Engine, Writer};
 use crate::error::Result;
 use crate::file;
 use crate::format::pragmas::Pragmas;
-use crate::format::upgrade::Upgrade;
-use crate::journal::{Report, check_file, copy_file};
+use crate::format::upgrade::UpgradeReport;
+use crate::journal::{IntegrityReport, check_file, copy_file};
 use crate::machine::step_size;
 
 /// How many rows `verify` compares with the index while the mutex is held.
@@ -203,8 +203,8 @@ impl SeenStore {
     /// # Errors
     ///
     /// [`Closed`](crate::ErrorKind::Closed) after [`close`](Self::close).
-    pub fn upgrade(&self) -> Result<Option<Upgrade>> {
-        self.engine.with_journal(|writer| Ok(writer.journal.upgrade().cloned()))
+    pub fn upgrade_report(&self) -> Result<Option<UpgradeReport>> {
+        self.engine.with_journal(|writer| Ok(writer.journal.upgrade_report().cloned()))
     }
 
     /// Returns the figures of the store at this moment. Goes through the index: about 10 ms for a million
@@ -274,14 +274,14 @@ impl SeenStore {
     ///
     /// Those of [`try_is_seen`](Self::try_is_seen), when the check itself could not be done. Problems that it
     /// found are in the report.
-    pub fn verify(&self) -> Result<Report> {
+    pub fn verify(&self) -> Result<IntegrityReport> {
         let engine = &self.engine;
         engine.check_open()?;
         let problems = match self.readable_path()? {
             Some(path) => check_file(&path, &engine.config)?,
             None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
         };
-        let mut report = Report { rows: 0, problems };
+        let mut report = IntegrityReport { rows: 0, problems };
         engine.drop_stale_slots()?;
         let mut after = 0;
         loop {

@@ -356,8 +356,7 @@ impl SeenStore {
         ids: &[impl AsRef<[u8]>],
         decide: impl Fn(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let ids: Vec<Id<'_>> =
-            ids.iter().map(|id| self.scope.id(id.as_ref())).collect::<Result<_>>()?;
+        let ids = self.scope.ids(ids)?;
         self.in_batches(&ids, |transaction, batch| {
             batch.iter().map(|id| decide(self, transaction, *id)).collect()
         })

@@ -32,7 +32,7 @@ const ROWS_PER_PAGE: usize = 1_000;
 #[derive(Clone, Debug, Default)]
 #[must_use = "entries that were refused are not in the store"]
 #[non_exhaustive]
-pub struct Restored {
+pub struct RestoreSummary {
     /// The number of entries whose ids the store did not know.
     pub added: u64,
     /// The number of entries that added to what was known of their id.
@@ -45,7 +45,7 @@ pub struct Restored {
     pub refused: Vec<Refused>,
 }
 
-impl std::ops::AddAssign for Restored {
+impl std::ops::AddAssign for RestoreSummary {
     fn add_assign(&mut self, more: Self) {
         self.added += more.added;
         self.changed += more.changed;
@@ -87,7 +87,7 @@ impl SeenStore {
     ///   claim in flight is restored without its token: no worker can confirm it, and the id can be claimed
     ///   again when the lease ends.
     /// - An expired entry is left out.
-    /// - An entry that the store cannot take is left out and listed in [`Restored::refused`], with an error
+    /// - An entry that the store cannot take is left out and listed in [`RestoreSummary::refused`], with an error
     ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
     ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt or an error of more than 65,536 bytes)
     ///   or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read). All others
@@ -112,12 +112,12 @@ impl SeenStore {
     ///
     /// Those of [`mark_seen`](Self::mark_seen), except for errors that come from one entry. What was
     /// committed before the error is kept; restore all entries again to continue.
-    pub fn restore<I>(&self, entries: I) -> Result<Restored>
+    pub fn restore<I>(&self, entries: I) -> Result<RestoreSummary>
     where
         I: IntoIterator<Item = Entry>,
     {
         self.engine.check_open()?;
-        let (mut entries, mut restored) = (entries.into_iter(), Restored::default());
+        let (mut entries, mut restored) = (entries.into_iter(), RestoreSummary::default());
         loop {
             let batch: Vec<Entry> = entries.by_ref().take(ENTRIES_PER_COMMIT).collect();
             if batch.is_empty() {
@@ -127,14 +127,15 @@ impl SeenStore {
         }
     }
 
-    fn restore_batch(&self, batch: &[Entry]) -> Result<Restored> {
+    fn restore_batch(&self, batch: &[Entry]) -> Result<RestoreSummary> {
         let mut scopes: HashMap<&str, Scope> = HashMap::new();
         for entry in batch {
             scopes
                 .entry(&entry.scope)
                 .or_insert_with_key(|name| Scope::new(name, &self.engine.hasher));
         }
-        let (mut restored, mut valid) = (Restored::default(), Vec::with_capacity(batch.len()));
+        let (mut restored, mut valid) =
+            (RestoreSummary::default(), Vec::with_capacity(batch.len()));
         for entry in batch {
             let id = scopes[entry.scope.as_str()].id(&entry.id);
             match check_notes(entry).and(id) {
@@ -147,7 +148,11 @@ impl SeenStore {
     }
 
     /// Restores valid entries, in more than one commit if the store cannot take some of them.
-    fn restore_valid(&self, mut left: &[(Id<'_>, &Entry)], restored: &mut Restored) -> Result<()> {
+    fn restore_valid(
+        &self,
+        mut left: &[(Id<'_>, &Entry)],
+        restored: &mut RestoreSummary,
+    ) -> Result<()> {
         while let Some((at, error)) = self.restore_all(left, restored)? {
             // Nothing was written. Write the entries before the one that failed without it.
             self.restore_valid(&left[..at], restored)?;
@@ -162,14 +167,14 @@ impl SeenStore {
     fn restore_all(
         &self,
         entries: &[(Id<'_>, &Entry)],
-        restored: &mut Restored,
+        restored: &mut RestoreSummary,
     ) -> Result<Option<(usize, Error)>> {
         if entries.is_empty() {
             return Ok(None);
         }
         let mut failed_at = None;
         let written = self.engine.write(|transaction| {
-            let mut restored = Restored::default();
+            let mut restored = RestoreSummary::default();
             for (at, (id, entry)) in entries.iter().enumerate() {
                 failed_at = Some(at);
                 match self.restore_one(transaction, *id, entry)? {
@@ -323,14 +328,14 @@ fn mark_row(entry: &Entry) -> MarkRow {
 /// (To convert such a file in place, open it as a store.)
 ///
 /// ```no_run
-/// use seen_store::{SeedFile, SeenStore};
+/// use seen_store::{LegacyFile, SeenStore};
 /// # fn main() -> seen_store::Result<()> {
 /// let week = std::time::Duration::from_secs(7 * 24 * 3600);
-/// let entries: Vec<_> = SeedFile::open("seen_ids.sqlite", week)?.collect::<Result<_, _>>()?;
+/// let entries: Vec<_> = LegacyFile::open("seen_ids.sqlite", week)?.collect::<Result<_, _>>()?;
 /// SeenStore::open("seen.db")?.restore(entries)?;
 /// # Ok(()) }
 /// ```
-pub struct SeedFile {
+pub struct LegacyFile {
     rows: LegacyRows,
     ttl: Ttl,
     page: VecDeque<LegacyRow>,
@@ -338,7 +343,7 @@ pub struct SeedFile {
     skipped: u64,
 }
 
-impl SeedFile {
+impl LegacyFile {
     /// Opens a legacy file whose ids expire one TTL after their `ts`.
     ///
     /// # Errors
@@ -384,7 +389,7 @@ impl SeedFile {
     }
 }
 
-impl Iterator for SeedFile {
+impl Iterator for LegacyFile {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {

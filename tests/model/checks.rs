@@ -42,14 +42,14 @@ impl Run {
     /// What a reader with the clock of this store finds.
     fn check_reader(&self, store: usize) {
         let config = self.setup.config().clock(self.clocks.of(store).clone());
-        let reader = Reader::open_with(self.place.path(), &config).unwrap();
+        let reader = Reader::open_with(self.place.path(), config.clone()).unwrap();
         let now = self.clocks.of_a_newcomer(store, reached(&self.file));
         let earliest = self.model.earliest().min(now);
         for ((scope, id), known) in &self.model.names {
             if known.is_haunted(earliest) {
                 continue;
             }
-            let entry = reader.get(SCOPES[*scope], &self.ids[*id]).unwrap();
+            let entry = reader.scope(SCOPES[*scope]).get(&self.ids[*id]).unwrap();
             let found = entry.as_ref().map(view_of);
             match &known.certain {
                 // It shows expired marks too, until they are purged.

@@ -58,7 +58,7 @@ enum Which {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
     let ids = ids::read(&arguments.ids, arguments.null)?;
-    let entries = reader.get_all(&arguments.scope, &ids)?;
+    let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let mut output = Output::new();
     let mut all_seen = true;
     for (id, found) in ids.iter().zip(entries) {

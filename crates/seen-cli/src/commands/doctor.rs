@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::{ErrorKind, Inspection, Reader};
+use seen_store::{ErrorKind, FileInfo, Reader};
 use serde_json::json;
 
 use crate::Result;
@@ -85,9 +85,9 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
     let path = match Reader::open(path) {
         Ok(reader) => {
             findings.push(Finding::fine("store", reader.path().to_string_lossy()));
-            let inspection = reader.inspect()?;
-            findings.extend(sqlite(&inspection));
-            findings.push(pages(&inspection));
+            let info = reader.info()?;
+            findings.extend(sqlite(&info));
+            findings.push(pages(&info));
             reader.path()
         }
         // Who is in the way is among the findings.
@@ -106,16 +106,16 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn sqlite(inspection: &Inspection) -> Vec<Finding> {
-    let pragmas = &inspection.pragmas;
+fn sqlite(info: &FileInfo) -> Vec<Finding> {
+    let pragmas = &info.pragmas;
     let synchronous = match pragmas.synchronous {
         1 => "NORMAL: a power cut may undo the newest marks",
         2 => "FULL: a power cut undoes nothing",
         _ => "neither NORMAL nor FULL",
     };
     vec![
-        Finding::fine("SQLite", inspection.sqlite_version.clone()),
-        Finding::fine("options", inspection.sqlite_options.join(" ")),
+        Finding::fine("SQLite", info.sqlite_version.clone()),
+        Finding::fine("options", info.sqlite_options.join(" ")),
         Finding::fine("format", format!("version {}", pragmas.user_version)),
         Finding::fine("synchronous", format!("{synchronous} (the default of programs)")),
         Finding::fine(
@@ -134,16 +134,16 @@ fn sqlite(inspection: &Inspection) -> Vec<Finding> {
     ]
 }
 
-fn pages(inspection: &Inspection) -> Finding {
-    let page_bytes = inspection.pragmas.page_size.cast_unsigned();
-    let free_bytes = inspection.free_pages * page_bytes;
+fn pages(info: &FileInfo) -> Finding {
+    let page_bytes = info.pragmas.page_size.cast_unsigned();
+    let free_bytes = info.free_pages * page_bytes;
     let finding = format!(
         "{} of {page_bytes} bytes, {} of them free ({})",
-        count(inspection.pages),
-        count(inspection.free_pages),
+        count(info.pages),
+        count(info.free_pages),
         size(free_bytes)
     );
-    let is_wasteful = free_bytes > 64 << 20 && inspection.free_pages * 2 > inspection.pages;
+    let is_wasteful = free_bytes > 64 << 20 && info.free_pages * 2 > info.pages;
     if is_wasteful {
         Finding::wrong("pages", finding, "`seen compact` gives them back to the disk")
     } else {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::{Clock, Config, Entry, Refused, Restored, SystemClock, Ttl};
+use seen_store::{Clock, Config, Entry, Refused, RestoreSummary, SystemClock, Ttl};
 
 use crate::Result;
 use crate::args::database::Database;
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // Before the store, which a wrong file must not create.
     let mut source = Source::open(&arguments.file, arguments.format, &defaults)?;
     let store = arguments.database.open(Config::default())?;
-    let (mut restored, mut refused_count) = (Restored::default(), 0_u64);
+    let (mut restored, mut refused_count) = (RestoreSummary::default(), 0_u64);
     let mut done = Ok(());
     while done.is_ok() {
         let mut batch: Vec<Entry> = Vec::new();
@@ -118,7 +118,7 @@ fn left_out(refused: &Refused) -> String {
     }
 }
 
-fn counts(restored: &Restored) -> String {
-    let Restored { added, changed, unchanged, expired, .. } = restored;
+fn counts(restored: &RestoreSummary) -> String {
+    let RestoreSummary { added, changed, unchanged, expired, .. } = restored;
     format!("added {added}, changed {changed}, known {unchanged}, expired {expired}")
 }

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
     let ids = ids::read(&arguments.ids, arguments.null)?;
-    let entries = reader.get_all(&arguments.scope, &ids)?;
+    let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let now = reader.now();
     let mut output = Output::new();
     let mut all_known = true;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use seen_store::{Census, Counts, Reader};
+use seen_store::{Counts, FileStats, Reader};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
@@ -43,16 +43,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let census = reader.census(arguments.since, BUCKETS.into())?;
+    let stats = reader.stats(arguments.since, BUCKETS.into())?;
     let mut output = Output::new();
     if arguments.json {
-        output.line(to_json(&reader, &census, arguments.since).to_string())?;
+        output.line(to_json(&reader, &stats, arguments.since).to_string())?;
     } else if arguments.prometheus {
-        for metric in metrics(&census) {
+        for metric in metrics(&stats) {
             output.line(metric.to_string())?;
         }
     } else {
-        for line in in_words(&reader, &census, arguments.since) {
+        for line in in_words(&reader, &stats, arguments.since) {
             output.line(line)?;
         }
     }
@@ -70,9 +70,9 @@ fn by_state(counts: &Counts) -> [(&'static str, u64); 4] {
     ]
 }
 
-fn in_words(reader: &Reader, census: &Census, since: Duration) -> Vec<String> {
+fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> {
     let mut lines = vec![harmless(&reader.path().to_string_lossy())];
-    lines.extend(table(census));
+    lines.extend(table(stats));
     let now = reader.now();
     let mut fact = |name: &str, value: String| lines.push(format!("{name:<12}{value}"));
     let moment = |time: Option<SystemTime>| match time {
@@ -82,30 +82,30 @@ fn in_words(reader: &Reader, census: &Census, since: Duration) -> Vec<String> {
         }
         None => "-".into(),
     };
-    fact("oldest", moment(census.oldest));
-    fact("newest", moment(census.newest));
+    fact("oldest", moment(stats.oldest));
+    fact("newest", moment(stats.newest));
     fact(
         "expiring",
         format!(
             "{} within an hour, {} within a day",
-            count(census.expiring_within_hour),
-            count(census.expiring_within_day)
+            count(stats.expiring_within_hour),
+            count(stats.expiring_within_day)
         ),
     );
-    fact("last purge", moment(census.last_purge_at));
-    fact("file", size(census.file_bytes));
-    fact("log", size(census.wal_bytes));
-    fact("index", format!("about {} of memory in each program", size(census.index_bytes)));
+    fact("last purge", moment(stats.last_purge_at));
+    fact("file", size(stats.file_bytes));
+    fact("log", size(stats.wal_bytes));
+    fact("index", format!("about {} of memory in each program", size(stats.index_bytes)));
     if Output::is_terminal() {
         let title = format!("first seen in the last {}:", rough_duration(since));
-        lines.push(format!("{title} {}", sparkline(&census.marks)));
+        lines.push(format!("{title} {}", sparkline(&stats.marks)));
     }
     lines
 }
 
 /// A line for each scope, and one for all of them where there are several.
-fn table(census: &Census) -> Vec<String> {
-    let mut rows: Vec<(String, Counts)> = census
+fn table(stats: &FileStats) -> Vec<String> {
+    let mut rows: Vec<(String, Counts)> = stats
         .scopes
         .iter()
         .map(|(scope, counts)| {
@@ -114,7 +114,7 @@ fn table(census: &Census) -> Vec<String> {
         })
         .collect();
     if rows.len() != 1 {
-        rows.push(("all".into(), census.total()));
+        rows.push(("all".into(), stats.total()));
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(10);
     let line = |name: &str, cells: [String; 4]| {
@@ -149,13 +149,13 @@ fn sparkline(numbers: &[u64]) -> String {
         .collect()
 }
 
-fn to_json(reader: &Reader, census: &Census, since: Duration) -> Value {
+fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
     let counts = |counts: &Counts| {
         let members =
             by_state(counts).map(|(state, number)| (state.replace('-', "_"), number.into()));
         Value::Object(Map::from_iter(members))
     };
-    let scopes: Vec<Value> = census
+    let scopes: Vec<Value> = stats
         .scopes
         .iter()
         .map(|(scope, of_scope)| {
@@ -166,20 +166,20 @@ fn to_json(reader: &Reader, census: &Census, since: Duration) -> Value {
         .collect();
     json!({
         "path": reader.path().to_string_lossy(),
-        "total": counts(&census.total()),
+        "total": counts(&stats.total()),
         "scopes": scopes,
-        "oldest": census.oldest.and_then(utc_time),
-        "newest": census.newest.and_then(utc_time),
-        "expiring_within_hour": census.expiring_within_hour,
-        "expiring_within_day": census.expiring_within_day,
-        "last_purge_at": census.last_purge_at.and_then(utc_time),
-        "file_bytes": census.file_bytes,
-        "wal_bytes": census.wal_bytes,
-        "index_bytes": census.index_bytes,
+        "oldest": stats.oldest.and_then(utc_time),
+        "newest": stats.newest.and_then(utc_time),
+        "expiring_within_hour": stats.expiring_within_hour,
+        "expiring_within_day": stats.expiring_within_day,
+        "last_purge_at": stats.last_purge_at.and_then(utc_time),
+        "file_bytes": stats.file_bytes,
+        "wal_bytes": stats.wal_bytes,
+        "index_bytes": stats.index_bytes,
         "first_seen": {
             "until": utc_time(reader.now()),
             "bucket_seconds": since.as_secs_f64() / f64::from(BUCKETS),
-            "marks": census.marks,
+            "marks": stats.marks,
         },
     })
 }
@@ -206,8 +206,8 @@ impl std::fmt::Display for Metric {
     }
 }
 
-fn metrics(census: &Census) -> Vec<Metric> {
-    let by_scope = census.scopes.iter().flat_map(|(scope, counts)| {
+fn metrics(stats: &FileStats) -> Vec<Metric> {
+    let by_scope = stats.scopes.iter().flat_map(|(scope, counts)| {
         by_state(counts).map(|(state, number)| {
             (format!("scope=\"{}\",state=\"{state}\"", label(scope)), number.to_string())
         })
@@ -224,31 +224,31 @@ fn metrics(census: &Census) -> Vec<Metric> {
             "seen_expiring_ids",
             "Ids that stop being seen within a time.",
             vec![
-                ("within=\"1h\"".into(), census.expiring_within_hour.to_string()),
-                ("within=\"24h\"".into(), census.expiring_within_day.to_string()),
+                ("within=\"1h\"".into(), stats.expiring_within_hour.to_string()),
+                ("within=\"24h\"".into(), stats.expiring_within_day.to_string()),
             ],
         ),
-        metric("seen_file_bytes", "Size of the database file.", single(census.file_bytes)),
-        metric("seen_wal_bytes", "Size of the write-ahead log.", single(census.wal_bytes)),
+        metric("seen_file_bytes", "Size of the database file.", single(stats.file_bytes)),
+        metric("seen_wal_bytes", "Size of the write-ahead log.", single(stats.wal_bytes)),
         metric(
             "seen_index_bytes",
             "About how much memory each program that opens the store needs for its index.",
-            single(census.index_bytes),
+            single(stats.index_bytes),
         ),
         metric(
             "seen_oldest_mark_timestamp_seconds",
             "When the oldest id now seen was first seen.",
-            time(census.oldest).collect(),
+            time(stats.oldest).collect(),
         ),
         metric(
             "seen_newest_mark_timestamp_seconds",
             "When an id was last seen.",
-            time(census.newest).collect(),
+            time(stats.newest).collect(),
         ),
         metric(
             "seen_last_purge_timestamp_seconds",
             "When the last purge began.",
-            time(census.last_purge_at).collect(),
+            time(stats.last_purge_at).collect(),
         ),
     ];
     metrics.retain(|metric| !metric.samples.is_empty());

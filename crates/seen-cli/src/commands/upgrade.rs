@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let config = Config::default().ttl(arguments.ttl).purge_on_open(false);
     let store = arguments.location.open_existing(config)?;
-    let upgrade = store.upgrade()?;
+    let upgrade = store.upgrade_report()?;
     database::close(&store);
     output::line(&match upgrade {
         Some(done) => {

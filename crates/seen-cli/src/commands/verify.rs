@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::{ErrorKind, Report};
+use seen_store::{ErrorKind, IntegrityReport};
 use serde_json::json;
 
 use crate::Result;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (rows, problems) = match check(arguments) {
-        Ok(Report { rows, problems, .. }) => (rows, problems),
+        Ok(IntegrityReport { rows, problems, .. }) => (rows, problems),
         // A file too damaged to be read to its end has been found wrong, too.
         Err(e) if is_damage(&*e) => (0, vec![message::with_causes(&*e)]),
         Err(e) => return Err(e),
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!problems.is_empty())))
 }
 
-fn check(arguments: &Arguments) -> Result<Report> {
+fn check(arguments: &Arguments) -> Result<IntegrityReport> {
     Ok(arguments.database.read()?.verify()?)
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use clap::ValueEnum;
-use seen_store::{Entry, SeedFile};
+use seen_store::{Entry, LegacyFile};
 use serde_json::{Map, Value};
 
 use crate::Result;
@@ -57,7 +57,7 @@ enum Reader {
     Json(Lines),
     Ids(Lines),
     Csv(Table),
-    Seed(SeedFile),
+    Seed(LegacyFile),
 }
 
 impl<'a> Source<'a> {
@@ -84,7 +84,7 @@ impl<'a> Source<'a> {
             if standard_input {
                 return Err("a database cannot be read from standard input; give its path".into());
             }
-            let seed = SeedFile::open(path, defaults.ttl)?;
+            let seed = LegacyFile::open(path, defaults.ttl)?;
             let progress = progress::of_count(seed.count_rows()?);
             let reader = Reader::Seed(seed);
             return Ok(Self { name, defaults, progress, reader, left_out: 0 });

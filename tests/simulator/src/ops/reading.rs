@@ -116,13 +116,13 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
     }
     let (name, path, whole) = (draw.name(), draw.path.clone(), draw.rng.bool());
     let run = move |_: &SeenStore, config: &Config| {
-        let reader = Reader::open_with(&path, config)?;
+        let reader = Reader::open_with(&path, config.clone())?;
         let (scope, id) = (SCOPES[name.0], id_of(name));
         let told = if whole {
             // As in a listing, what has expired is there until it is purged.
-            Told::Listed(reader.get(scope, id)?.as_ref().map(view_of))
+            Told::Listed(reader.scope(scope).get(id)?.as_ref().map(view_of))
         } else {
-            Told::IsSeen(reader.is_seen(scope, id)?)
+            Told::IsSeen(reader.scope(scope).try_is_seen(id)?)
         };
         Ok(Says { told: vec![vec![told]], problems: reader.verify()?.problems })
     };
@@ -131,7 +131,7 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
     Call { by_reader: true, ..call }
 }
 
-/// The listing of a Reader, with its census.
+/// The listing of a Reader, with its stats.
 pub fn read_all(draw: &mut Draw<'_>) -> Call {
     if draw.setup.kept != Kept::SharedFile {
         return verify(draw);
@@ -144,13 +144,13 @@ pub fn read_all_of(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Option<View>) -> 
     let effect = names.iter().map(|name| (*name, vec![Act::List])).collect();
     let path = draw.path.clone();
     let run = move |_: &SeenStore, config: &Config| {
-        let reader = Reader::open_with(&path, config)?;
+        let reader = Reader::open_with(&path, config.clone())?;
         let entries: Vec<_> = reader.entries(Filter::default()).collect::<Result<_>>()?;
-        let (census, right) =
-            (reader.census(Duration::from_secs(3_600), 4)?.total(), counted(&entries));
+        let (stats, right) =
+            (reader.stats(Duration::from_secs(3_600), 4)?.total(), counted(&entries));
         let mut says = listed(&names, &entries, tell);
-        if [census.seen, census.in_flight, census.failed] != right {
-            says.problems.push(format!("{right:?} are listed: {census:?}"));
+        if [stats.seen, stats.in_flight, stats.failed] != right {
+            says.problems.push(format!("{right:?} are listed: {stats:?}"));
         }
         Ok(says)
     };
