@@ -78,107 +78,73 @@ pub enum Synchronous {
     Full,
 }
 
-/// The settings of a store. Start from the default and change what you need.
-///
-/// ```
-/// use seen_store::{Config, Synchronous};
-/// use std::time::Duration;
-/// let config = Config::default()
-///     .ttl(Duration::from_secs(36 * 3600))
-///     .synchronous(Synchronous::Full);
-/// ```
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
-pub struct Config {
-    pub(crate) ttl: Ttl,
-    pub(crate) window: Window,
-    pub(crate) retry_delay: Duration,
-    pub(crate) max_attempts: Option<u32>,
-    pub(crate) synchronous: Synchronous,
-    pub(crate) cache_size: i64,
-    pub(crate) busy_timeout: Duration,
-    pub(crate) exclusive: bool,
-    pub(crate) read_only: bool,
-    pub(crate) wal_autocheckpoint: u32,
-    pub(crate) journal_size_limit: u64,
-    pub(crate) purge_on_open: bool,
-    pub(crate) purge_interval: Option<Duration>,
-    pub(crate) purge_thread: bool,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            ttl: Ttl::After(Duration::from_secs(7 * 24 * 3_600)),
-            window: Window::Fixed,
-            retry_delay: Duration::ZERO,
-            max_attempts: None,
-            synchronous: Synchronous::Normal,
-            cache_size: 10_000,
-            busy_timeout: Duration::from_secs(30),
-            exclusive: false,
-            read_only: false,
-            wal_autocheckpoint: 7_000,
-            journal_size_limit: 8 << 20,
-            purge_on_open: true,
-            purge_interval: Some(Duration::from_secs(3_600)),
-            purge_thread: false,
-            clock: Arc::new(SystemClock),
+/// Declares the [`Config`]: of each setting its documentation, `name(argument: type): field = default`, and
+/// the field's value after `=>` where that is not the argument itself.
+macro_rules! settings {
+    ($(#[$config:meta])* pub struct Config;
+    $($(#[$doc:meta])+
+    $name:ident($argument:ident: $type:ty $(=> $value:expr)?): $field:ty = $default:expr;)+) => {
+        $(#[$config])*
+        pub struct Config {
+            $(pub(crate) $name: $field,)+
         }
-    }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Config {
+            $($(#[$doc])+
+            #[must_use]
+            pub fn $name(mut self, $argument: $type) -> Self {
+                $(let $argument = $value;)?
+                self.$name = $argument;
+                self
+            })+
+        }
+    };
 }
 
-impl Config {
+settings! {
+    /// The settings of a store. Start from the default and change what you need.
+    ///
+    /// ```
+    /// use seen_store::{Config, Synchronous};
+    /// use std::time::Duration;
+    /// let config = Config::default()
+    ///     .ttl(Duration::from_secs(36 * 3600))
+    ///     .synchronous(Synchronous::Full);
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct Config;
+
     /// Sets how long a mark lasts. Default: 7 days. A longer TTL keeps more entries, at about 45 bytes of
     /// memory and 65 bytes of disk each.
-    #[must_use]
-    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
-        self.ttl = ttl.into();
-        self
-    }
+    ttl(ttl: impl Into<Ttl> => ttl.into()): Ttl = Ttl::After(Duration::from_secs(7 * 24 * 3_600));
 
     /// Sets whether a sighting of a seen id extends its mark. Default: [`Window::Fixed`]. `Sliding` costs one
     /// commit for each sixteenth of the TTL in which an id comes back.
-    #[must_use]
-    pub fn window(mut self, window: Window) -> Self {
-        self.window = window;
-        self
-    }
+    window(window: Window): Window = Window::Fixed;
 
     /// Sets how long an id cannot be claimed again after its claim [failed](crate::Lease::fail). Default:
     /// zero. A delay ends at once when the clock is set back to more than 60 s before the claim.
-    #[must_use]
-    pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
-        self.retry_delay = retry_delay;
-        self
-    }
+    retry_delay(retry_delay: Duration): Duration = Duration::ZERO;
 
     /// Sets after how many attempts [`claim`](crate::SeenStore::claim) returns
     /// [`GivenUp`](crate::Claim::GivenUp). Default: `None`, never. A released attempt and one whose lease ran
     /// out count too.
-    #[must_use]
-    pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
-        self.max_attempts = max_attempts.into();
-        self
-    }
+    max_attempts(max_attempts: impl Into<Option<u32>> => max_attempts.into()): Option<u32> = None;
 
     /// Sets what a commit waits for. Default: [`Synchronous::Normal`]. `Full` costs one fsync for each
     /// commit, often milliseconds.
-    #[must_use]
-    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
-        self.synchronous = synchronous;
-        self
-    }
+    synchronous(synchronous: Synchronous): Synchronous = Synchronous::Normal;
 
     /// Sets SQLite's page cache: pages when positive, KiB when negative. Default: 10,000 pages (10 MB with
     /// this store's pages of 1 KiB). Costs that much memory once that many pages were used; lookups do not
     /// use it.
-    #[must_use]
-    pub fn cache_size(mut self, cache_size: i64) -> Self {
-        self.cache_size = cache_size;
-        self
-    }
+    cache_size(cache_size: i64): i64 = 10_000;
 
     /// Sets how long a call waits for other stores and processes before it fails with [`ErrorKind::Busy`].
     /// Default: 30 s. Only the calling thread waits.
@@ -187,28 +153,16 @@ impl Config {
     /// holds it for about 15 ms. So beside batches, imports, purges and cleanups of others, a single mark
     /// waits some tens of milliseconds and at most 500, as long as the machine and its disk are not
     /// overloaded. Only [`compact`](crate::SeenStore::compact) holds the file for longer.
-    #[must_use]
-    pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
-        self.busy_timeout = busy_timeout;
-        self
-    }
+    busy_timeout(busy_timeout: Duration): Duration = Duration::from_secs(30);
 
     /// Makes this store the file's only user. Default: off. When on, every lookup is answered from memory,
     /// marks are cheaper, and no `-shm` file is used; any second open, by this process or another, fails with
     /// [`ErrorKind::Busy`].
-    #[must_use]
-    pub fn exclusive(mut self, exclusive: bool) -> Self {
-        self.exclusive = exclusive;
-        self
-    }
+    exclusive(exclusive: bool): bool = false;
 
     /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. SQLite may leave
     /// an empty `-wal` and a `-shm` beside the file; a [`Reader`](crate::Reader) leaves nothing.
-    #[must_use]
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
-        self
-    }
+    read_only(read_only: bool): bool = false;
 
     /// Sets how many pages the write-ahead log may have before a commit waits until they are copied into the
     /// file. Default: 7,000 (7 MB). Commits rarely wait: from half of that on, a thread copies the log while
@@ -222,53 +176,32 @@ impl Config {
     ///
     /// Below 1,000 pages no thread is used, and in [exclusive](Self::exclusive) mode none is possible. With 0
     /// only [`checkpoint`](crate::SeenStore::checkpoint) and `close` copy the log.
-    #[must_use]
-    pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
-        self.wal_autocheckpoint = pages;
-        self
-    }
+    wal_autocheckpoint(pages: u32): u32 = 7_000;
 
     /// Sets to how many bytes a longer write-ahead log is cut after a checkpoint. Default: 8 MiB. A smaller
     /// limit costs file-system work to grow the log again, above all with [`Synchronous::Full`].
-    #[must_use]
-    pub fn journal_size_limit(mut self, bytes: u64) -> Self {
-        self.journal_size_limit = bytes;
-        self
-    }
+    journal_size_limit(bytes: u64): u64 = 8 << 20;
 
     /// Sets whether opening removes what has expired. Default: on. Costs about a microsecond for each expired
     /// entry.
-    #[must_use]
-    pub fn purge_on_open(mut self, purge_on_open: bool) -> Self {
-        self.purge_on_open = purge_on_open;
-        self
-    }
+    purge_on_open(purge_on_open: bool): bool = true;
 
     /// Sets how often expired entries are removed while the store is in use; with `None` only
     /// [`purge_expired`](crate::SeenStore::purge_expired) removes them. Default: 1 hour. Once that time has
     /// passed, each commit does one small step (well under a millisecond) until the whole file is done. The
     /// processes on one file share the work.
-    #[must_use]
-    pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.purge_interval = interval.into();
-        self
-    }
+    purge_interval(interval: impl Into<Option<Duration>> => interval.into()):
+        Option<Duration> = Some(Duration::from_secs(3_600));
 
     /// Sets whether a thread of the store does those purges, also without any commits. Default: off. The
     /// thread ends with the last handle.
-    #[must_use]
-    pub fn purge_thread(mut self, purge_thread: bool) -> Self {
-        self.purge_thread = purge_thread;
-        self
-    }
+    purge_thread(purge_thread: bool): bool = false;
 
     /// Sets the source of the time of day. Default: [`SystemClock`].
-    #[must_use]
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
+    clock(clock: impl Clock => Arc::new(clock)): Arc<dyn Clock> = Arc::new(SystemClock);
+}
 
+impl Config {
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.cache_size == 0 || i32::try_from(self.cache_size).is_err() {

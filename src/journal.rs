@@ -35,7 +35,7 @@ use rusqlite::Connection;
 use self::catch_up::Position;
 use self::checkpoint::{ALL_FRAMES, FRAMES_PER_CHECK, copy_log_before_close, log_is_damaged};
 pub(crate) use self::checkpoint::{CheckpointResult, LogCopier, LogHandle, LogSource, LogState};
-pub(crate) use self::purge::ExpiredSearch;
+pub(crate) use self::purge::{ExpiredSearch, Step};
 pub use self::reports::IntegrityReport;
 pub(crate) use self::reports::{MAX_PROBLEMS, check_file, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
@@ -194,6 +194,12 @@ impl Journal {
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         run(self.open_connection()).map_err(|e| self.failure(doing, e))
+    }
+
+    /// Like [`with`](Self::with), for a call outside a transaction: opens the file again if necessary.
+    fn read<T>(&mut self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.ensure_open()?;
+        self.with("read", run)
     }
 
     pub(crate) fn ensure_open(&mut self) -> Result<()> {

@@ -5,12 +5,14 @@
 
 mod claims;
 mod entries;
+mod lease;
 mod maintenance;
 mod marks;
 mod restore;
 
-pub use claims::{Claim, Lease, Ownership};
+pub use claims::{Claim, Ownership};
 pub use entries::Entries;
+pub use lease::Lease;
 pub use maintenance::Stats;
 pub use marks::Verdict;
 pub use restore::{LegacyFile, Refused, RestoreSummary};

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::claims::ClaimPosition;
-use crate::journal::{ExpiredSearch, Transaction};
+use crate::journal::{ExpiredSearch, Step, Transaction};
 use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sync_channel};
 
 /// How many rows one step of a requested purge goes through: about a millisecond.
@@ -128,12 +128,9 @@ impl Engine {
             };
             pause();
         }
-        let mut place = Some(ClaimPosition::default());
-        while let Some(after) = place {
-            let step =
-                self.write_step(|transaction| transaction.purge_claims(&after, ROWS_PER_STEP))?;
-            place = step.next;
-        }
+        self.delete_in_steps(ClaimPosition::default(), |transaction, after| {
+            transaction.purge_claims(after, ROWS_PER_STEP)
+        })?;
         self.sweep()?;
         self.flush_duplicates(pause)?;
         self.with_journal(|writer| {
@@ -158,27 +155,31 @@ impl Engine {
     }
 
     fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
-        let mut deleted = 0;
-        // Claims first: a claim that is confirmed between the two loops leaves a mark, which the second loop
-        // removes.
-        let mut place = Some(ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() });
-        while let Some(after) = place {
-            let step = self.write_step(|transaction| {
-                transaction.cleanup_claims(scope, before_ms, &after, ROWS_PER_STEP)
-            })?;
-            deleted += step.deleted;
-            place = step.next;
-        }
-        let mut after = Some(0);
-        while let Some(from) = after {
-            let step = self.write_step(|transaction| {
-                transaction.cleanup_step(scope, before_ms, from, ROWS_PER_STEP)
-            })?;
-            deleted += step.deleted;
-            after = step.next;
-        }
+        // Claims first: a claim that is confirmed between the two leaves a mark, which is removed then.
+        let first = ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() };
+        let claims = self.delete_in_steps(first, |transaction, after| {
+            transaction.cleanup_claims(scope, before_ms, after, ROWS_PER_STEP)
+        })?;
+        let marks = self.delete_in_steps(0, |transaction, after| {
+            transaction.cleanup_step(scope, before_ms, *after, ROWS_PER_STEP)
+        })?;
         // Frees the memory of the removed marks.
         self.sweep()?;
+        Ok(claims + marks)
+    }
+
+    /// Deletes rows in steps, each in a transaction of its own, and returns their number.
+    fn delete_in_steps<P>(
+        &self,
+        first: P,
+        step: impl Fn(&mut Transaction<'_>, &P) -> Result<Step<P>>,
+    ) -> Result<u64> {
+        let (mut deleted, mut next) = (0, Some(first));
+        while let Some(after) = next {
+            let done = self.write_step(|transaction| step(transaction, &after))?;
+            deleted += done.deleted;
+            next = done.next;
+        }
         Ok(deleted)
     }
 

@@ -21,6 +21,7 @@ use std::hash::BuildHasherDefault;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::purge::Step;
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
@@ -309,7 +310,11 @@ impl Transaction<'_> {
     }
 
     /// Deletes the expired claims among the next `limit` rows after `after`.
-    pub(crate) fn purge_claims(&mut self, after: &ClaimPosition, limit: i64) -> Result<ClaimsStep> {
+    pub(crate) fn purge_claims(
+        &mut self,
+        after: &ClaimPosition,
+        limit: i64,
+    ) -> Result<Step<ClaimPosition>> {
         let now_ms = self.now_ms;
         let step = self.delete_among(after, limit, |_, claim| claim.is_expired(now_ms))?;
         if step.deleted > 0 {
@@ -326,7 +331,7 @@ impl Transaction<'_> {
         before_ms: i64,
         after: &ClaimPosition,
         limit: i64,
-    ) -> Result<ClaimsStep> {
+    ) -> Result<Step<ClaimPosition>> {
         let is_old = |claim: &ClaimRow| claim.is_older_than(before_ms);
         let mut step = self.delete_among(after, limit, |position, claim| {
             position.scope == scope && is_old(claim)
@@ -341,8 +346,8 @@ impl Transaction<'_> {
         after: &ClaimPosition,
         limit: i64,
         should_delete: impl Fn(&ClaimPosition, &ClaimRow) -> bool,
-    ) -> Result<ClaimsStep> {
-        let mut step = ClaimsStep { next: None, deleted: 0 };
+    ) -> Result<Step<ClaimPosition>> {
+        let mut step = Step { next: None, deleted: 0 };
         self.check_for_claims()?;
         if matches!(&self.journal.claims, ClaimsCache::All(claims) if claims.is_empty()) {
             return Ok(step);
@@ -367,13 +372,6 @@ impl Transaction<'_> {
 /// The table's order, almost: SQLite sorts all TEXT before the first BLOB.
 fn sort_key(id: Id<'_>) -> (&str, &[u8]) {
     (id.scope, id.bytes)
-}
-
-/// The result of one step of a purge or cleanup of claims.
-pub(crate) struct ClaimsStep {
-    /// The position after which to go on; `None` at the end of the table.
-    pub(crate) next: Option<ClaimPosition>,
-    pub(crate) deleted: u64,
 }
 
 /// A claim's position in the table's order.
@@ -417,8 +415,7 @@ impl Journal {
 
     /// Returns the id's claim, expired or not.
     pub(crate) fn stored_claim(&mut self, id: Id<'_>) -> Result<Option<ClaimRow>> {
-        self.ensure_open()?;
-        self.with("read", |connection| find(connection, id))
+        self.read(|connection| find(connection, id))
     }
 
     /// Returns the next `limit` claims after a position, ordered by scope and id.
@@ -427,13 +424,11 @@ impl Journal {
         after: &ClaimPosition,
         limit: i64,
     ) -> Result<Vec<(ClaimPosition, ClaimRow)>> {
-        self.ensure_open()?;
-        self.with("read", |connection| page(connection, after, limit))
+        self.read(|connection| page(connection, after, limit))
     }
 
     pub(crate) fn count_claims(&mut self, now_ms: i64) -> Result<ClaimCounts> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             // Whether there is an error, but not its text: the texts of a million claims are large.
             let mut statement = connection.prepare_cached(
                 "SELECT token, claimed_at, lease_until, attempts, substr(last_error, 1, 0), \

@@ -12,12 +12,11 @@ use crate::id::Id;
 /// How long tombstones are kept, so that processes that rarely catch up need not scan their index.
 const TOMBSTONE_MS: i64 = 3_600_000;
 
-/// The result of one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    /// The `seq` after which to go on; `None` at the end of the table.
-    pub(crate) next: Option<i64>,
-    /// How many marks were deleted, not counting tombstones.
+/// The result of one step of a purge or a cleanup, of marks (by `seq`) or of claims (by their position).
+pub(crate) struct Step<P> {
+    /// The position after which to go on; `None` at the end of the table.
+    pub(crate) next: Option<P>,
+    /// How many marks or claims were deleted, not counting tombstones.
     pub(crate) deleted: u64,
 }
 
@@ -114,8 +113,7 @@ impl Journal {
         limit: i64,
         now_ms: i64,
     ) -> Result<(u64, Option<i64>)> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             connection
                 .prepare_cached(
                     "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
@@ -134,8 +132,7 @@ impl Journal {
         after: i64,
         limit: i64,
     ) -> Result<(u64, Option<i64>)> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             connection
                 .prepare_cached(
                     "SELECT count(*) FILTER \
@@ -150,8 +147,7 @@ impl Journal {
 
     /// Returns how many claims a cleanup would delete.
     pub(crate) fn count_older_claims(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
-        self.ensure_open()?;
-        let count = self.with("read", |connection| {
+        let count = self.read(|connection| {
             connection.query_row(
                 "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2",
                 (scope, before_ms),
@@ -162,8 +158,7 @@ impl Journal {
     }
 
     pub(crate) fn last_purge_ms(&mut self) -> Result<i64> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             connection
                 .prepare_cached("SELECT value FROM meta WHERE key = 'last_purge_at'")?
                 .query_row([], |row| row.get(0))
@@ -185,7 +180,7 @@ pub(crate) enum ExpiredSearch {
 
 impl Transaction<'_> {
     /// Deletes the expired rows among the next `limit` rows after `after`.
-    pub(crate) fn purge_step(&mut self, after: i64, limit: i64) -> Result<Step> {
+    pub(crate) fn purge_step(&mut self, after: i64, limit: i64) -> Result<Step<i64>> {
         let (newest, now_ms) = (self.tip.map(|tip| tip.seq), self.now_ms);
         let scan = self.with(|connection| scan(connection, newest, after, limit, now_ms))?;
         if scan.includes_newest {
@@ -233,7 +228,7 @@ impl Transaction<'_> {
         before_ms: i64,
         after: i64,
         limit: i64,
-    ) -> Result<Step> {
+    ) -> Result<Step<i64>> {
         let scoped = self.journal.hasher.scoped(scope);
         let (to_delete, last, count) = self.with(|connection| {
             let mut statement = connection.prepare_cached(

@@ -57,8 +57,7 @@ impl Journal {
         let Some(slot) = found.filter(|_| index.may_be_stale()) else {
             return Ok(found);
         };
-        self.ensure_open()?;
-        if self.with("read", |connection| row_exists(connection, slot.seq))? {
+        if self.read(|connection| row_exists(connection, slot.seq))? {
             return Ok(found);
         }
         if !self.is_current()? {

@@ -440,8 +440,7 @@ impl Journal {
     /// Reads the row of a live id. `None` if another connection refreshed or forgot the id since the index was
     /// read.
     pub(crate) fn row(&mut self, seq: i64) -> Result<Option<MarkRow>> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             connection
                 .prepare_cached(concat!("SELECT ", columns!(), " FROM seen WHERE seq = ?1"))?
                 .query_row([seq], MarkRow::read)
@@ -456,8 +455,7 @@ impl Journal {
         limit: i64,
         now_ms: i64,
     ) -> Result<ExpiredRows> {
-        self.ensure_open()?;
-        self.with("read", |connection| {
+        self.read(|connection| {
             let mut statement = connection.prepare_cached(concat!(
                 "SELECT ",
                 columns!(),
