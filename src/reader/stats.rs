@@ -104,7 +104,7 @@ impl Reader {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         let Some(count) = i64::try_from(buckets).ok().filter(|&count| count > 0) else {
-            return Err(Error::new(ErrorKind::InvalidConfig, "a stats needs at least one bucket"));
+            return Err(Error::new(ErrorKind::InvalidConfig, "the marks need at least one bucket"));
         };
         let since_ms = duration_ms(since).min(now_ms).max(count);
         // Rounded up, and counted back from now, so that the present moment is in the last bucket.
@@ -145,7 +145,7 @@ impl FileReader {
     }
 }
 
-/// A stats that is being counted.
+/// Statistics that are being counted.
 struct Tally {
     stats: FileStats,
     now_ms: i64,
