@@ -4,6 +4,7 @@
 //! hold is `verify`'s. Reads metadata, `/proc` where there is one, and the store as any reader.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,7 +93,7 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
         }
         // Who is in the way is among the findings.
         Err(e) if e.kind() == ErrorKind::Busy => {
-            let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            let whole = canonicalize(path).unwrap_or_else(|_| path.to_owned());
             let remedy = "end the program that has it open, or wait for it";
             findings.push(Finding::wrong("store", with_causes(&e), remedy));
             whole
@@ -104,6 +105,15 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
     findings.extend(file_system(&path));
     findings.extend(holders(&path));
     Ok(findings)
+}
+
+/// Resolves the links of a path as the store does. On Windows the result is as people write it, without the
+/// prefix `\\?\`.
+fn canonicalize(path: &Path) -> io::Result<PathBuf> {
+    #[cfg(windows)]
+    return dunce::canonicalize(path);
+    #[cfg(not(windows))]
+    path.canonicalize()
 }
 
 fn sqlite(info: &FileInfo) -> Vec<Finding> {
@@ -278,7 +288,7 @@ fn holders(path: &Path) -> Option<Finding> {
                     holders.push(holder(id));
                 }
             }
-            Err(e) => hidden |= e.kind() == std::io::ErrorKind::PermissionDenied,
+            Err(e) => hidden |= e.kind() == io::ErrorKind::PermissionDenied,
         }
     }
     holders.sort();
