@@ -202,8 +202,9 @@ impl Config {
         self
     }
 
-    /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. SQLite may leave
-    /// an empty `-wal` and a `-shm` beside the file; a [`Reader`](crate::Reader) leaves nothing.
+    /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. Creates a `-wal` and
+    /// a `-shm` beside the file, and removes them when it is the last store to close, if the file is writable
+    /// and the `-wal` is empty. A [`Reader`](crate::Reader) creates nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

@@ -338,7 +338,7 @@ impl Journal {
         let (checked, may_copy_log) = (self.check_files(ALL_FRAMES), self.may_copy_log());
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let fail = |e| failure("close", &name, e);
-        let Location::File { files, .. } = self.location else {
+        let Location::File { path, files, .. } = self.location else {
             return open::close(connection).map_err(fail);
         };
         let (kept, closed) = file::close_serialized(|| {
@@ -354,7 +354,11 @@ impl Journal {
                 log::debug!("{e}; the log stays for the other connections");
                 kept = Ok(());
             }
-            (kept, open::close_store(connection, files, may_copy_log))
+            let closed = open::close_store(connection, files, may_copy_log);
+            if self.config.read_only && checked.is_ok() {
+                open::remove_empty_log(&path);
+            }
+            (kept, closed)
         });
         if let Err(e) = &kept {
             log::error!("{e}");
