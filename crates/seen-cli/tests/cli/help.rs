@@ -138,7 +138,8 @@ fn a_closed_pipe_ends_them_quietly() {
 fn each_option_with_a_duration_tells_what_it_understands_in_the_words_of_this_command() {
     const TOKEN: &str = "--token=00000000000000000000000000000000";
     let place = Place::new();
-    let form = "not a duration; give numbers with units (ms, s, m, h, d, w), such as 90s, 36h or 1w 2d";
+    let form =
+        "not a duration; give numbers with units (ms, s, m, h, d, w), such as 90s, 36h or 1w 2d";
     let or_never = format!("{form}, or never");
     for (arguments, option, understood) in [
         (&["filter"][..], "--ttl", &*or_never),
