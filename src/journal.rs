@@ -53,8 +53,8 @@ use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::process::{Registered, Registration};
 
-/// How long a check that the files are still the opened ones stays valid: somewhat less than the 100 ms within
-/// which a store tells, since a check that is made as a file changes may not see it yet.
+/// How long a check of the files stays valid. Less than the 100 ms within which a store must notice a change,
+/// because a check that runs while a file changes may not see the change yet.
 const FILE_CHECK_MS: u128 = 90;
 
 /// The newest row that the index has applied.

@@ -15,8 +15,9 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use seen_store::{Claim, Config, Error, ErrorKind, Filter, Reader, Result, SeenStore, Verdict};
 
-/// What a refusal must leave as it was: the bytes of the database and of its log. An empty log is
-/// none: SQLite makes one for whoever reads a database in WAL mode, and a reader cannot remove it.
+/// What a refusal must leave as it was: the bytes of the database and of its log. An empty log
+/// does not count: SQLite creates one for a connection that reads a database in WAL mode, and a process that may not
+/// write to the file cannot remove it.
 fn contents(path: &Path) -> [Option<Vec<u8>>; 2] {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

@@ -608,7 +608,7 @@ fn on_terminal(command: &mut Command) -> String {
         )
     };
     assert_eq!(opened, 0);
-    // SAFETY: both were just opened and belong to nobody else.
+    // SAFETY: both were just opened, and nothing else owns them.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     let mut child = command.stdout(theirs.try_clone().unwrap()).stderr(theirs).spawn().unwrap();
     // Until the command and this process have closed the other end, which Linux tells as an error.
