@@ -11,12 +11,12 @@ demo: ## Runs the example alert bot on a sample feed, twice: alerts once
 	$(CARGO) build --profile demo --package seen-store --example alert_bot
 	@CARGO='$(CARGO)' scripts/demo
 
-test: ## Everything that checks the behaviour: needs Rust and a C compiler
+test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
 # SEEN_SIMULATE_SEED, _SEEDS, _STEPS and _SECONDS say which seeds run, and for how long.
-simulate: ## Looks for what nobody thought of: stores in one process, then real ones. 10 minutes
+simulate: ## Looks for bugs that no test covers: stores in one process, then real ones. 10 minutes
 	$(CARGO) run --package seen-simulator
 	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
 	    $(CARGO) test --profile bench --all-features --test many_processes -- --nocapture

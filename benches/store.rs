@@ -29,7 +29,7 @@ fn new_id() -> String {
     id(NEXT_NEW.fetch_add(1, Relaxed))
 }
 
-/// A store's file, filled once for each size and copied for whoever changes it.
+/// A store's file, filled once for each size, and copied for each benchmark that changes it.
 struct Files {
     folder: TempDir,
 }

@@ -1,4 +1,4 @@
-//! An e-mail campaign: two senders, a table of recipients, and nobody is mailed twice.
+//! An e-mail campaign: two senders, a table of recipients, and no recipient is mailed twice.
 //!
 //! ```text
 //! email_campaign RECIPIENTS.csv FOLDER

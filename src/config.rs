@@ -160,8 +160,9 @@ settings! {
     /// [`ErrorKind::Busy`].
     exclusive(exclusive: bool): bool = false;
 
-    /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. SQLite may leave
-    /// an empty `-wal` and a `-shm` beside the file; a [`Reader`](crate::Reader) leaves nothing.
+    /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. Creates a `-wal` and
+    /// a `-shm` beside the file, and removes them when it is the last store to close, if the file is writable
+    /// and the `-wal` is empty. A [`Reader`](crate::Reader) creates nothing.
     read_only(read_only: bool): bool = false;
 
     /// Sets how many pages the write-ahead log may have before a commit waits until they are copied into the

@@ -138,10 +138,18 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
         make_folders(folder)
             .map_err(|e| Error::io(format!("cannot create the folder {}", shown(folder)), e))?;
     }
-    let folder = folder
-        .canonicalize()
+    let folder = canonicalize(folder)
         .map_err(|e| Error::io(format!("cannot find the folder of {}", shown(path)), e))?;
     Ok(folder.join(name))
+}
+
+/// Resolves the links of a path. On Windows the result is a path as people write it (`C:\store`), not the
+/// longer form of the same path (`\\?\C:\store`), unless only that form can name it.
+fn canonicalize(path: &Path) -> io::Result<PathBuf> {
+    #[cfg(windows)]
+    return dunce::canonicalize(path);
+    #[cfg(not(windows))]
+    path.canonicalize()
 }
 
 /// Creates the missing folders, readable only for their owner, like the file in them.
@@ -353,6 +361,14 @@ pub(crate) fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(windows)]
+    #[test]
+    fn a_resolved_path_is_as_people_write_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = resolve(&folder.path().join("seen.db"), false).unwrap();
+        assert!(!shown(&path).starts_with(r"\\?\"), "{}", shown(&path));
+    }
 
     #[test]
     fn a_path_with_escape_codes_is_shown_harmlessly() {

@@ -263,7 +263,7 @@ fn shard_of(key: Key) -> usize {
     (key.high >> 56) as usize % SHARDS
 }
 
-/// Returns what tells keys apart within a shard.
+/// Returns the part of a key that distinguishes it within a shard.
 #[expect(clippy::cast_possible_truncation, reason = "the rest is cut off")]
 fn within_shard(key: Key) -> (u64, u32) {
     (key.low, key.high as u32)

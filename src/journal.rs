@@ -53,8 +53,8 @@ use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::process::{Registered, Registration};
 
-/// How long a check that the files are still the opened ones stays valid: somewhat less than the 100 ms within
-/// which a store tells, since a check that is made as a file changes may not see it yet.
+/// How long a check of the files stays valid. Less than the 100 ms within which a store must notice a change,
+/// because a check that runs while a file changes may not see the change yet.
 const FILE_CHECK_MS: u128 = 90;
 
 /// The newest row that the index has applied.
@@ -344,7 +344,7 @@ impl Journal {
         let (checked, may_copy_log) = (self.check_files(ALL_FRAMES), self.may_copy_log());
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let fail = |e| failure("close", &name, e);
-        let Location::File { files, .. } = self.location else {
+        let Location::File { path, files, .. } = self.location else {
             return open::close(connection).map_err(fail);
         };
         let (kept, closed) = file::close_serialized(|| {
@@ -360,7 +360,11 @@ impl Journal {
                 log::debug!("{e}; the log stays for the other connections");
                 kept = Ok(());
             }
-            (kept, open::close_store(connection, files, may_copy_log))
+            let closed = open::close_store(connection, files, may_copy_log);
+            if self.config.read_only && checked.is_ok() {
+                open::remove_empty_log(&path);
+            }
+            (kept, closed)
         });
         if let Err(e) = &kept {
             log::error!("{e}");

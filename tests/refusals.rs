@@ -15,8 +15,9 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use seen_store::{Claim, Config, Error, ErrorKind, Filter, Reader, Result, SeenStore, Verdict};
 
-/// What a refusal must leave as it was: the bytes of the database and of its log. An empty log is
-/// none: SQLite makes one for whoever reads a database in WAL mode, and a reader cannot remove it.
+/// What a refusal must leave as it was: the bytes of the database and of its log. An empty log
+/// does not count: SQLite creates one for a connection that reads a database in WAL mode, and a process that may not
+/// write to the file cannot remove it.
 fn contents(path: &Path) -> [Option<Vec<u8>>; 2] {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
@@ -636,6 +637,38 @@ fn a_read_only_store_creates_nothing() {
     assert_eq!(place.files(), [""; 0]);
     fs::write(place.path(), "").unwrap();
     refused_with(place.path(), read_only, ErrorKind::NotADatabase, "empty");
+}
+
+#[test]
+fn the_last_store_leaves_no_side_file_though_it_is_read_only() {
+    let place = Place::new();
+    let read_only = || place.open(Config::default().read_only(true));
+    place.open(Config::default()).mark_seen("a").unwrap();
+    let before = contents(place.path());
+    let (one, other) = (read_only(), read_only());
+    assert!(one.is_seen("a") && other.is_seen("a"));
+    one.close().unwrap();
+    assert!(other.is_seen("a"));
+    drop(other);
+    assert_eq!(place.files(), ["seen.db"]);
+    assert!(contents(place.path()) == before, "closing changed the file");
+}
+
+#[test]
+fn a_read_only_store_leaves_a_log_with_content_alone() {
+    let place = Place::new();
+    drop(place.open(Config::default()));
+    // As a crash leaves it.
+    let crashed = place.sql();
+    crashed.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    crashed.execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", []).unwrap();
+    drop(crashed);
+    let before = contents(place.path());
+    assert!(before[1].is_some());
+    let store = place.open(Config::default().read_only(true));
+    assert!(store.is_seen("a"));
+    drop(store);
+    assert!(contents(place.path()) == before, "reading changed the file or its log");
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! How long a mark lasts: the TTL and the window of a handle.
+//!
+//! Owns the arithmetic of expiry. What always holds: sums saturate, and a sliding window never makes a mark last
+//! longer than the maximum age. Must not read a clock, nor know how a mark is stored.
 
 use crate::config::{Ttl, Window};
 

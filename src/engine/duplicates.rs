@@ -1,4 +1,9 @@
 //! Duplicate counts: kept in memory and flushed to the file from time to time.
+//!
+//! Owns when counts are written, and how many in one commit. The counts themselves are in `index::duplicates`.
+//! What always holds: a count is subtracted from memory only after its commit, and the mutex is held from reading
+//! the counts until then, so no count is written twice. A crash loses the counts since the last flush; a close
+//! beside a busy file drops them rather than wait. Must not decide what is a duplicate: the verbs do.
 
 use std::time::Duration;
 

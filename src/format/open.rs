@@ -2,7 +2,8 @@
 //!
 //! Owns the order of the steps: check the path, open, secure the connection, recognise the database, create
 //! or upgrade it, apply the settings and read them back. Nothing is written to a database before it is
-//! recognised. A connection that is refused closes without a checkpoint.
+//! recognised. A connection that is refused closes without a checkpoint. A read-only connection leaves no empty
+//! log behind, if the file is writable.
 
 use std::path::Path;
 use std::time::Duration;
@@ -83,7 +84,21 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
     refuse_old_sqlite()?;
     file::refuse_unsafe_names(path)?;
     let identity = file::prepare(path, !config.read_only)?;
-    let mut connection = open_secure(path, config)?;
+    let connection = open_secure(path, config)?;
+    let accepted = accept_and_configure(connection, path, config, identity, now_ms);
+    if accepted.is_err() && config.read_only {
+        file::close_serialized(|| remove_empty_log(path));
+    }
+    accepted
+}
+
+fn accept_and_configure(
+    mut connection: Registered<Connection>,
+    path: &Path,
+    config: &Config,
+    identity: Identity,
+    now_ms: i64,
+) -> Result<Connected> {
     let format = retry_while_locked(path, config, "open", || recognise(&connection))?;
     refuse_truncated(&connection, path)?;
     let mut upgrade = None;
@@ -136,6 +151,28 @@ pub(crate) fn close_store(
     // Dropped before the connection: an index that another thread creates from then on is a new one.
     drop(files);
     close(connection)
+}
+
+/// Removes the log and its index if the log is empty and no connection has the file open. A read-only
+/// connection creates both, and cannot remove them when it closes. So this opens a connection that may write:
+/// if it is the last one, SQLite removes them when it closes.
+///
+/// Does nothing to a log with content: copying it would change the file. If another connection writes to the
+/// log in the meantime and closes, the copy is the one that its close would have made.
+pub(crate) fn remove_empty_log(path: &Path) {
+    let log = file::beside(path, "-wal");
+    if !file::exists(&log) || file::wal_bytes(path) > 0 {
+        return;
+    }
+    let removed = open_secure(path, &Config::default()).and_then(|connection| {
+        // SQLite opens the log only for a read.
+        let read = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+        read.and_then(|()| close(connection)).map_err(|e| failure("close", &shown(path), e))
+    });
+    // Another store may have the file open in exclusive mode, or the file may not be writable.
+    if let Err(e) = removed {
+        log::debug!("{} stays: {e}", shown(&log));
+    }
 }
 
 /// Makes the connection close without copying or deleting the log.

@@ -1,6 +1,7 @@
 //! What a database is: a store, a store of a later version, a legacy file, or something else.
 //!
-//! Reads only.
+//! Owns the recognition of a format by its application id, version and tables. What always holds: it only reads.
+//! Must not know what is done with a file of each format: `format::open` decides.
 
 use rusqlite::Connection;
 

@@ -1,4 +1,9 @@
 //! Listings of the file, a page at a time.
+//!
+//! Owns the position of a listing and the order: claims by scope and id, then marks by `seq`. What always holds:
+//! no lock and no snapshot is kept between two pages. An entry that exists throughout is returned at least once. A
+//! page of another history of the file (a restore in place, a compaction) starts the listing again. Memory is
+//! bounded, except for the keys of the claims. Must not know how the file was opened.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -1,4 +1,10 @@
 //! Looks ids up in the file, with one scan of the table for all of them.
+//!
+//! Owns the scan: how the table is divided among threads, and how rows are compared with the ids. What always
+//! holds: for each id the row with the highest `seq` counts, and a tombstone counts as no mark. An entry that moves
+//! during the scan is still found, because claims are read first and the parts of the table in their order. A row
+//! with the same bytes in another storage class is an error. Must not know how the file was opened, nor use an
+//! index.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,4 +1,9 @@
 //! File statistics, counted in one scan.
+//!
+//! Owns the counts by scope and state, and the buckets by time. What always holds: all counts are of one snapshot;
+//! the sizes of the files are read after it. What has expired counts as expired, whether or not a purge has run; a
+//! tombstone counts as nothing. Must not know how the figures are shown, and builds no index: it estimates its
+//! size.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

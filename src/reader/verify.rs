@@ -1,4 +1,8 @@
 //! The integrity check: each row and claim of the file against an index that is built for the purpose.
+//!
+//! Owns the comparison. What always holds: all is read in one snapshot, and nothing is repaired. An entry counts
+//! as wrong only if it is wrong for every store on the file, also for one whose clock is ahead by the most that
+//! stores allow. Must not know of open stores and their indexes: `store::maintenance` checks those.
 
 use rusqlite::Connection;
 

@@ -17,7 +17,7 @@ pub(crate) fn describe(scratch: &Path) -> Vec<(String, String)> {
     let kib: f64 =
         field(&read("/proc/meminfo"), "MemTotal").replace(" kB", "").parse().unwrap_or(0.0);
     let release = read("/proc/sys/kernel/osrelease");
-    // Only the kernel's own numbers: what follows names whoever built it.
+    // Only the kernel's version: the text after it names the machine on which it was built.
     let kernel = release.trim().split('-').next().unwrap_or_default().to_owned();
     [
         ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),

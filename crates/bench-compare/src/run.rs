@@ -102,7 +102,7 @@ impl<'a> Runner<'a> {
                 .contenders()
                 .filter(|contender| schedule::includes(contender, cell, round))
                 .collect();
-            // Nobody always comes first, or always after the same other.
+            // The order changes, so that no contender always comes first, or always after the same other.
             let first = (round * 5 + i) % contenders.len().max(1);
             contenders.rotate_left(first);
             for contender in contenders {
@@ -128,7 +128,7 @@ impl<'a> Runner<'a> {
             return self.run(&cell.plan(contender, self.scale, &filled));
         }
         let dir = if empty { self.empty("run")? } else { self.copy(&filled)? };
-        // What the copying left to be written must not be written while somebody is measured.
+        // What the copying left to be written must not be written during a measurement.
         sync(&dir)?;
         let outcome = self.run(&cell.plan(contender, self.scale, &dir));
         std::fs::remove_dir_all(&dir)?;

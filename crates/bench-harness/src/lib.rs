@@ -16,7 +16,7 @@ pub use ids::Ids;
 pub use plan::{Durability, IdLength, Latency, Outcome, Plan, Workload};
 pub use run::{Contender, Locks, Measured, Pace, Report, Worker, main, run_worker};
 
-/// Anything that goes wrong ends the run: a benchmark has nobody to hand an error to.
+/// Every failure ends the run: a benchmark has no caller that could handle an error.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// See [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

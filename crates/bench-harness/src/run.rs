@@ -1,6 +1,6 @@
 //! The measuring: takes a contender through a plan.
 //!
-//! What always holds: every answer is checked, so that nobody wins by answering wrongly; one reading of
+//! What always holds: every answer is checked, so that no contender wins by wrong answers; one reading of
 //! the clock a call, whose interval contains the making of the id (the baseline `nothing` shows what
 //! that costs); the start of a run is not measured, so that caches are warm.
 
@@ -532,7 +532,7 @@ impl Default for Locks {
 }
 
 impl Locks {
-    /// Keeps everybody else from deciding on `id`.
+    /// Keeps all other threads from deciding on `id`.
     ///
     /// # Panics
     ///
@@ -545,7 +545,7 @@ impl Locks {
         (batches, self.groups[group % self.groups.len()].lock().expect("no holder panics"))
     }
 
-    /// Keeps everybody else from deciding on any id.
+    /// Keeps all other threads from deciding on any id.
     ///
     /// # Panics
     ///

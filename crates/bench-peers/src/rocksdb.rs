@@ -145,7 +145,7 @@ impl Contender for Rocks {
 
 impl Drop for Rocks {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the handles any more.
+        // SAFETY: the handles are not used after this.
         unsafe {
             rocksdb_readoptions_destroy(self.reading);
             rocksdb_writeoptions_destroy(self.writing);

@@ -1,4 +1,4 @@
-//! The commands, one a module: its arguments, and what it does.
+//! The commands. Each module has the arguments of one command and runs it.
 
 mod backup;
 mod check;
@@ -30,7 +30,7 @@ use clap::Subcommand;
 
 use crate::Result;
 
-/// In the order of the help: what is used most comes first.
+/// In the order of the help: the most used commands come first.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Filter(filter::Arguments),

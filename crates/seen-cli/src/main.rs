@@ -20,7 +20,7 @@ use crate::output::message;
 /// Any failure, with its causes in `source()`.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What the help ends with. Paragraphs with a title; the manual page takes them over.
+/// The end of the help: paragraphs with a title. They are also in the manual page.
 const AFTER_HELP: &str = "\
 Examples:
   journalctl -f -p err -o cat | seen filter        each error once a week
@@ -29,7 +29,7 @@ Examples:
   seen run --id report-$(date +%F) -- ./send       once a day, again until it succeeds
   seen show incident-17                            why was this sent, or not?
   seen export > backup.jsonl                       all that is remembered
-  seen import backup.jsonl                         the same again, here or elsewhere
+  seen import backup.jsonl                         merge it into this or another store
   seen help filter                                 all about one command
 
 Durations:
@@ -38,19 +38,19 @@ Durations:
 Status:
   0  done
   1  the answer is no
-  2  an error, told in one line on standard error: file, cause and remedy
+  2  an error; one line on standard error says the file, the cause and the remedy
 
 Environment:
-  SEEN_DB_PATH   the store, where --db does not name one
-  XDG_DATA_HOME  its folder is $XDG_DATA_HOME/seen otherwise; ~/.local/share/seen without it
-  RUST_LOG       which messages are told: error, warn, info, debug, trace
+  SEEN_DB_PATH   the store, unless --db names one
+  XDG_DATA_HOME  the default store is in $XDG_DATA_HOME/seen; without it, in ~/.local/share/seen
+  RUST_LOG       which messages are printed: error, warn, info, debug, trace
   NO_COLOR       no colours in this help";
 
 /// Has this been handled before? A durable answer for bots, cron jobs and pipelines
 ///
-/// A store is one file that remembers ids for a time to live, each in a scope of its own. It is safe to
-/// use from any number of processes at once: of all that ask for an id, exactly one is told that it is
-/// new, and what a killed process had begun comes back. An id is any 1 to 65536 bytes.
+/// A store is one file that remembers ids for a time to live. Ids of different scopes are different. Any number
+/// of processes may use a store at the same time: exactly one of them is told that an id is new. If that process is
+/// killed before it is done, the id is new again. An id is any 1 to 65536 bytes.
 #[derive(Parser)]
 #[command(name = "seen", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
@@ -61,11 +61,11 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// Tell errors only, no warnings
+    /// Print errors only, no warnings
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Tell more of what is done; -vv tells all
+    /// Print more of what is done; -vv prints everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -85,12 +85,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help that was asked for goes to standard output; what is wrong with the arguments is an error as
-/// any other, in one line.
+/// Prints the help to standard output if it was asked for. Otherwise the arguments are wrong: that is an error in
+/// one line, as any other error.
 fn answer_without_command(answer: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if !answer.use_stderr() || answer.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
-        // Whoever closed the pipe has read enough of the help.
+        // If the pipe is closed, its reader wants no more of the help.
         let _ = answer.print();
     } else {
         message::tell(&message::usage_error(&answer.render().to_string()));

@@ -1,7 +1,7 @@
-//! What the commands tell. This module: standard output of those that answer.
+//! What the commands print. This module: standard output.
 //!
-//! Owns the buffer, and what a closed pipe means: whoever closed it has read enough, and the command
-//! goes on to its status without a word. The modules below it own the forms in which things are told.
+//! Owns the buffer, and what a closed pipe means: the reader of the output wants no more of it, and the command
+//! ends with its usual status and no message. The modules below it own the formats.
 
 pub(crate) mod entry;
 pub(crate) mod message;
@@ -27,7 +27,7 @@ impl Output {
         io::stdout().is_terminal()
     }
 
-    /// Whether nobody reads any more.
+    /// Returns whether the reader of the output has closed it.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -36,7 +36,7 @@ impl Output {
         self.record(text.as_ref(), b'\n')
     }
 
-    /// Some bytes and what ends them.
+    /// Writes bytes and their terminator.
     pub(crate) fn record(&mut self, bytes: &[u8], end: u8) -> Result<()> {
         let written = self.out.write_all(bytes).and_then(|()| self.out.write_all(&[end]));
         self.unless_closed(written)
@@ -56,7 +56,7 @@ impl Output {
     }
 }
 
-/// One line, and the status of a command that is done with it.
+/// Prints one line and returns status 0.
 pub(crate) fn line(text: &str) -> Result<ExitCode> {
     let mut output = Output::new();
     output.line(text)?;

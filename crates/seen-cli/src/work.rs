@@ -1,4 +1,4 @@
-//! What a command does between the claim of an id and the end of that claim.
+//! What a command does while it holds claims.
 
 pub(crate) mod child;
 pub(crate) mod memory;

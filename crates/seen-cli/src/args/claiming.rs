@@ -22,7 +22,7 @@ or the end of that time.";
 /// The options of a claim.
 #[derive(Args)]
 pub(crate) struct Claiming {
-    /// How long the id is this worker's. When the worker dies, another may have it after this time.
+    /// How long the claim lasts. If the worker dies, another one may claim the id after this time.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_lease)]
     pub(crate) lease: Duration,
 
@@ -30,13 +30,13 @@ pub(crate) struct Claiming {
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
 
-    /// Give the id up after N attempts in all, those of earlier runs included
+    /// Refuse the id after N attempts, counting those of earlier runs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
           long_help = RETRIES_HELP)]
     pub(crate) retries: Option<u32>,
 }
 
-/// What came of a claim.
+/// The result of a claim.
 pub(crate) enum Claimed {
     Ours { token: Token, attempt: u32 },
     Refused(Refusal),
@@ -77,10 +77,10 @@ impl Claiming {
     }
 }
 
-/// How long an id that failed is left alone.
+/// The option that delays the next claim after a failure.
 #[derive(Args)]
 pub(crate) struct RetryAfter {
-    /// Let nobody claim the id again before this time has passed since the failure. Default: at once.
+    /// Refuse claims of the id until this time has passed since the failure. Default: no wait.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retry_after: Option<Duration>,
 }
@@ -92,7 +92,7 @@ impl RetryAfter {
 }
 
 impl Refusal {
-    /// In one line, without control characters.
+    /// The reason in one line, without control characters.
     pub(crate) fn told(&self, id: &[u8]) -> String {
         let id = shown(id);
         match *self {

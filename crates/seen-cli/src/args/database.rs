@@ -14,7 +14,7 @@ use seen_store::{Config, ErrorKind, Reader, SeenStore};
 use crate::Result;
 use crate::output::message::with_causes;
 
-const DB_HELP: &str = "The store. What remembers ids creates it where it is missing.\n\n\
+const DB_HELP: &str = "The store. Commands that remember ids create it if it is missing.\n\n\
                        Default: $SEEN_DB_PATH, else $XDG_DATA_HOME/seen/seen.db, else \
                        ~/.local/share/seen/seen.db.";
 
@@ -36,7 +36,7 @@ pub(crate) struct Database {
     #[command(flatten)]
     location: Location,
 
-    /// The namespace of ids; scopes have nothing to do with each other.
+    /// The namespace of the ids. The same id in another scope is another id.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scope: String,
 }
@@ -65,7 +65,7 @@ pub(crate) struct ReadLocation {
 }
 
 impl ReadLocation {
-    /// Opens the store to read it without a trace. A missing one is an error.
+    /// Opens the store for reading, without creating or changing any file. A missing store is an error.
     pub(crate) fn read(&self) -> Result<Reader> {
         Ok(Reader::open(self.path()?)?)
     }
@@ -80,8 +80,8 @@ impl Location {
         Ok(SeenStore::open_with(self.path()?, config)?)
     }
 
-    /// Opens a store that is there: a command that changes or tidies one must not answer a mistyped path
-    /// with a new one.
+    /// Opens a store that exists. A command that changes or tidies a store must not create one because a path was
+    /// mistyped.
     pub(crate) fn open_existing(&self, config: Config) -> Result<SeenStore> {
         let path = self.path()?;
         if let Err(e) = fs::symlink_metadata(&path)
@@ -102,7 +102,7 @@ fn path(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
-    // A variable that is set to nothing counts as unset, as the XDG specification has it.
+    // An empty variable counts as unset, as the XDG specification says.
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = variable("SEEN_DB_PATH") {
         return Ok(path);
@@ -115,15 +115,14 @@ fn path(given: Option<&Path>) -> Result<PathBuf> {
     Ok(folder.join("seen/seen.db"))
 }
 
-/// Closes the store and tells what went wrong. Every answer is durable by now, so that is no failure of the
-/// command.
+/// Closes the store and logs a failure. Every answer is durable by now, so the command has not failed.
 pub(crate) fn close(store: &SeenStore) {
     if let Err(e) = store.close() {
         log::warn!("{}", with_causes(&e));
     }
 }
 
-/// The kind of an error that came from a store.
+/// Returns the kind of an error that came from a store.
 pub(crate) fn kind(error: &(dyn Error + Send + Sync + 'static)) -> Option<ErrorKind> {
     error.downcast_ref::<seen_store::Error>().map(seen_store::Error::kind)
 }

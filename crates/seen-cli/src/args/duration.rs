@@ -1,40 +1,52 @@
-//! Durations as people write them.
+//! Durations on the command line, such as `90s` or `1w 2d`.
+//!
+//! Owns their syntax and the messages about it. What always holds: a message says what is understood, with an
+//! example; the parser of the arguments adds the option and the text that was given. Must not know which
+//! command asks.
 
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 use seen_store::Ttl;
 
-/// A time to live: `90s`, `36h`, `7d`, `1w 2d`, an ISO 8601 duration, or `never`.
+/// What every option understands.
+const FORM: &str = "give numbers with units (ms, s, m, h, d, w), such as 90s, 36h or 1w 2d";
+
+/// Parses a time to live: a duration, or `never`.
 pub(crate) fn parse_ttl(text: &str) -> Result<Ttl, String> {
-    if text == "never" { Ok(Ttl::Never) } else { parse_duration(text).map(Ttl::After) }
+    if text == "never" {
+        return Ok(Ttl::Never);
+    }
+    parse_duration(text).map(Ttl::After).map_err(|why| why + ", or never")
 }
 
-/// A length of time to look back: zero shows nothing.
+/// Parses how far to look back. Refuses zero, which finds nothing.
 pub(crate) fn parse_since(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("looking back for no time finds nothing".into()),
-        since => Ok(since),
-    }
+    parse_longer_than_zero(text, "looking back for no time finds nothing")
 }
 
-/// How long a claim lasts.
+/// Parses how long a claim lasts. Refuses zero.
 pub(crate) fn parse_lease(text: &str) -> Result<Duration, String> {
+    parse_longer_than_zero(text, "a lease of zero would end before the work began")
+}
+
+fn parse_longer_than_zero(text: &str, why_not_zero: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("a lease of zero would end before the work began".into()),
-        lease => Ok(lease),
+        Duration::ZERO => Err(format!("{why_not_zero}; {FORM}")),
+        duration => Ok(duration),
     }
 }
 
-/// A length of time. A day has 24 hours; months and years have no fixed length and are refused.
+/// Parses a duration. A day has 24 hours. Refuses months and years, which have no fixed length.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wanted = "such as 90s, 36h or 7d";
-    let span: Span = text.parse().map_err(|e| format!("not a duration {wanted}: {e}"))?;
+    let refuse = |what: &str| format!("{what}; {FORM}");
+    let span: Span = text.parse().map_err(|e: jiff::Error| {
+        refuse(if e.is_range() { "too long" } else { "not a duration" })
+    })?;
     let duration = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| format!("months and years have no fixed length; use one {wanted}"))?;
-    Duration::try_from(duration)
-        .map_err(|_| format!("a duration cannot be negative; use one {wanted}"))
+        .map_err(|_| refuse("months and years have no fixed length"))?;
+    Duration::try_from(duration).map_err(|_| refuse("a duration cannot be negative"))
 }
 
 #[cfg(test)]
@@ -63,5 +75,23 @@ mod tests {
         for text in ["", "7", "soon", "1mo", "1y", "-1d", "1d ago", "Never "] {
             assert!(parse_ttl(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn every_message_says_what_is_understood_and_nothing_of_the_date_library() {
+        for (text, why) in [
+            ("banana", "not a duration"),
+            ("", "not a duration"),
+            ("7", "not a duration"),
+            ("7 x", "not a duration"),
+            ("99999999999d", "too long"),
+            ("1y", "months and years have no fixed length"),
+            ("-1d", "a duration cannot be negative"),
+        ] {
+            assert_eq!(parse_duration(text), Err(format!("{why}; {FORM}")), "{text:?}");
+            assert_eq!(parse_ttl(text), Err(format!("{why}; {FORM}, or never")), "{text:?}");
+        }
+        assert!(parse_lease("0s").unwrap_err().ends_with(FORM));
+        assert!(parse_since("0s").unwrap_err().ends_with(FORM));
     }
 }

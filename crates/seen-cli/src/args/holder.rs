@@ -1,7 +1,7 @@
 //! The holder of a claim, who has its token: what `confirm`, `fail`, `release` and `renew` share.
 //!
-//! What always holds: a claim that is no longer the holder's is told in one line, with status 1, and nothing
-//! was changed.
+//! What always holds: if the claim is no longer the holder's, the command prints one line, ends with status 1, and
+//! changes nothing.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
 use crate::args::ids::{self, shown};
 
-/// The id, the proof, and where they belong.
+/// The id, the token, and the store.
 #[derive(Args)]
 pub(crate) struct Holder {
     /// The id. `-` reads it from standard input, which must be one line.
@@ -28,8 +28,8 @@ pub(crate) struct Holder {
     #[command(flatten)]
     database: Database,
 
-    /// How long the id is remembered from now on: when seen, as seen; else, its attempts. 90s, 36h, 7d,
-    /// never. A day has 24 hours.
+    /// How long the id (after `confirm`) or its attempts (otherwise) are remembered from now on: 90s, 36h, 7d, never.
+    /// A day has 24 hours.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
 }
@@ -39,7 +39,7 @@ impl Holder {
         self.id == "-"
     }
 
-    /// Does one thing with the claim.
+    /// Runs one verb on the claim.
     pub(crate) fn act(
         &self,
         config: Config,

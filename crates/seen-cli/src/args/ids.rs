@@ -1,4 +1,4 @@
-//! Ids as arguments: as they are, byte for byte, or for `-` from standard input, one a line.
+//! Ids as arguments, byte for byte; the argument `-` stands for the lines of standard input.
 //!
 //! Owns the reading of them. What always holds: an empty line is no id and is skipped; one argument or line
 //! is one id, never trimmed.
@@ -13,7 +13,7 @@ use crate::output::words;
 /// The most bytes of an id that a message shows.
 const SHOWN_BYTES: usize = 200;
 
-/// Goes through the ids, reading standard input as it comes.
+/// Calls a function with each id. Reads standard input as it arrives.
 pub(crate) fn for_each(ids: &[OsString], mut act: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     for id in ids {
         if id == "-" {
@@ -25,7 +25,7 @@ pub(crate) fn for_each(ids: &[OsString], mut act: impl FnMut(&[u8]) -> Result<()
     Ok(())
 }
 
-/// All of the ids. Lines of standard input end in a newline, or in a NUL where `null` says so.
+/// Returns all ids. Lines of standard input end in a newline, or in a NUL if `null` is set.
 pub(crate) fn read(given: &[OsString], null: bool) -> Result<Vec<Vec<u8>>> {
     let end = if null { 0 } else { b'\n' };
     let mut ids = Vec::new();
@@ -57,8 +57,8 @@ fn for_each_line(end: u8, act: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<(
     }
 }
 
-/// The one id of a command that takes one. Standard input must be one line: a second one is more likely a
-/// list of ids than a part of one.
+/// Returns the id of a command that takes one. Standard input must be one line: several lines are more likely a
+/// list of ids than one id.
 pub(crate) fn one(id: &OsStr) -> Result<Cow<'_, [u8]>> {
     if id != "-" {
         return Ok(Cow::Borrowed(id.as_encoded_bytes()));
@@ -81,7 +81,7 @@ pub(crate) fn unreadable(e: &io::Error) -> Box<dyn std::error::Error + Send + Sy
     format!("cannot read standard input: {e}").into()
 }
 
-/// An id in a message: harmless, and cut where it is very long.
+/// Returns the id for a message: control characters are escaped, and a long id is cut.
 pub(crate) fn shown(id: &[u8]) -> String {
     match id.get(..SHOWN_BYTES) {
         Some(beginning) if id.len() > SHOWN_BYTES => format!("{}...", words::id(beginning)),

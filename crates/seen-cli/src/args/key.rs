@@ -20,7 +20,7 @@ pub(crate) struct Key {
     fields: Vec<String>,
 }
 
-/// Why a line has no id.
+/// The reason why a line has no id.
 #[derive(Debug)]
 pub(crate) enum NoKey {
     NotJson(serde_json::Error),
@@ -41,7 +41,7 @@ impl FromStr for Key {
 }
 
 impl Key {
-    /// The id of the value of the one field, or the fingerprint of several.
+    /// Returns the id: the text of the one field, or the fingerprint of several.
     pub(crate) fn id(&self, line: &[u8]) -> Result<Vec<u8>, NoKey> {
         let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
         let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
@@ -54,9 +54,10 @@ impl Key {
     }
 }
 
-/// The text itself, or the fingerprint of one that is too long to be an id.
+/// Returns the text itself as the id, or its fingerprint if it is too long.
 ///
-/// A text that begins like a fingerprint gets one too, or a line could pass for several fields.
+/// A text that begins like a fingerprint is replaced by its fingerprint too. Otherwise such a line could have the
+/// same id as a choice of several fields.
 pub(crate) fn id_of(text: &[u8]) -> Cow<'_, [u8]> {
     if text.len() <= MAX_ID_BYTES && !text.starts_with(b"f1:") {
         return Cow::Borrowed(text);
@@ -64,8 +65,8 @@ pub(crate) fn id_of(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(fingerprint([text]))
 }
 
-/// A field's value as text. Compact JSON has the names of an object in sorted order here, so that
-/// objects which differ only in their order are equal.
+/// Returns a field's value as text. Objects are compact JSON with sorted names, so that objects that differ only
+/// in the order of their names are equal.
 fn text(object: &Map<String, Value>, field: &str) -> Result<String, NoKey> {
     let lacking = |found| Err(NoKey::Lacking { field: field.to_owned(), found });
     match find(object, field) {
@@ -77,7 +78,7 @@ fn text(object: &Map<String, Value>, field: &str) -> Result<String, NoKey> {
     }
 }
 
-/// The value at a dotted path. A name at the top that has these very dots goes first.
+/// Returns the value at a dotted path. A name of the outermost object that contains these dots wins.
 fn find<'a>(object: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
     if let Some(value) = object.get(field) {
         return Some(value);

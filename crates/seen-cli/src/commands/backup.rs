@@ -11,9 +11,9 @@ use crate::args::database::{self, Location};
 
 /// Copy the store to a new file while others go on writing
 ///
-/// The copy is the store as it stands at one moment: one file of mode 0600, a store itself, that can be put in
-/// the place of the store when nobody has it open. Where something stands at PATH nothing is written.
-/// Statuses: 0 done, 2 an error; no half copy stays behind.
+/// The copy is the store at one moment, in one file of mode 0600. It is a store itself, and can replace the store
+/// while no program has the store open. If PATH exists, nothing is written. Statuses: 0 done, 2 an error; after an
+/// error no incomplete copy is left.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The new file

@@ -16,7 +16,7 @@ use crate::output::words;
 
 /// Ask whether ids were seen: status 0 if all were, 1 if not
 ///
-/// Prints nothing unless asked to. An id counts as seen from when it was marked or confirmed until it
+/// Prints nothing without --print or --json. An id counts as seen from when it was marked or confirmed until it
 /// expires; one that is in flight or has failed does not. Changes nothing, and works without permission
 /// to write. Statuses: 0 all ids are seen, 1 some are not, 2 an error.
 ///
@@ -36,11 +36,11 @@ pub(crate) struct Arguments {
 
     /// Print those ids that are seen, or those that are not, one a line, in the order given.
     ///
-    /// As they are; on a terminal, with their control characters escaped.
+    /// Byte for byte; on a terminal, with control characters escaped.
     #[arg(long, value_name = "WHICH", conflicts_with = "json")]
     print: Option<Which>,
 
-    /// Print a JSON object a line for each id: its scope, id, state, and whether it is seen.
+    /// Print a line with a JSON object for each id: its scope, id, state, and whether it is seen.
     #[arg(long)]
     json: bool,
 

@@ -1,4 +1,4 @@
-//! `seen claim`: takes an id for a worker that proves itself by a token.
+//! `seen claim`: claims an id for one worker and prints the token of the claim.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -11,12 +11,13 @@ use crate::args::claiming::{Claimed, Claiming};
 use crate::args::database::{self, Database};
 use crate::args::ids;
 
-/// Claim an id, and print the token that proves it
+/// Claim an id, and print the token of the claim
 ///
-/// Of any number of workers at once, one gets the id, and has it until its lease ends. It does its work,
-/// then calls `seen confirm ID --token TOKEN`, or `seen fail` or `seen release` to let the id go, and before
-/// the lease ends `seen renew` for more time. `seen run` does all this for a command. Statuses: 0 claimed;
-/// 1 not (seen before, another worker has it, or given up: standard error tells which); 2 an error.
+/// Of any number of workers, one gets the claim, until its lease ends. It does its work and then calls
+/// `seen confirm ID --token TOKEN`; or `seen fail` or `seen release`, after which the id can be claimed again. If
+/// the work takes longer, it calls `seen renew` before the lease ends. `seen run` does all this for a command.
+/// Statuses: 0 claimed; 1 not claimed (seen before, claimed by another worker, or given up: standard error says
+/// which); 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The id. `-` reads it from standard input, which must be one line.
@@ -36,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let status = match arguments.claiming.claim(&store, &id)? {
         Claimed::Ours { token, .. } => {
             if let Err(e) = writeln!(io::stdout(), "{token}") {
-                // Nobody has the token, so nobody could end the claim.
+                // The token was not printed, so no worker could end the claim.
                 store.release(&id, &token)?;
                 if e.kind() != io::ErrorKind::BrokenPipe {
                     return Err(format!("cannot write to standard output: {e}").into());

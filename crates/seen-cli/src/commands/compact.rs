@@ -1,4 +1,4 @@
-//! `seen compact`: gives the room that a store no longer needs back to the file system.
+//! `seen compact`: gives the free pages of a store back to the file system.
 
 use std::process::ExitCode;
 
@@ -10,12 +10,13 @@ use crate::args::database::{self, Location};
 use crate::output;
 use crate::output::words;
 
-/// Give the room of what was purged back to the file system
+/// Make the file of a store smaller
 ///
 /// Removes what has expired, then writes the file anew without its free pages, and prints its size before and
-/// after, its write-ahead log included. Others may have the store open: readers go on, writers wait, about a
-/// second for each 100 MB. Needs up to twice the room of what is left, half of it in the folder for temporary
-/// files (as `SQLITE_TMPDIR` or `TMPDIR` says, else /var/tmp). A crash leaves the store as it was. Statuses: 0 done, 2 an error.
+/// after, including the write-ahead log. Other programs may have the store open: readers continue, writers wait,
+/// about a second for each 100 MB. Needs up to twice the new size as free space, half of it in the folder for
+/// temporary files (`SQLITE_TMPDIR`, `TMPDIR` or /var/tmp). A crash leaves the store as it was. Statuses: 0 done,
+/// 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `seen completions`: what a shell needs to complete this command's words.
+//! `seen completions`: a script with which a shell completes the arguments of `seen`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     print(&script)
 }
 
-/// Prints a text that is known whole. Whoever closed the pipe has read enough.
+/// Prints a text. A closed pipe is no error: its reader wants no more of the text.
 pub(crate) fn print(text: &[u8]) -> Result<ExitCode> {
     let mut output = io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {

@@ -1,4 +1,4 @@
-//! `seen confirm`: the work on a claimed id is done.
+//! `seen confirm`: marks a claimed id as seen because its work is done.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ use crate::args::ids;
 
 /// Remember a claimed id as done
 ///
-/// Call it once the work has succeeded. To confirm twice does no harm. A lease that has run out does none
-/// either, as long as no other worker has taken the id over. Statuses: 0 done; 1 the claim is no longer this
+/// Call it once the work has succeeded. Confirming twice is allowed. Confirming after the lease has run out is
+/// allowed too, as long as no other worker has claimed the id. Statuses: 0 done; 1 the claim is no longer this
 /// token's; 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     holder: Holder,
 
     /// Keep this with the id, such as the number of the message that was sent; `seen show` prints it. `-`
-    /// reads it from standard input, less its last newline. At most 65,536 bytes.
+    /// reads it from standard input and removes one newline at the end. At most 65,536 bytes.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     receipt: Option<OsString>,
 }

@@ -4,6 +4,7 @@
 //! hold is `verify`'s. Reads metadata, `/proc` where there is one, and the store as any reader.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,14 +18,14 @@ use crate::output::Output;
 use crate::output::message::with_causes;
 use crate::output::words::{count, harmless, size};
 
-/// Beyond this a log is larger than checkpoints leave it.
+/// Checkpoints keep a log shorter than this.
 const LONG_LOG_BYTES: u64 = 64 << 20;
 
-/// Tell how a store is set up and what about it should be changed
+/// Check how a store is set up, and say what should be changed
 ///
 /// SQLite's version and options, the settings that programs work with, the permissions of the file and
 /// its folder, the file system, the size of the log, and which processes have the store open (on Linux).
-/// Each finding that calls for it has a remedy. Changes nothing, and works without permission to write.
+/// A finding that needs a change says which. Changes nothing, and works without permission to write.
 /// Statuses: 0 all is well, 1 something should be changed, 2 an error. `seen verify` checks what is in
 /// the file.
 #[derive(Args)]
@@ -32,12 +33,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: ReadLocation,
 
-    /// Print a JSON object a line for each finding.
+    /// Print a line with a JSON object for each finding.
     #[arg(long)]
     json: bool,
 }
 
-/// Something about the store; with a remedy, something to be changed.
+/// A fact about the store. If it should be changed, there is a remedy.
 struct Finding {
     subject: &'static str,
     what: String,
@@ -90,9 +91,9 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
             findings.push(pages(&info));
             reader.path()
         }
-        // Who is in the way is among the findings.
+        // The findings include the processes that have the store open.
         Err(e) if e.kind() == ErrorKind::Busy => {
-            let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            let whole = canonicalize(path).unwrap_or_else(|_| path.to_owned());
             let remedy = "end the program that has it open, or wait for it";
             findings.push(Finding::wrong("store", with_causes(&e), remedy));
             whole
@@ -104,6 +105,15 @@ fn examine(path: &Path) -> Result<Vec<Finding>> {
     findings.extend(file_system(&path));
     findings.extend(holders(&path));
     Ok(findings)
+}
+
+/// Resolves the links of a path as the store does. On Windows the result is as people write it, without the
+/// prefix `\\?\`.
+fn canonicalize(path: &Path) -> io::Result<PathBuf> {
+    #[cfg(windows)]
+    return dunce::canonicalize(path);
+    #[cfg(not(windows))]
+    path.canonicalize()
 }
 
 fn sqlite(info: &FileInfo) -> Vec<Finding> {
@@ -177,7 +187,7 @@ fn permissions(path: &Path) -> Vec<Finding> {
     findings.push(if mode & 0o002 != 0 && mode & 0o1000 == 0 {
         Finding::wrong(
             "folder",
-            format!("{finding}: everybody may replace the store"),
+            format!("{finding}: all users may replace the store"),
             format!("chmod o-w {}", folder.display()),
         )
     } else if file.uid() != about_folder.uid() && mode & 0o022 == 0 && file.uid() != 0 {
@@ -226,14 +236,14 @@ fn log(path: &Path) -> Vec<Finding> {
     findings
 }
 
-/// The type of the file system, from Linux' list of mounts.
+/// Returns the type of the file system, from the list of mounts of Linux.
 fn file_system(path: &Path) -> Option<Finding> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let kind = mounts
         .lines()
         .filter_map(mount)
         .filter(|(point, _)| path.starts_with(point))
-        // Of two on one point, the later lies above the earlier.
+        // Of two file systems at one point, the later one hides the earlier.
         .max_by_key(|(point, _)| point.as_os_str().len())?
         .1;
     let is_network =
@@ -256,7 +266,7 @@ fn file_system(path: &Path) -> Option<Finding> {
     })
 }
 
-/// Where a line of mountinfo(5) says that something is mounted, and its type.
+/// Returns the mount point and the type of the file system of a line of mountinfo(5).
 fn mount(line: &str) -> Option<(PathBuf, &str)> {
     let (mount, rest) = line.split_once(" - ")?;
     let point = mount.split(' ').nth(4)?;
@@ -264,7 +274,7 @@ fn mount(line: &str) -> Option<(PathBuf, &str)> {
     Some((point.into(), rest.split(' ').next()?))
 }
 
-/// The processes that have the store open, as far as this user may know.
+/// Returns the processes that have the store open, as far as this user may see them.
 fn holders(path: &Path) -> Option<Finding> {
     let mut hidden = false;
     let mut holders = Vec::new();
@@ -278,11 +288,12 @@ fn holders(path: &Path) -> Option<Finding> {
                     holders.push(holder(id));
                 }
             }
-            Err(e) => hidden |= e.kind() == std::io::ErrorKind::PermissionDenied,
+            Err(e) => hidden |= e.kind() == io::ErrorKind::PermissionDenied,
         }
     }
     holders.sort();
-    let mut finding = if holders.is_empty() { "nobody".to_owned() } else { holders.join(", ") };
+    let mut finding =
+        if holders.is_empty() { "no other process".to_owned() } else { holders.join(", ") };
     if hidden {
         finding.push_str(" (processes of other users cannot be seen)");
     }

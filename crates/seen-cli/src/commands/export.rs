@@ -1,7 +1,7 @@
 //! `seen export`: what a store holds, for other programs and other machines.
 //!
-//! Owns the two forms of an export. What always holds: the store is only read; an entry is on its way
-//! before the next is looked for, so memory does not grow with their number.
+//! Owns the two formats of an export. What always holds: the store is only read; an entry is written before the
+//! next one is read, so memory does not grow with their number.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -14,39 +14,39 @@ use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::output::entry::{MEMBERS, parse_state, to_json, to_object};
 
-/// Print all that the store holds, to be imported elsewhere
+/// Print all that the store holds, for an import elsewhere
 ///
-/// Goes over all scopes, or the one of --scope, and prints in-flight and failed ids, then seen ones in
-/// the order in which they were marked. Times are UTC. `seen import` gives the same entries back. The store may be in use
-/// meanwhile: an entry that exists throughout is printed, and one that is refreshed meanwhile perhaps a
-/// second time, which an import merges. Statuses: 0 done, 2 an error.
+/// Prints the entries of all scopes, or of --scope: first ids in flight and failed ids, then seen ids in the order
+/// in which they were marked. Times are UTC. `seen import` restores the same entries. The store may be in use
+/// meanwhile: an entry that exists throughout is printed; one that is refreshed meanwhile may be printed twice, and
+/// an import merges the two. Statuses: 0 done, 2 an error.
 ///
-/// A claim in flight is printed without its token: where it is imported nobody can confirm it, and it
-/// ends with its lease. What has expired is not printed, unless --state expired asks for it.
+/// A claim in flight is printed without its token. Where it is imported, it cannot be confirmed, and ends with its
+/// lease. Expired entries are printed only with --state expired.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     database: ReadLocation,
 
-    /// Only this namespace; without it, all of them.
+    /// Print this scope only; without it, all scopes.
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
 
-    /// How entries are written.
+    /// The format of the output.
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     format: Format,
 
-    /// Only entries in this state: seen, in-flight, failed, expired.
+    /// Print only entries in this state: seen, in-flight, failed, expired.
     #[arg(long, value_name = "STATE", value_parser = parse_state)]
     state: Option<State>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One JSON object a line. `id_hex` and `receipt_hex` stand for bytes that are not UTF-8; a null
-    /// `expires_at` is never.
+    /// One JSON object a line. `id_hex` and `receipt_hex` hold bytes that are not UTF-8; an `expires_at` of null
+    /// means never.
     Jsonl,
-    /// Comma-separated values with a header. Cannot tell an empty receipt or error from none.
+    /// Comma-separated values with a header. An empty receipt or error is read back as none.
     Csv,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match written {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(Failure::Store(e)) => Err(e.into()),
-        // Whoever closed the pipe has read enough.
+        // The reader of the output wants no more of it.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(Failure::Output(e)) => Err(format!("cannot write to standard output: {e}").into()),
     }

@@ -1,4 +1,4 @@
-//! `seen fail`: the work on a claimed id went wrong.
+//! `seen fail`: ends a claim because its work failed.
 
 use std::process::ExitCode;
 
@@ -9,10 +9,10 @@ use crate::Result;
 use crate::args::claiming::RetryAfter;
 use crate::args::holder::Holder;
 
-/// Give a claimed id back because the work on it failed
+/// End a claim because the work on its id failed
 ///
-/// It may be claimed again, at once or after --retry-after. What went wrong and how often is kept for
-/// `seen show`. Statuses: 0 done; 1 the claim is no longer this token's; 2 an error.
+/// The id can be claimed again, at once or after --retry-after. The error and the number of attempts are kept:
+/// `seen show` prints them. Statuses: 0 done; 1 the claim is no longer this token's; 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,9 +1,9 @@
-//! `seen filter`: a `uniq` that lasts.
+//! `seen filter`: a `uniq` that remembers across runs.
 //!
-//! Owns the way of a batch: identify its lines, claim those that are new, write and flush them, confirm.
-//! What always holds: a line is confirmed only after it was flushed, so a crash at any point leaves it to
-//! whoever runs next; lines are written in their order; no claim is held while another filter's line is
-//! waited for, so two filters never wait for each other.
+//! Owns the steps of a batch: find the ids of its lines, claim those that are new, write and flush them, confirm.
+//! What always holds: a line is confirmed only after it was flushed, so after a crash at any point the next run
+//! prints it; lines are written in their order; no claim is held during a wait for another filter's line, so two
+//! filters never wait for each other.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -28,29 +28,29 @@ use crate::output::progress::{self, Progress};
 use crate::work::memory::{Decision, Held, Memory};
 use crate::work::renewer::Renewer;
 
-/// How many lines without an id are told of one by one.
+/// How many lines without an id get a warning of their own.
 const WARNINGS: u64 = 10;
 
-/// How often another filter's line is looked at while it is waited for.
+/// The pause between two checks of a line that another filter has claimed.
 const WAIT: Duration = Duration::from_millis(10);
 
 /// Print each line not seen before, and remember it
 ///
 /// A persistent `uniq`: prints, unchanged and in order, each input line that no earlier run printed,
-/// and remembers it for the time to live. A line typed is answered at once; plentiful input is worked
-/// on in large batches. An empty line is printed and not remembered. Statuses: 0 done, 2 an error.
+/// and remembers it for the time to live. A typed line is answered at once; large input is processed in
+/// large batches. An empty line is printed and not remembered. Statuses: 0 done, 2 an error.
 ///
-/// Several filters may run at once on one store: each line is printed by one of them, as long as none
-/// dies or outlives its lease. A line is claimed, printed, and then remembered: after a crash at any
-/// point, whoever runs next prints what was claimed and not remembered, some of which may have been
-/// printed already. A line that another filter has claimed is waited for until that one remembers it
+/// Several filters may use one store at the same time: one of them prints a line, as long as none of
+/// them dies or outlives its lease. A line is claimed, printed, and then remembered. After a crash at any
+/// point, the next run prints the lines that were claimed and not remembered; some of them may have been
+/// printed already. If another filter has claimed a line, this one waits until the other remembers it
 /// or its lease ends.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
     /// Files to read; standard input without any, or for `-`.
     ///
-    /// Each file is read when its turn comes. A last line without a newline is printed without one,
+    /// The files are read one after the other. A last line without a newline is printed without one,
     /// unless another line follows it from the next file.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -62,25 +62,25 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
 
-    /// Whether the time to live begins when a line is first printed (fixed), or anew each time that it
-    /// comes (sliding): what keeps coming stays silent.
+    /// When the time to live of a line begins: when it is first printed (fixed), or each time that it
+    /// comes (sliding). With sliding, a line that keeps coming is not printed again.
     #[arg(long, value_name = "KIND", default_value = "fixed")]
     window: Span,
 
-    /// In a sliding window, the longest that a line may stay silent after it was printed, however often
-    /// it comes: 90s, 36h, 7d. Without it, for ever.
+    /// In a sliding window, print a line again this long after it was printed, however often it comes: 90s, 36h,
+    /// 7d. Default: never.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_age: Option<Duration>,
 
-    /// How long a batch of lines is this filter's to print. Renewed while the output blocks; when the
+    /// How long this filter's claim of a batch of lines lasts. It is renewed while the output blocks. If the
     /// filter dies, others print its lines after this time.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_lease)]
     lease: Duration,
 
-    /// Remember this field of each line, which is a JSON object, instead of the line.
+    /// Each line is a JSON object: remember this field of it instead of the line.
     ///
     /// Several fields, with commas between, are remembered together. A dotted path leads into objects
-    /// and arrays (`user.id`, `tags.0`), unless the object has a name with these very dots. A line
+    /// and arrays (`user.id`, `tags.0`), unless the object has a name with these dots in it. A line
     /// that is not a JSON object, or in which a field is missing, null or an empty string, is taken as
     /// new every time, with a warning. Use one scope for each choice of fields.
     #[arg(long, value_name = "FIELD[,FIELD...]")]
@@ -88,32 +88,32 @@ pub(crate) struct Arguments {
 
     /// Lines end with a NUL character instead of a newline, in the input and in the output.
     ///
-    /// For names of files, as `find -print0` and `xargs -0` pass them.
+    /// For file names, as `find -print0` prints and `xargs -0` reads them.
     #[arg(short = '0', long)]
     null: bool,
 
-    /// End after so many lines were printed.
+    /// End when N lines have been printed.
     ///
     /// The rest of the input is neither printed nor remembered: a later run finds it new. Keeps a bot
     /// from flooding a channel.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// Print the duplicates instead: what would not be printed otherwise. What is new is remembered.
+    /// Print the duplicates instead of the new lines. New lines are remembered.
     #[arg(long)]
     invert: bool,
 
-    /// Remember nothing: neither create nor change the store.
+    /// Remember nothing, and neither create nor change the store.
     #[arg(long)]
     dry_run: bool,
 
-    /// End with status 2 at the first line that --key finds no id in.
+    /// End with status 2 at the first line in which --key finds no id.
     ///
-    /// The lines before it are remembered and printed, itself and those after it are not.
+    /// The lines before it are printed and remembered. It and the lines after it are not.
     #[arg(long)]
     strict: bool,
 
-    /// Tell on standard error how many lines were read, new and duplicates, when done.
+    /// When done, print to standard error how many lines were read, were new and were duplicates.
     ///
     /// Empty lines and lines without an id count as new.
     #[arg(long)]
@@ -210,12 +210,12 @@ struct Counts {
     lost: u64,
 }
 
-/// What a line is remembered by.
+/// The id of a line, if it has one.
 enum Name<'a> {
     Id(Cow<'a, [u8]>),
     /// An empty line is always new.
     Empty,
-    /// So is one without an id.
+    /// A line without an id is always new.
     None(NoKey),
 }
 
@@ -225,7 +225,7 @@ impl Name<'_> {
     }
 }
 
-/// Some lines of an input, and how they are spoken of.
+/// Some lines of an input, and the name of the input for messages.
 struct Batch<'a> {
     input: &'a str,
     lines_before: u64,
@@ -239,7 +239,7 @@ impl Batch<'_> {
 }
 
 impl Filter<'_> {
-    /// Ends early, and quietly, when nobody reads the output any more.
+    /// Ends early and without an error when the reader of the output has closed it.
     fn all_files(&mut self) -> Result<()> {
         for path in self.arguments.inputs() {
             let flow = if path == Path::new("-") {
@@ -274,7 +274,7 @@ impl Filter<'_> {
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<ControlFlow<()>> {
         let names: Vec<Name<'_>> = batch.lines.iter().map(|line| self.name(line)).collect();
-        // With --strict, what comes before such a line is done first.
+        // With --strict, the lines before such a line are handled first.
         let end = names
             .iter()
             .position(|name| self.arguments.strict && matches!(name, Name::None(_)))
@@ -309,13 +309,13 @@ impl Filter<'_> {
         }
     }
 
-    /// How many lines may still be printed.
+    /// Returns how many lines may still be printed.
     fn left(&self) -> Option<u64> {
         self.arguments.limit.map(|limit| limit.saturating_sub(self.counts.printed))
     }
 
-    /// How many of these lines can be decided on before more of them are new than may be printed: what
-    /// is not printed is not to be claimed either.
+    /// Returns how many of these lines can be decided on before more of them are new than may be printed. A line
+    /// that will not be printed must not be claimed.
     fn within_limit(&self, names: &[Name<'_>]) -> Result<usize> {
         let Some(left) = self.left().and_then(|left| usize::try_from(left).ok()) else {
             return Ok(names.len());
@@ -334,7 +334,7 @@ impl Filter<'_> {
         Ok(names.len())
     }
 
-    /// The output is closed or broken: nobody knows which lines arrived, so all are left to a later run.
+    /// The output is closed or broken. Which lines arrived is unknown, so all are released for a later run.
     fn give_up(&self, held: Vec<Held>, why: &io::Error) -> Result<ControlFlow<()>> {
         self.memory.release(held)?;
         if why.kind() == io::ErrorKind::BrokenPipe {
@@ -368,7 +368,7 @@ impl Filter<'_> {
         }
     }
 
-    /// Decides on lines up to the first that another filter is printing at this moment.
+    /// Decides on lines up to the first one that another filter has claimed.
     fn decide(&mut self, names: &[Name<'_>]) -> Result<Decided> {
         let known: Vec<&[u8]> = names.iter().filter_map(Name::id).collect();
         let mut decisions = self.memory.decide(&known)?.into_iter();
@@ -401,8 +401,8 @@ impl Filter<'_> {
             left = left.map(|left| left - u64::from(printed));
         }
         self.counts.read += decided.prints.len() as u64;
-        // The claims of later lines must not be held during a wait: the other filter may be waiting for
-        // one of them.
+        // Claims of later lines must not be held during a wait: the other filter may be waiting for one of
+        // them.
         let later = decisions.filter_map(|decision| match decision {
             Decision::New(held) => held,
             _ => None,
@@ -412,13 +412,13 @@ impl Filter<'_> {
     }
 }
 
-/// What was decided on some lines.
+/// The decisions on some lines.
 struct Decided {
-    /// For each line whether it is printed.
+    /// For each line, whether it is printed.
     prints: Vec<bool>,
     /// The claims of the lines that are new.
     held: Vec<Held>,
-    /// The next line is another filter's at the moment.
+    /// Whether another filter has claimed the next line.
     waits: bool,
 }
 
@@ -426,7 +426,7 @@ struct Decided {
 struct Output {
     stdout: BufWriter<StdoutLock<'static>>,
     separator: u8,
-    /// The last line written came from the end of a file and had no separator.
+    /// Whether the last line written came from the end of a file and had no separator.
     separator_due: bool,
 }
 
@@ -436,7 +436,7 @@ impl Output {
         Self { stdout, separator, separator_due: false }
     }
 
-    /// Writes those lines that are to be printed, and flushes them; how many.
+    /// Writes the lines that are to be printed and flushes them. Returns their number.
     fn write(&mut self, lines: &[&[u8]], prints: &[bool]) -> io::Result<u64> {
         let mut printed = 0;
         for (line, _) in lines.iter().zip(prints).filter(|(_, print)| **print) {

@@ -13,9 +13,9 @@ use crate::output;
 
 /// Forget ids, so that they are new again
 ///
-/// What is known of an id is dropped: that it was seen, a claim on it, its failed attempts. A worker that has
-/// it at the moment is told so when it confirms. Statuses: 0 all were known, 1 some were not (standard error
-/// tells which), 2 an error.
+/// Removes all that is known about an id: that it was seen, a claim on it, its failed attempts. If a worker has
+/// claimed it, its confirm fails. Statuses: 0 all ids were known, 1 some were not (standard error says which), 2 an
+/// error.
 #[derive(Args)]
 #[command(group = ArgGroup::new("subject").required(true).args(["ids", "all"]))]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     database: Database,
 
     /// Forget every id of the --scope, which must be given (`--scope ''` is the one without a name). Prints
-    /// how many entries were dropped, those included that had expired.
+    /// how many entries were removed, including expired ones.
     #[arg(long, requires = "scope")]
     all: bool,
 }

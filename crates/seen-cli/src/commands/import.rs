@@ -1,8 +1,8 @@
-//! `seen import`: takes over what another store, another program or the seed's file remembers.
+//! `seen import`: adds to the store what another store, another program or a legacy file remembers.
 //!
-//! Owns the batches and what is told of them. What always holds: what was read before a failure is
-//! committed and counted; a run that was interrupted is repeated without harm; an entry that the store
-//! refuses is told by name and stops no other. What a file holds is [`source`](crate::input::source)'s affair.
+//! Owns the batches and the messages about them. What always holds: entries that were read before a failure are
+//! committed and counted; an import can be repeated; an entry that the store refuses is named, and the others are
+//! imported. Knows nothing of formats: see [`source`](crate::input::source).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,23 +18,21 @@ use crate::input::source::{Format, Source};
 use crate::output::entry::Defaults;
 use crate::output::message;
 
-/// How many entries are taken over at a time: what the store commits at once.
+/// How many entries are imported at a time: the most that the store commits at once.
 const BATCH: usize = 1_000;
 
-/// Take over what an export, a list of ids or an older file holds
+/// Import an export, a list of ids or a file of the older format
 ///
-/// Reads what `seen export` printed, a CSV file with a column `id` (or `id_hex`), plain ids, one a
-/// line, or the SQLite file seen(id, ts) of the bot that this program grew from. Creates the store
-/// where it is missing. Statuses: 0 done, 2 an error.
+/// Reads the output of `seen export`, a CSV file with a column `id` (or `id_hex`), plain ids, one a
+/// line, or a SQLite file of the older format, seen(id, ts). Creates the store if it is missing. Statuses: 0 done,
+/// 2 an error.
 ///
-/// An import may be repeated: entries that are known are merged and never shortened or doubled, so one
-/// that was interrupted is simply started again. Of an id that is known already the earliest and latest
-/// times, the latest expiry and the largest counts are kept. An id that comes without a time counts as
-/// seen at the time of the import. A failed claim keeps its attempts and its
-/// error; a claim in flight ends with its lease, and nobody can confirm it. What has expired is left
-/// out. An entry that no store can take, such as one whose id is too long, is told on standard error and
-/// left out; all others are imported, and the status is 2. The first line that is not understood ends the
-/// import: what comes before it is imported.
+/// An import may be repeated, also after an interruption: known entries are merged, and never shortened or
+/// doubled. For a known id, the earliest and latest times, the latest expiry and the largest counts are kept. An id
+/// without a time counts as seen at the time of the import. A failed claim keeps its attempts and its error. A claim
+/// in flight cannot be confirmed, and ends with its lease. Expired entries are left out. An entry that no store can
+/// hold, such as one whose id is too long, is left out with a message on standard error; all others are imported,
+/// and the status is 2. The import ends at the first line that is not understood; the lines before it are imported.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The file to read; standard input for `-`.
@@ -44,16 +42,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
-    /// What the file is. Told from its content by default: a database, lines that begin with `{`, a
+    /// The format of the file. By default the content decides: a database, lines that begin with `{`, a
     /// first line with a column `id`; anything else is plain ids.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// How long after it was last seen an id expires that comes without an expiry: 90s, 36h, 7d, never.
+    /// How long after it was last seen an id without an expiry expires: 90s, 36h, 7d, never.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
 
-    /// Tell on standard error how many entries were added, changed, known and expired, when done.
+    /// When done, print to standard error how many entries were added, changed, known and expired.
     #[arg(long)]
     stats: bool,
 }
@@ -64,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ttl: arguments.ttl,
         now: SystemClock.now(),
     };
-    // Before the store, which a wrong file must not create.
+    // The source is opened before the store: a wrong file must not create a store.
     let mut source = Source::open(&arguments.file, arguments.format, &defaults)?;
     let store = arguments.database.open(Config::default())?;
     let (mut restored, mut refused_count) = (RestoreSummary::default(), 0_u64);
@@ -77,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         match store.restore(batch) {
             Ok(mut more) => {
-                // Told at once and not kept: a file may be full of them.
+                // Printed at once and not kept in memory: there may be very many.
                 for refused in std::mem::take(&mut more.refused) {
                     message::tell(&left_out(&refused));
                     refused_count += 1;

@@ -19,30 +19,30 @@ use crate::output::words::{self, harmless, local_time};
 /// the state, when the id was last seen, the scope in brackets unless it is the empty one, and the id
 /// with its control characters escaped. Changes nothing, and works without permission to write, in
 /// little memory however large the store. What others write meanwhile may be listed or not; an id that
-/// is refreshed meanwhile may come twice. Statuses: 0 done, 2 an error.
+/// is refreshed meanwhile may be listed twice. Statuses: 0 done, 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     database: ReadLocation,
 
-    /// Only this namespace; without it, all of them.
+    /// List this scope only; without it, all scopes.
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
 
-    /// Only what is in this state; seen, in-flight, failed, expired. Without it, all but what
-    /// has expired.
+    /// List only entries in this state: seen, in-flight, failed, expired. Without it, all but expired
+    /// entries.
     #[arg(long, value_name = "STATE", value_parser = parse_state)]
     state: Option<State>,
 
-    /// Only ids that begin with this text.
+    /// List only ids that begin with this text.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<std::ffi::OsString>,
 
-    /// Only what was last seen at most this long ago: 90s, 36h, 7d.
+    /// List only entries that were last seen at most this long ago: 90s, 36h, 7d.
     #[arg(long, value_name = "DURATION", value_parser = parse_since)]
     since: Option<Duration>,
 
-    /// Print a JSON object a line, with everything that is known.
+    /// Print a line with a JSON object for each entry, with everything that is known.
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `seen man`: one manual page of all commands, made of their help.
+//! `seen man`: one manual page with all commands, generated from their help.
 
 use std::io;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
     whole.render_synopsis_section(page)?;
     whole.render_description_section(page)?;
     whole.render_options_section(page)?;
-    // Its own help would only say where other help is.
+    // The help of `help` says only where other help is.
     for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
         render_command(page, subcommand)?;
     }
@@ -48,7 +48,7 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
     whole.render_version_section(page)
 }
 
-/// A section of its own for a command, whose parts are one level lower.
+/// Writes the section of one command. Its parts are one level lower.
 fn render_command(page: &mut Vec<u8>, command: &Command) -> io::Result<()> {
     let name = format!("seen {}", command.get_name());
     let mut title = Roff::new();

@@ -13,9 +13,9 @@ use crate::args::ids;
 
 /// Remember ids as seen
 ///
-/// An id that is seen already is remembered for longer, never for less. Whether it was is not told: ask
-/// `seen check` before, or let `seen claim` or `seen run` decide where several may ask at once. Statuses:
-/// 0 all are remembered, 2 an error; the ids before it are remembered.
+/// If an id is seen already, it is remembered for longer, never for a shorter time. The command does not say
+/// whether it was seen. Ask `seen check` before; if several programs may ask at the same time, use `seen claim` or
+/// `seen run`. Statuses: 0 all are remembered; 2 an error, and the ids before it are remembered.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The ids. `-` reads ids from standard input, one a line.
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
-    /// How long they are remembered: 90s, 36h, 7d, never. A day has 24 hours.
+    /// How long the ids are remembered: 90s, 36h, 7d, never. A day has 24 hours.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
 }

@@ -13,21 +13,21 @@ use crate::output;
 
 /// Remove what has expired, or what is older than asked
 ///
-/// Prints how many ids that were seen it removed; claims that have expired go too. What has expired
-/// counts as new already, and is removed now and then by each program that uses the store: this only
-/// gives its room back, for later entries (`seen compact` gives it to the file system). Others go on
-/// meanwhile. Statuses: 0 done, 2 an error.
+/// Prints the number of marks removed. Expired claims are removed too. An expired id counts as new before it is
+/// removed, and each program that uses the store removes some now and then. A purge frees their space for later
+/// entries (`seen compact` gives it to the file system). Other programs can use the store meanwhile. Statuses: 0
+/// done, 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
-    /// Remove instead what was last seen longer ago than this, in the --scope, expired or not: it is new
-    /// again. Claims that failed, were released or ran out longer ago go too, and are counted.
+    /// Remove instead the ids of the --scope that were last seen longer ago than this, expired or not. They are new
+    /// again. Claims that failed, were released or ran out longer ago are removed and counted too.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Option<Duration>,
 
-    /// Change nothing, only print how many ids would be removed
+    /// Change nothing, and print how many ids would be removed
     #[arg(long)]
     dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! `seen release`: a claimed id goes back undone.
+//! `seen release`: ends a claim without a result.
 
 use std::process::ExitCode;
 
@@ -8,9 +8,9 @@ use seen_store::Config;
 use crate::Result;
 use crate::args::holder::Holder;
 
-/// Give a claimed id back as if it had never been claimed
+/// End a claim without a result, so that the id can be claimed again
 ///
-/// Only the attempt counts. Statuses: 0 done; 1 the claim is no longer this token's; 2 an error.
+/// The attempt is counted all the same. Statuses: 0 done; 1 the claim is no longer this token's; 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `seen renew`: more time for the work on a claimed id.
+//! `seen renew`: extends the lease of a claim.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::Result;
 use crate::args::duration::parse_lease;
 use crate::args::holder::Holder;
 
-/// Let the lease of a claimed id end later
+/// Extend the lease of a claimed id
 ///
 /// Statuses: 0 done; 1 the claim is no longer this token's; 2 an error.
 #[derive(Args)]

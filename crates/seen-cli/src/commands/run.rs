@@ -1,8 +1,8 @@
-//! `seen run`: a command that runs once for an id.
+//! `seen run`: runs a command once for an id.
 //!
-//! Owns the way of a run: claim, run, then confirm or fail. What always holds: the id is confirmed only after
-//! the command has succeeded, so a crash at any point leaves it to a later run; while the command runs its
-//! claim is renewed.
+//! Owns the steps of a run: claim, run, then confirm or fail. What always holds: the id is confirmed only after
+//! the command has succeeded, so after a crash at any point a later run tries again; the claim is renewed while the
+//! command runs.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -29,25 +29,24 @@ Examples:
   Take the id from another program:
     git rev-parse HEAD | seen run --scope deploy --id - -- ./deploy";
 
-/// Run a command once for an id, however often it is asked for
+/// Run a command once for an id
 ///
-/// Claims the id, runs CMD, and remembers the id when CMD succeeds. When CMD fails, the id is free again, and
-/// the next `seen run` for it, of a cron job say, tries again: --retries says how often in all, --retry-after
-/// how soon. When the id was seen before or another worker has it, CMD is not run: one line on standard
-/// error says so (none with -q), and the status is that of --duplicate-status.
+/// Claims the id, runs CMD, and remembers the id when CMD succeeds. When CMD fails, the next `seen run` for the id,
+/// of a cron job for example, tries again: --retries says how often in all, --retry-after how soon. If the id was
+/// seen before or another worker has claimed it, CMD is not run: one line on standard error says so (none with -q),
+/// and the status is that of --duplicate-status.
 ///
-/// Of any number of runs at once for one id, one runs CMD. The claim is renewed while CMD runs. When
-/// `seen run` itself is killed or the machine goes down, the id is free again after the --lease: whatever CMD
-/// has done by then, or still does without `seen run`, it is run again. A run that was stopped for longer than
-/// its lease may find that another has taken the id over, and says so when CMD has ended.
+/// Of any number of runs for one id at the same time, one runs CMD. The claim is renewed while CMD runs. If
+/// `seen run` itself is killed or the machine goes down, the id can be claimed again after the --lease, and CMD is
+/// run again, even if it had done its work or still runs. If a run was stopped for longer than its lease, another
+/// worker may have claimed the id; the run says so when CMD has ended.
 ///
 /// SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP and SIGCONT are passed on to CMD, unless they
-/// were ignored from the start. CMD keeps the terminal, so Ctrl-C and Ctrl-Z reach it as they always do.
+/// were ignored from the start. CMD keeps the terminal, so Ctrl-C and Ctrl-Z reach it as usual.
 ///
-/// Statuses: CMD's own; 128 and the number of the signal, when one killed CMD; 127, CMD was not found, and
-/// 126, it could not be started (the id is given back at once; the attempt counts for --retries, nothing
-/// else is recorded); 0, or that of --duplicate-status, the id is seen or in flight; 1, the id was given up;
-/// 2, an error.
+/// Statuses: CMD's own; 128 plus the number of the signal that killed CMD; 127, CMD was not found; 126, CMD could
+/// not be started (for 126 and 127 the id is released at once, and the attempt counts for --retries); 0, or that of
+/// --duplicate-status, the id is seen or in flight; 1, the id was given up; 2, an error.
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("subject").required(true).args(["id", "key"]),
@@ -58,10 +57,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     id: Option<OsString>,
 
-    /// Make the id of this field of the JSON object on standard input, which CMD then receives unchanged.
+    /// Use this field of the JSON object on standard input as the id. CMD receives the object unchanged.
     ///
-    /// Several fields, with commas between, make it together. A dotted path leads into objects and arrays
-    /// (`user.id`, `tags.0`), unless the object has a name with these very dots. The ids are those of
+    /// Several fields, with commas between, make one id. A dotted path leads into objects and arrays
+    /// (`user.id`, `tags.0`), unless the object has a name with these dots in it. The ids are those of
     /// `seen filter --key`. A missing field is an error. Use one scope for each choice of fields.
     #[arg(long, value_name = "FIELD[,FIELD...]")]
     key: Option<Key>,
@@ -75,11 +74,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     retry_after: RetryAfter,
 
-    /// The status when the id was seen before or another worker has it
+    /// The status if the id was seen before or another worker has claimed it
     #[arg(long, value_name = "N", default_value_t = 0)]
     duplicate_status: u8,
 
-    /// The command and its arguments. No shell reads them; for pipes and such write `-- sh -c '...'`.
+    /// The command and its arguments. They are not read by a shell; for a pipe, write `-- sh -c '...'`.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -90,7 +89,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let config = arguments.retry_after.put_into(arguments.claiming.config());
     let store = arguments.database.open(config)?;
     let renewer = Renewer::of(&store, arguments.claiming.lease)?;
-    // Before the claim: whoever ends this process from now on ends the command, and the id is settled.
+    // Before the claim: from now on, a signal that would end this process ends the command instead, and the claim
+    // is then confirmed or failed.
     let signals = Signals::catch()?;
     let status = match arguments.claiming.claim(&store, &id)? {
         Claimed::Refused(refusal) => {
@@ -129,7 +129,7 @@ impl Arguments {
     }
 }
 
-/// One attempt at an id that is ours.
+/// Makes one attempt at the claimed id.
 struct Run<'a> {
     arguments: &'a Arguments,
     store: &'a SeenStore,
@@ -166,7 +166,7 @@ impl Run<'_> {
         Ok(child::shell_status(status))
     }
 
-    /// The command's status is told rather than that of writing it down.
+    /// Records that the command failed. If that fails, it is only logged: the status of the run is the command's.
     fn fail(&self, status: ExitStatus) {
         let reason = format!("{} {}", self.arguments.program(), child::told(status));
         if let Err(e) = self.settle("failed", self.store.fail(self.id, &self.token, &reason)) {

@@ -14,17 +14,17 @@ use crate::output::Output;
 use crate::output::entry;
 use crate::output::words::{self, harmless, local_time, rough_duration};
 
-/// Tell everything that is known about ids
+/// Print everything that is known about ids
 ///
-/// When an id was first and last seen, when it expires, how many duplicates were turned away; of a
-/// claim, its attempts, its last error and when its lease ends; the receipt of a confirmed one. Marks
-/// that have expired are told of until they are purged. Changes nothing, and works without permission
-/// to write. Statuses: 0 all ids are known, 1 the store knows nothing of some, 2 an error.
+/// When an id was first and last seen, when it expires, how many duplicates were refused; for a
+/// claim, its attempts, its last error and when its lease ends; for a confirmed claim, its receipt. Expired
+/// marks are shown until they are purged. Changes nothing, and works without permission to write. Statuses: 0 all
+/// ids are known, 1 some are not, 2 an error.
 ///
 /// The store is read once for all ids, which takes about a second for 10,000,000 ids.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The ids to tell about; `-` reads some from standard input, one a line.
+    /// The ids to show; `-` reads some from standard input, one a line.
     #[arg(value_name = "ID", required = true)]
     ids: Vec<OsString>,
 
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scope: String,
 
-    /// Print a JSON object a line for each id; the state of one that is not known is "unknown".
+    /// Print a line with a JSON object for each id; the state of an id that is not known is "unknown".
     #[arg(long)]
     json: bool,
 
@@ -114,7 +114,7 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// A time, and how far it is from now.
+/// Returns a time and its distance from now.
 fn moment(time: SystemTime, now: SystemTime) -> String {
     let distance = match time.duration_since(now) {
         Ok(ahead) if !ahead.is_zero() => format!("in {}", rough_duration(ahead)),

@@ -14,10 +14,10 @@ use crate::args::duration::parse_since;
 use crate::output::Output;
 use crate::output::words::{count, harmless, local_time, rough_duration, size, utc_time};
 
-/// Into how many parts the time of `--since` is cut: one character of the sparkline each.
+/// The number of parts of the time of `--since`: each is one character of the sparkline.
 const BUCKETS: u16 = 56;
 
-/// Tell how many ids are in which state, and how large the store is
+/// Count the ids in each state, and print the sizes of the store
 ///
 /// Counts by scope and state, sizes of the file, of its log and of the index that opening the store
 /// builds in memory, the oldest and the newest mark, and what expires soon; on a terminal, a line that
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: ReadLocation,
 
-    /// How far back to look for when ids were first seen: 90s, 36h, 7d.
+    /// How far back the line of first sightings begins: 90s, 36h, 7d.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_since)]
     since: Duration,
 
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "prometheus")]
     json: bool,
 
-    /// Print the text format that Prometheus and its kin scrape.
+    /// Print the text format of Prometheus.
     #[arg(long)]
     prometheus: bool,
 }
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The states in the order in which they are told, with their words.
+/// The states in the order in which they are printed, with their words.
 fn by_state(counts: &Counts) -> [(&'static str, u64); 4] {
     [
         ("seen", counts.seen),
@@ -103,7 +103,7 @@ fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> 
     lines
 }
 
-/// A line for each scope, and one for all of them where there are several.
+/// Prints a line for each scope, and one for all if there are several.
 fn table(stats: &FileStats) -> Vec<String> {
     let mut rows: Vec<(String, Counts)> = stats
         .scopes
@@ -132,7 +132,7 @@ fn table(stats: &FileStats) -> Vec<String> {
     lines
 }
 
-/// One bar a number, scaled to the largest. Only nothing is drawn as nothing.
+/// Draws one bar for each number, scaled to the largest. Only zero is drawn as a space.
 fn sparkline(numbers: &[u64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = numbers.iter().copied().max().unwrap_or(0);
@@ -142,7 +142,7 @@ fn sparkline(numbers: &[u64]) -> String {
             if number == 0 {
                 return ' ';
             }
-            // The largest gives the last bar, and one the first.
+            // The largest number gives the highest bar, and 1 the lowest.
             let bar = (u128::from(number) * BARS.len() as u128).div_ceil(u128::from(most)) - 1;
             usize::try_from(bar).map_or('█', |bar| BARS[bar])
         })
@@ -184,11 +184,11 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
     })
 }
 
-/// A gauge in Prometheus' text format.
+/// A gauge in the text format of Prometheus.
 struct Metric {
     name: &'static str,
     help: &'static str,
-    /// Labels, as they stand between the braces, and value.
+    /// The labels, as between the braces, and the value.
     samples: Vec<(String, String)>,
 }
 
@@ -255,7 +255,7 @@ fn metrics(stats: &FileStats) -> Vec<Metric> {
     metrics
 }
 
-/// A label's value, with what has a meaning in the format escaped. A scope may hold anything.
+/// Returns the value of a label, escaped as the format asks. A scope may hold any character.
 fn label(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,4 +1,4 @@
-//! `seen upgrade`: takes a file of the older format over.
+//! `seen upgrade`: turns a file of the older format into a store.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,10 @@ use crate::output::words;
 
 /// Upgrade a file of the older format, seen(id, ts), in place
 ///
-/// Copies the file first, to PATH.v0.bak, and prints what was done. Each id expires one --ttl after the
-/// timestamp it has in the file: give the time that the program had which wrote it. (Every command that writes
-/// upgrades such a file by itself, with its own --ttl; those that only read ask for this.) A store of the
-/// present format is left as it is. Statuses: 0 done, or nothing to do; 2 an error, with the file as it was.
+/// Copies the file to PATH.v0.bak first, and prints what was done. Each id expires one --ttl after its timestamp in
+/// the file: give the time to live of the program that wrote the file. (A command that writes upgrades such a file
+/// by itself, with its own --ttl. A command that only reads says that an upgrade is needed.) A store of the present
+/// format is left as it is. Statuses: 0 done, or nothing to do; 2 an error, and the file is unchanged.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

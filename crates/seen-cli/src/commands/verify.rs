@@ -1,4 +1,4 @@
-//! `seen verify`: whether the file is whole.
+//! `seen verify`: whether the file is intact.
 
 use std::process::ExitCode;
 
@@ -14,11 +14,10 @@ use crate::output::words;
 
 /// Check the whole store: status 0 if it is sound, 1 if not
 ///
-/// SQLite's own integrity check, the file's format, and each row and claim against an index built as
-/// any program that opens the store builds it. Prints one line for each thing that is wrong, or how many
-/// rows are right. Changes nothing, and works without permission to write. Takes some seconds and up to
-/// 64 bytes of memory an id for each million ids. Statuses: 0 sound, 1 something is wrong, 2 an error:
-/// the check could not be done, or the file is no store.
+/// Runs SQLite's integrity check, checks the file's format, and compares each row and claim with an index that is
+/// built as a store builds it. Prints one line for each problem, or the number of rows. Changes nothing, and works
+/// without permission to write. Takes some seconds for each million ids, and up to 64 bytes of memory an id.
+/// Statuses: 0 sound, 1 something is wrong, 2 an error: the check could not be done, or the file is no store.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -32,7 +31,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (rows, problems) = match check(arguments) {
         Ok(IntegrityReport { rows, problems, .. }) => (rows, problems),
-        // A file too damaged to be read to its end has been found wrong, too.
+        // A file that is too damaged to be read to its end is also wrong.
         Err(e) if is_damage(&*e) => (0, vec![message::with_causes(&*e)]),
         Err(e) => return Err(e),
     };

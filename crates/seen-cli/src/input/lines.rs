@@ -1,12 +1,12 @@
-//! Input as batches of lines: small when somebody types, large when input is plentiful.
+//! Input as batches of lines: small when lines are typed, large when there is much input.
 //!
-//! Owns the one buffer that input is read into. What always holds: a batch is made of the complete
-//! lines that are there, and nobody waits for more input while one is there. A line is what ends with the
-//! separator, a newline or NUL. Knows nothing of what a line means.
+//! Owns the one buffer that input is read into. What always holds: a batch holds the complete lines that have been
+//! read, and no more input is waited for while there is such a line. A line ends with the separator, a newline or
+//! NUL. Knows nothing of what a line means.
 
 use std::io::{self, Read};
 
-/// What a read asks for. A pipe gives at most 64 KiB at once, a terminal one line.
+/// How many bytes a read asks for. A pipe gives at most 64 KiB at once, a terminal one line.
 const READ_BYTES: usize = 1 << 20;
 
 /// The most lines of a batch: what the store marks in one commit.
@@ -17,11 +17,11 @@ pub(crate) struct Lines<R> {
     input: R,
     separator: u8,
     buffer: Vec<u8>,
-    /// Where the first line begins that was not handed out yet.
+    /// Where the first line begins that was not returned yet.
     start: usize,
-    /// Up to where line ends were looked for, so that a long line is searched only once.
+    /// Up to where separators were searched for, so that a long line is searched only once.
     searched: usize,
-    /// Where what was read ends.
+    /// Where the input that was read ends.
     filled: usize,
     /// Where each line of the batch ends, its separator included.
     ends: Vec<usize>,
@@ -40,7 +40,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The next lines, each with its separator, which only the last line of all may lack. `None` at the
+    /// Returns the next lines, each with its separator. Only the last line of the input may lack it. `None` at the
     /// end of the input.
     pub(crate) fn next_batch(&mut self) -> io::Result<Option<Vec<&[u8]>>> {
         loop {

@@ -1,9 +1,8 @@
 //! The files that an import reads, as entries.
 //!
-//! Owns the recognition of a format and the reading of each. What always holds: a file is read once, from
-//! its beginning to its end, in bounded memory; whatever is wrong with it is told with its name, the
-//! line, the cause and what to do. A line that is not understood ends the reading; one that is understood
-//! and that no store can take is left out.
+//! Owns the recognition and the reading of each format. What always holds: a file is read once, from its beginning
+//! to its end, in bounded memory. A message about it has its name, the line, the cause and the remedy. A line that
+//! is not understood ends the reading. A line that is understood, but that no store can hold, is left out.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -20,16 +19,16 @@ use crate::output::entry::{Defaults, from_json};
 use crate::output::message;
 use crate::output::progress::{self, Progress};
 
-/// How much of a file tells what it is.
+/// How many bytes of a file are read to recognise its format.
 const TELLING: usize = 1 << 16;
 
-/// The longest line that is read: an id, a scope, an error and a receipt, all escaped, and more to spare.
+/// The longest line that is read: longer than an id, a scope, an error and a receipt, all escaped.
 const LONGEST_LINE: u64 = 4 << 20;
 
 const DATABASE: &[u8] = b"SQLite format 3\0";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a file can be.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// One JSON object a line, as exported.
@@ -100,8 +99,8 @@ impl<'a> Source<'a> {
         Ok(Self { name, defaults, progress, reader, left_out: 0 })
     }
 
-    /// Reads up to `limit` entries; none at the end. After an error `entries` holds what came before it.
-    /// Tells which lines are left out.
+    /// Reads up to `limit` entries; none at the end. After an error, `entries` holds those before it. Prints a message
+    /// for each line that is left out.
     pub(crate) fn fill(&mut self, entries: &mut Vec<Entry>, limit: usize) -> Result<()> {
         while entries.len() < limit {
             let Some(entry) = self.next()? else { break };
@@ -116,12 +115,12 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// How many lines were understood and left out.
+    /// Returns how many lines were understood and left out.
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Where the last entry came from, from 1; 0 where there are no lines.
+    /// Returns the line of the last entry, from 1; 0 if the format has no lines.
     fn line(&self) -> u64 {
         match &self.reader {
             Reader::Json(lines) | Reader::Ids(lines) => lines.number,
@@ -158,7 +157,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Tells what was left out, and takes the progress bar away.
+    /// Prints what was left out, and removes the progress bar.
     pub(crate) fn finish(&self) {
         self.progress.finish();
         if let Reader::Seed(seed) = &self.reader
@@ -173,7 +172,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The first bytes, up to where the first line and more are there.
+/// Reads the first bytes, until they hold the first line and more.
 fn beginning(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
     input.take(TELLING as u64).read_to_end(&mut beginning)?;
@@ -207,7 +206,7 @@ fn names_an_id<'a>(mut columns: impl Iterator<Item = &'a [u8]>) -> bool {
     columns.any(|name| matches!(name.trim_ascii(), b"id" | b"id_hex"))
 }
 
-/// Whether the store takes the entry: told here, the line can be named.
+/// Checks that a store can hold the entry. It is checked here because the line is known here.
 fn valid(entry: &Entry) -> Result<(), String> {
     let note = entry.last_error.as_ref().map_or(0, String::len);
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
@@ -228,7 +227,7 @@ fn wrong_line(name: &str, line: u64, why: &str) -> Box<dyn std::error::Error + S
 struct Lines {
     text: Text,
     line: Vec<u8>,
-    /// Of the present line, from 1.
+    /// The number of the present line, from 1.
     number: u64,
 }
 
@@ -267,13 +266,13 @@ struct Table {
     rows: csv::Reader<Limited>,
     row: csv::ByteRecord,
     header: Vec<String>,
-    /// What the present row may still take of the file.
+    /// How many bytes the present row may still read.
     allowance: Rc<Cell<u64>>,
-    /// Where the present row begins.
+    /// The line at which the present row begins.
     line: u64,
 }
 
-/// Keeps a quote that is never closed from taking the rest of a file into memory.
+/// Limits what one row can read: otherwise a quote that is never closed reads the rest of the file into memory.
 struct Limited {
     text: Text,
     allowance: Rc<Cell<u64>>,
@@ -307,7 +306,7 @@ impl Table {
         Ok(Self { rows, row: csv::ByteRecord::new(), header, allowance, line: 1 })
     }
 
-    /// The next row as an object, or what is wrong with it.
+    /// Returns the next row as an object, or what is wrong with it.
     fn next(
         &mut self,
         name: &str,
@@ -325,7 +324,7 @@ impl Table {
         }
     }
 
-    /// A field that is empty is not there, but for the scope, which may be empty.
+    /// An empty field counts as missing, except the scope, which may be empty.
     fn object(&self) -> Result<Map<String, Value>, String> {
         let mut object = Map::new();
         for (name, field) in self.header.iter().zip(&self.row) {

@@ -2,8 +2,8 @@
 //!
 //! Owns the names of its members. Bytes that are UTF-8 are a string in `id` and `receipt`; others are
 //! hexadecimal in `id_hex` and `receipt_hex`. Times are UTC, ISO 8601, to the millisecond; beyond the
-//! year 9999, unix milliseconds. What is not known is left out, but for `expires_at`, which is null for
-//! never. What always holds: an entry that was written is read as it was.
+//! year 9999, unix milliseconds. What is not known is left out, except `expires_at`, which is null for
+//! never. What always holds: reading what was written gives the same entry.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +30,7 @@ pub(crate) const MEMBERS: [&str; 13] = [
     "receipt_hex",
 ];
 
-/// The word for a state, in JSON and on the command line.
+/// Returns the word for a state, in JSON and on the command line.
 pub(crate) fn state_word(state: State) -> &'static str {
     match state {
         State::Seen => "seen",
@@ -41,7 +41,7 @@ pub(crate) fn state_word(state: State) -> &'static str {
     }
 }
 
-/// The state of this word.
+/// Returns the state with this word.
 pub(crate) fn parse_state(word: &str) -> Result<State, String> {
     [State::Seen, State::InFlight, State::Failed, State::Expired]
         .into_iter()
@@ -82,7 +82,7 @@ pub(crate) fn to_object(entry: &Entry) -> Map<String, Value> {
     object
 }
 
-/// The object for an id that the store knows nothing of.
+/// Returns the object for an id that the store does not know.
 pub(crate) fn unknown(scope: &str, id: &[u8]) -> Value {
     let (name, id) = bytes("id", id);
     let mut object = Map::new();
@@ -101,7 +101,7 @@ fn unix_ms(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or_else(|before| -ms(before.duration()), ms)
 }
 
-/// The member's name and value for bytes that may be no text.
+/// Returns the member's name and value for bytes that may not be text.
 fn bytes(name: &str, bytes: &[u8]) -> (String, Value) {
     if let Ok(text) = str::from_utf8(bytes) {
         return (name.to_owned(), text.into());
@@ -111,7 +111,7 @@ fn bytes(name: &str, bytes: &[u8]) -> (String, Value) {
     (format!("{name}_hex"), hex.into())
 }
 
-/// What an entry is taken to be where it does not say.
+/// The values that an entry gets for members that it lacks.
 pub(crate) struct Defaults {
     pub(crate) scope: String,
     /// How long after it was last seen it expires.
@@ -120,7 +120,7 @@ pub(crate) struct Defaults {
 }
 
 impl Defaults {
-    /// An id of which nothing else is known.
+    /// Returns the entry of an id of which nothing else is known.
     pub(crate) fn entry(&self, id: impl Into<Vec<u8>>) -> Entry {
         let mut entry = Entry::new(self.scope.as_str(), id, self.now);
         entry.expires_at = self.expiry(self.now);
@@ -129,14 +129,14 @@ impl Defaults {
 
     fn expiry(&self, last_seen: SystemTime) -> Option<SystemTime> {
         match self.ttl {
-            // A sum that no clock can show is never.
+            // A time that is too late to be represented means never.
             Ttl::After(duration) => last_seen.checked_add(duration),
             _ => None,
         }
     }
 }
 
-/// The entry that an object tells of; other members are not looked at. Says in words what is wrong.
+/// Returns the entry that an object describes, or what is wrong with it. Ignores other members.
 ///
 /// Numbers may be texts, as they are in CSV, and `expires_at` may be `never`.
 pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Result<Entry, String> {
@@ -167,7 +167,7 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
     Ok(entry)
 }
 
-/// A member that is there and not null.
+/// Returns a member that exists and is not null.
 fn known<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object.get(name).filter(|value| !value.is_null())
 }

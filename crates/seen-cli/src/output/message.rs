@@ -1,7 +1,7 @@
 //! What goes to standard error.
 //!
-//! Owns the one-line style. What always holds: a message stays on its line and sends no control
-//! characters to a terminal, and one that cannot be written stops nothing.
+//! Owns the one-line form of messages. What always holds: a message is one line without control characters, and
+//! the command continues if a message cannot be written.
 
 use std::error::Error;
 use std::io::Write;
@@ -11,8 +11,8 @@ use env_logger::{Env, Target};
 use crate::output::progress::Aside;
 use crate::output::words::harmless;
 
-/// Sends the log to standard error: what `RUST_LOG` says, or else warnings and errors, less or more of
-/// them by `-q` and `-v`.
+/// Sends the log to standard error. `RUST_LOG` sets the level; without it, warnings and errors are printed, fewer
+/// with `-q` and more with `-v`.
 pub(crate) fn start_log(quiet: bool, verbose: u8) {
     let level = match verbose {
         0 if quiet => "error",
@@ -34,8 +34,8 @@ fn line(message: &str) -> String {
     format!("seen: {}", harmless(message))
 }
 
-/// The error and all its causes, outermost first. A cause that only repeats the one before it is left
-/// out: some libraries wrap their own message.
+/// Returns the error and all its causes, outermost first. A cause that only repeats the one before it is left out:
+/// some libraries wrap their own message.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut told = vec![error.to_string()];
     let mut cause = error.source();
@@ -49,7 +49,7 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     told.join(": ")
 }
 
-/// The parser's message in one line, without its usage text.
+/// Returns the message of the argument parser in one line, without its usage text.
 pub(crate) fn usage_error(rendered: &str) -> String {
     let rendered = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let told: Vec<String> = rendered

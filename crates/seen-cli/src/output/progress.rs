@@ -1,8 +1,8 @@
-//! How far a long work has come, for whoever watches.
+//! The progress bar of a long command.
 //!
-//! Owns the one progress bar of a run. What always holds: it is drawn on standard error and only when that
-//! is a terminal; it is gone when the work is done; a message does not land in it. Quiet (`-q`) is without.
-//! A command that prints to the terminal too has none.
+//! Owns the one bar of a run. What always holds: it is drawn on standard error, and only if that is a terminal. It
+//! is removed when the work is done. A message is written above it, not into it. There is no bar with `-q`, and none
+//! if standard output is the terminal too.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -11,21 +11,21 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is read in a moment needs no bar.
+/// Smaller inputs are read so quickly that they need no bar.
 const LARGE: u64 = 1 << 20;
 
 const OF_BYTES: &str =
     "{bar:30} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 const OF_COUNT: &str = "{bar:30} {percent:>3}%  {human_pos} of {human_len}  {per_sec}  {eta} left";
 
-/// The bar that a message must not land in.
+/// The bar that is drawn now: messages are written above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// A bar, perhaps hidden. Dropping it takes it off the terminal.
+/// A bar, perhaps hidden. Dropping it removes it from the terminal.
 pub(crate) struct Progress(ProgressBar);
 
-/// For a work that reads these files, `-` being standard input. Hidden when one of them has no size, such
-/// as a pipe, or there is little to read.
+/// Returns a bar for reading these files; `-` is standard input. It is hidden if one of them has no size, such as
+/// a pipe, or if they are small.
 pub(crate) fn of_files(files: &[PathBuf]) -> Progress {
     let sizes: Option<u64> = files.iter().map(|path| size(path)).sum();
     match sizes {
@@ -34,7 +34,7 @@ pub(crate) fn of_files(files: &[PathBuf]) -> Progress {
     }
 }
 
-/// For a work on so many things.
+/// Returns a bar for this number of things.
 pub(crate) fn of_count(count: u64) -> Progress {
     Progress::shown(count, OF_COUNT)
 }
@@ -88,7 +88,7 @@ impl Drop for Progress {
     }
 }
 
-/// Standard error beside the bar.
+/// Standard error, written above the bar.
 pub(crate) struct Aside;
 
 impl Write for Aside {

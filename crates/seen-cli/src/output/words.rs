@@ -1,7 +1,6 @@
-//! How things are told to people.
+//! Times, sizes, counts and ids as text for people.
 //!
-//! Owns the words for times, sizes and ids on a terminal. What always holds: nothing that came from an id
-//! reaches a terminal as a control character.
+//! Owns these formats. What always holds: no control character of an id reaches a terminal.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -9,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// The text with its control characters escaped.
+/// Returns the text with its control characters escaped.
 pub(crate) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -22,7 +21,7 @@ pub(crate) fn harmless(text: &str) -> String {
     shown
 }
 
-/// An id, whatever its bytes are.
+/// Returns an id as text, whatever its bytes are.
 pub(crate) fn id(bytes: &[u8]) -> String {
     let mut shown = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -34,12 +33,12 @@ pub(crate) fn id(bytes: &[u8]) -> String {
     shown
 }
 
-/// A number of things: `1 id`, `2 ids`.
+/// Returns a number of things: `1 id`, `2 ids`.
 pub(crate) fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A size in the unit that suits it: `512 bytes`, `3.4 MB`.
+/// Returns a size in a suitable unit: `512 bytes`, `3.4 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut unit = None;
     let mut amount = bytes as f64;
@@ -56,19 +55,19 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// A time in the local time zone, to the second: `2026-11-23 16:05:08 +01:00`.
+/// Returns a time in the local time zone, to the second: `2026-11-23 16:05:08 +01:00`.
 pub(crate) fn local_time(time: SystemTime) -> String {
     let Ok(time) = Timestamp::try_from(time) else { return "beyond the calendar".into() };
     time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
-/// A time in UTC for programs, to the millisecond: `2026-11-23T15:05:08.250Z`.
+/// Returns a time in UTC for programs, to the millisecond: `2026-11-23T15:05:08.250Z`.
 pub(crate) fn utc_time(time: SystemTime) -> Option<String> {
     let time = Timestamp::try_from(time).ok()?;
     Some(format!("{time:.3}"))
 }
 
-/// A length of time by its two largest units, as durations are given: `6d 21h`, `42s`.
+/// Returns a duration in its two largest units, in the form that options understand: `6d 21h`, `42s`.
 pub(crate) fn rough_duration(duration: Duration) -> String {
     let mut left = duration.as_secs();
     let mut shown: Vec<String> = Vec::new();
@@ -85,7 +84,7 @@ pub(crate) fn rough_duration(duration: Duration) -> String {
     if shown.is_empty() { "0s".into() } else { shown.join(" ") }
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// Returns a number with its thousands separated: `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::new();

@@ -1,8 +1,7 @@
 //! The command that `seen run` runs.
 //!
-//! Owns its process: its standard input, the signals that are passed on to it, and what became of it. What
-//! always holds: a signal is sent only while the process is not reaped, so never to another one that was
-//! given its number.
+//! Owns its process: its standard input, the signals that are passed on to it, and its result. What always holds: a
+//! signal is sent only before the process is reaped, so never to another process with the same number.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -11,9 +10,9 @@ use std::thread;
 
 use crate::Result;
 
-/// What the command finds on its standard input.
+/// The standard input of the command.
 pub(crate) enum Input {
-    /// Whatever this process has there.
+    /// The standard input of this process.
     Inherited,
     Nothing,
     Bytes(Vec<u8>),
@@ -28,7 +27,7 @@ impl Input {
             Self::Bytes(bytes) => bytes,
         };
         let (reader, mut writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
-        // The command need not read all of it, or any: then the write fails or ends with this process.
+        // The command may leave input unread. Then the write fails, or ends with this process.
         thread::Builder::new()
             .name("seen-input".into())
             .spawn(move || drop(writer.write_all(&bytes)))
@@ -42,19 +41,19 @@ pub(crate) fn start(command: &[OsString], input: Stdio) -> io::Result<Child> {
     Command::new(program).args(arguments).stdin(input).spawn()
 }
 
-/// The status by which a shell tells why a command could not be started.
+/// Returns the status that a shell gives for a command that could not be started.
 pub(crate) fn status_not_started(e: &io::Error) -> u8 {
     if e.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
 }
 
-/// The status as shells give it: the command's own, or 128 and the number of the signal that killed it.
+/// Returns the status as shells give it: the command's own, or 128 plus the number of the signal that killed it.
 pub(crate) fn shell_status(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| Some(128 + killed_by(status)?));
-    // Elsewhere than on Unix a status may have more than eight bits.
+    // On other systems than Unix a status may have more than eight bits.
     code.map_or(1, |code| u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// What became of the command, in words.
+/// Returns the result of the command in words.
 pub(crate) fn told(status: ExitStatus) -> String {
     match (status.code(), killed_by(status)) {
         (Some(code), _) => format!("ended with status {code}"),
@@ -94,21 +93,21 @@ mod unix {
     pub(crate) struct Signals(SignalsInfo<WithRawSiginfo>);
 
     impl Signals {
-        /// Catches what is to be passed on, from now on.
+        /// Catches the signals that are to be passed on, from now on.
         ///
-        /// A signal that is ignored stays so, here and in the command: `nohup` and a shell's background
-        /// jobs mean it. (A caught one would be reset to its default in the command.)
+        /// An ignored signal stays ignored, here and in the command: `nohup` and background jobs of a shell rely on
+        /// it. (A caught signal would be reset to its default in the command.)
         pub(crate) fn catch() -> Result<Self> {
             let ignored = ignored();
             let caught = PASSED_ON.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-            // SIGCHLD is caught only so that it is not ignored: then the status would be lost.
+            // SIGCHLD is caught only because the status would be lost if it were ignored.
             SignalsInfo::new(caught.chain([SIGCHLD]))
                 .map(Self)
                 .map_err(|e| format!("cannot catch signals: {e}").into())
         }
 
-        /// Whether a signal came already that would have ended the command, which was not there yet: then
-        /// the status that it would have given.
+        /// Returns the status of a signal that came before the command was started and would have ended it; `None`
+        /// if no such signal came.
         pub(crate) fn asked_to_end(&mut self) -> Option<u8> {
             let came: Vec<i32> = self.0.pending().map(|signal| signal.si_signo).collect();
             let signal =
@@ -121,13 +120,13 @@ mod unix {
             self.close_at_end_of(child)?;
             while !self.0.is_closed() {
                 for signal in self.0.wait() {
-                    // What a terminal sends goes to its whole foreground group, the command included.
+                    // A terminal sends its signals to the whole foreground group, which includes the command.
                     let by_kernel = cfg!(target_os = "linux") && signal.si_code > 0;
                     if signal.si_signo != SIGCHLD && !by_kernel {
                         send(child, signal.si_signo);
                     }
                     if signal.si_signo == SIGTSTP {
-                        // Stops here until SIGCONT, so that the shell sees a stopped job.
+                        // This process stops here until SIGCONT, so that the shell sees a stopped job.
                         let _ = emulate_default_handler(SIGTSTP);
                     }
                 }
@@ -135,9 +134,9 @@ mod unix {
             child.wait()
         }
 
-        /// Ends the stream of signals when the command has ended. Its number stays its own until it is
-        /// reaped, which is left to the thread that signals it. SIGCHLD would tell as well, but may be
-        /// blocked by whoever started this process.
+        /// Ends the stream of signals when the command has ended. The number of the process stays in use until it is
+        /// reaped, and the thread that sends the signals reaps it. SIGCHLD would also tell the end, but the parent of
+        /// this process may have blocked it.
         fn close_at_end_of(&self, child: &Child) -> io::Result<()> {
             let (pid, handle) = (Pid::from_child(child), self.0.handle());
             thread::Builder::new().name("seen-wait".into()).spawn(move || {
@@ -156,8 +155,8 @@ mod unix {
         }
     }
 
-    /// The mask of the signals that were ignored when this process began. Only Linux tells without a call
-    /// that Rust deems unsafe.
+    /// Returns the mask of the signals that were ignored when this process began. Only Linux offers this without an
+    /// unsafe call.
     fn ignored() -> u64 {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -174,7 +173,7 @@ mod unix {
     }
 }
 
-/// Signals are a matter of Unix.
+/// On other systems than Unix, no signals are passed on.
 #[cfg(not(unix))]
 pub(crate) struct Signals;
 

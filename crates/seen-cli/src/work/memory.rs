@@ -1,8 +1,8 @@
-//! What the filter asks whether an id is new.
+//! Decides for the filter whether an id is new.
 //!
-//! Owns the difference between a run that remembers and a dry one. What always holds: a remembering run
-//! claims an id before it is printed and confirms it afterwards, so that no crash in between loses it;
-//! a dry run answers the same and changes no file.
+//! Owns the difference between a normal and a dry run. What always holds: a normal run claims an id before it is
+//! printed and confirms it afterwards, so that a crash in between does not lose it; a dry run gives the same answers
+//! and changes no file.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use seen_store::{
 use crate::Result;
 use crate::args::database::{self, Database};
 
-/// A claim that this run holds: the id, and the proof.
+/// A claim that this run holds: the id and the token.
 pub(crate) type Held = (Vec<u8>, Token);
 
-/// What is to be done with a line.
+/// The decision on a line.
 pub(crate) enum Decision {
-    /// Nobody has printed it. With the claim to be confirmed, unless it is never remembered.
+    /// It was not printed before. With the claim to be confirmed, unless it is never remembered.
     New(Option<Held>),
     Duplicate,
     /// Another filter has claimed it and may be printing it at this moment.
@@ -30,10 +30,10 @@ pub(crate) enum Memory {
     Lasting {
         store: SeenStore,
         lease: Duration,
-        /// With a time to live of zero a line that comes twice is new twice.
+        /// The time to live is zero, so a line that comes twice is new twice.
         forgetful: bool,
     },
-    /// `before` is the store as it is, if there is one; `run` knows what this run has met.
+    /// `before` is the store, if it exists; `run` holds the ids of this run.
     Dry { before: Option<SeenStore>, run: SeenStore },
 }
 
@@ -57,7 +57,7 @@ impl Memory {
         Ok(Self::Dry { before, run: SeenStore::in_memory_with(Config::default().ttl(ttl))? })
     }
 
-    /// A decision for each id, in their order.
+    /// Returns a decision for each id, in their order.
     pub(crate) fn decide(&self, ids: &[impl AsRef<[u8]>]) -> Result<Vec<Decision>> {
         match self {
             Self::Lasting { store, lease, forgetful } => {
@@ -77,7 +77,7 @@ impl Memory {
         }
     }
 
-    /// Whether the id is a duplicate, as far as that can be said without claiming it.
+    /// Returns whether the id is a duplicate, as far as that is known without a claim.
     pub(crate) fn is_seen(&self, id: &[u8]) -> Result<bool> {
         Ok(match self {
             Self::Lasting { store, .. } => store.try_is_seen(id)?,
@@ -86,26 +86,26 @@ impl Memory {
         })
     }
 
-    /// Remembers what was printed. Returns how many claims were lost to another filter because they
-    /// outlived their lease.
+    /// Confirms the ids that were printed. Returns how many claims were lost because their lease ran out and another
+    /// filter took them over.
     pub(crate) fn confirm(&self, held: Vec<Held>) -> Result<usize> {
         let Self::Lasting { store, .. } = self else { return Ok(0) };
         let kept = store.confirm_all(held)?;
         Ok(kept.iter().filter(|kept| **kept == Ownership::Lost).count())
     }
 
-    /// Gives back what was not printed.
+    /// Releases the ids that were not printed.
     pub(crate) fn release(&self, held: Vec<Held>) -> Result<()> {
         if let Self::Lasting { store, .. } = self
             && !held.is_empty()
         {
-            // One that was lost is somebody else's to print.
+            // A lost claim belongs to another filter, which prints the line.
             let _ = store.release_all(held)?;
         }
         Ok(())
     }
 
-    /// Whether another filter still has the id.
+    /// Returns whether another filter still holds a claim on the id.
     pub(crate) fn is_in_flight(&self, id: &[u8]) -> Result<bool> {
         match self {
             Self::Lasting { store, .. } => {
@@ -123,10 +123,10 @@ impl Memory {
     }
 }
 
-/// An id that comes twice is in flight the second time, by this very run: a duplicate, unless the
-/// first is going to be forgotten at once.
+/// An id that comes twice in a batch is in flight the second time, claimed by this run. That is a duplicate, unless
+/// the time to live is zero.
 fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
-    // Mostly nobody has anything in flight, and nothing is to be looked up.
+    // If no id is in flight, as is usual, this run's own ids need not be remembered.
     let in_flight = claims.iter().any(|claim| matches!(claim, Claim::InFlight { .. }));
     let mut ours = HashSet::new();
     ids.iter()

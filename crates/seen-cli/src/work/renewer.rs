@@ -1,8 +1,8 @@
-//! Keeps claims while what they are for takes its time: the output of a batch that blocks, on a full pipe
-//! or a terminal that was stopped, or a command that runs.
+//! Renews claims while their work goes on: while the output of a batch blocks on a full pipe or a stopped terminal,
+//! or while a command runs.
 //!
-//! Owns the thread that renews. What always holds: what was taken back by [`Renewer::give_back`] is not
-//! renewed any more when that returns.
+//! Owns the thread that renews. What always holds: once [`Renewer::give_back`] has returned, the claims that it
+//! returned are no longer renewed.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ use seen_store::SeenStore;
 use crate::Result;
 use crate::work::memory::{Held, Memory};
 
-/// How many times a lease is renewed before it would end.
+/// How many times a claim is renewed during one lease.
 const RENEWALS_A_LEASE: u32 = 3;
 
-/// Renews what it is given to hold. Dropping it ends its thread.
+/// Renews the claims that it holds. Dropping it ends its thread.
 pub(crate) struct Renewer {
     held: Arc<Mutex<Vec<Held>>>,
     _stop: Option<mpsc::Sender<()>>,
@@ -63,14 +63,14 @@ fn renew_until_stopped(
         if held.is_empty() {
             continue;
         }
-        // Which were lost is told when they are confirmed.
+        // The confirm reports which claims were lost.
         if let Err(e) = store.renew_all(held.iter().map(|(id, token)| (id, *token)), lease) {
             log::warn!("cannot renew claims: {}", crate::output::message::with_causes(&e));
         }
     }
 }
 
-/// The list is whole whenever the lock is free, also after a panic.
+/// The list is consistent whenever the lock is free, also after a panic.
 fn lock(held: &Mutex<Vec<Held>>) -> MutexGuard<'_, Vec<Held>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }

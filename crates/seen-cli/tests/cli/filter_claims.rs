@@ -43,7 +43,7 @@ fn shuffled(lines: &[String], random: &mut Random) -> Vec<String> {
     lines
 }
 
-/// When the lease on a line ends; `None` while nobody has it.
+/// When the lease on a line ends; `None` while no filter has claimed it.
 fn lease_of(store: &SeenStore, line: &str) -> Option<SystemTime> {
     let entry = store.get(line.trim_end()).unwrap()?;
     entry.lease_until.filter(|_| entry.state == State::InFlight)
@@ -142,7 +142,7 @@ fn a_filter_whose_output_blocks_keeps_its_lines_until_it_is_killed() {
         let ends = lease_of(&store, &lines[0]).expect("the claim is kept");
         ends >= first + LEASE * 3 / 2
     });
-    // The blocked filter has claimed all lines, of which nobody has taken any.
+    // The blocked filter still holds its claims of all lines: no other filter has taken one over.
     for line in lines.iter().step_by(100) {
         assert_eq!(store.get(line.trim_end()).unwrap().unwrap().attempts, 1);
     }

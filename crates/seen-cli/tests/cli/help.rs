@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::support::{assert_error, printed, run, seen};
+use crate::support::{Place, assert_error, printed, run, seen};
 
 fn text(arguments: &[&str]) -> String {
     String::from_utf8(printed(&mut seen(arguments), b"")).unwrap()
@@ -131,5 +131,37 @@ fn a_closed_pipe_ends_them_quietly() {
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    }
+}
+
+#[test]
+fn each_option_with_a_duration_tells_what_it_understands_in_the_words_of_this_command() {
+    const TOKEN: &str = "--token=00000000000000000000000000000000";
+    let place = Place::new();
+    let form =
+        "not a duration; give numbers with units (ms, s, m, h, d, w), such as 90s, 36h or 1w 2d";
+    let or_never = format!("{form}, or never");
+    for (arguments, option, understood) in [
+        (&["filter"][..], "--ttl", &*or_never),
+        (&["filter", "--window", "sliding"], "--max-age", form),
+        (&["filter"], "--lease", form),
+        (&["run", "--id", "a"], "--retry-after", form),
+        (&["run", "--id", "a"], "--lease", form),
+        (&["claim", "a"], "--ttl", &or_never),
+        (&["confirm", "a", TOKEN], "--ttl", &or_never),
+        (&["renew", "a", TOKEN], "--lease", form),
+        (&["mark", "a"], "--ttl", &or_never),
+        (&["list"], "--since", form),
+        (&["stats"], "--since", form),
+        (&["purge"], "--older-than", form),
+        (&["upgrade"], "--ttl", &or_never),
+        (&["import", "-"], "--ttl", &or_never),
+    ] {
+        let told = place.told(&[arguments, &[option, "banana"]].concat());
+        let message = format!(
+            "seen: invalid value 'banana' for '{option} <DURATION>': {understood}; \
+             `seen help` tells what is understood\n"
+        );
+        assert_eq!((told.status, &*told.stderr), (Some(2), &*message), "{arguments:?}");
     }
 }

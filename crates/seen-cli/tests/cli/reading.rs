@@ -346,6 +346,61 @@ fn nothing_is_left_behind_and_nothing_changed() {
     }
 }
 
+/// Where nothing else has the store open, none leaves a log beside it.
+#[test]
+fn every_command_on_a_closed_store_leaves_the_one_file() {
+    const TOKEN: &str = "--token=00000000000000000000000000000000";
+    let place = Place::filled();
+    let elsewhere = Place::new();
+    let lines = elsewhere.file("lines", "x\ny\n").display().to_string();
+    let copy = elsewhere.path("copy.db").display().to_string();
+    let more: &[&[&str]] = &[
+        &["filter", &lines],
+        &["filter", "--dry-run", &lines],
+        &["run", "--id", "job", "--", "true"],
+        &["mark", "m"],
+        &["forget", "m"],
+        &["claim", "c"],
+        &["confirm", "working", TOKEN],
+        &["fail", "working", TOKEN],
+        &["release", "working", TOKEN],
+        &["renew", "working", TOKEN],
+        &["export"],
+        &["import", &lines],
+        &["purge", "--dry-run"],
+        &["purge", "--dry-run", "--older-than", "1d"],
+        &["backup", &copy],
+        &["backup", &copy],
+        &["upgrade"],
+        &["purge"],
+        &["compact"],
+    ];
+    for arguments in COMMANDS.iter().chain(more) {
+        let output = place.output(arguments);
+        assert!(!stderr(&output).contains("Usage"), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(place.names(), ["seen.db"], "{arguments:?}");
+    }
+    assert_eq!(elsewhere.names(), ["copy.db", "lines"]);
+}
+
+/// The program that the older format comes from used a log.
+#[test]
+fn a_file_that_must_be_upgraded_first_is_refused_without_a_log_beside_it() {
+    let place = Place::new();
+    let old = rusqlite::Connection::open(place.db()).unwrap();
+    old.execute_batch(
+        "PRAGMA journal_mode = WAL; CREATE TABLE seen (id TEXT PRIMARY KEY, ts INTEGER NOT NULL)",
+    )
+    .unwrap();
+    old.close().unwrap();
+    let before = place.picture();
+    for arguments in [&["purge", "--dry-run"][..], &["backup", "copy.db"], &["filter", "--dry-run"]]
+    {
+        assert_error(&place.output(arguments), &["seen.db", "run `seen upgrade`"]);
+        assert!(place.picture() == before, "{arguments:?} left {:?}", place.names());
+    }
+}
+
 #[test]
 fn a_missing_store_is_an_error_and_stays_missing() {
     let place = Place::new();
@@ -553,7 +608,7 @@ fn on_terminal(command: &mut Command) -> String {
         )
     };
     assert_eq!(opened, 0);
-    // SAFETY: both were just opened and belong to nobody else.
+    // SAFETY: both were just opened, and nothing else owns them.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     let mut child = command.stdout(theirs.try_clone().unwrap()).stderr(theirs).spawn().unwrap();
     // Until the command and this process have closed the other end, which Linux tells as an error.

@@ -144,7 +144,7 @@ fn the_older_file_is_taken_over() {
              INSERT INTO seen VALUES ('old', 1), ('new', 4000000000)",
         )
         .unwrap();
-    let told = place.run(blocks("**Take over the file").next().unwrap());
+    let told = place.run(blocks("**Upgrade the file").next().unwrap());
     told.assert(0, &[]);
     let lines: Vec<&str> = told.stdout.lines().collect();
     assert!(lines[0].starts_with("upgraded 2 ids; the old file is kept as "), "{told:?}");

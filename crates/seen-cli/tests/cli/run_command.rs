@@ -59,7 +59,7 @@ impl Running {
     }
 }
 
-/// Sets how the process takes these signals: whoever runs the tests in the background ignores some.
+/// Sets how the process handles these signals: in a test run in the background, some are ignored.
 fn with_signals<'c>(
     command: &'c mut Command,
     signals: &'static [libc::c_int],
@@ -433,7 +433,7 @@ fn what_a_terminal_sends_is_not_sent_again() {
     let opened =
         unsafe { libc::openpty(&raw mut terminal, &raw mut line, null, null.cast(), null.cast()) };
     assert_eq!(opened, 0);
-    // SAFETY: both were just opened, and nobody else owns them.
+    // SAFETY: both were just opened, and nothing else owns them.
     let (mut terminal, line) = unsafe { (File::from_raw_fd(terminal), File::from_raw_fd(line)) };
 
     let script = format!("trap 'echo INT' INT; trap 'echo END; exit 0' USR1; echo $$; {FOR_EVER}");

@@ -170,7 +170,7 @@ fn a_released_id_is_free_and_a_renewed_one_is_not() {
 }
 
 #[test]
-fn whoever_has_lost_a_claim_is_told_and_changes_nothing() {
+fn a_holder_that_has_lost_its_claim_is_told_and_changes_nothing() {
     let place = Place::new();
     let late = place.printed(&["claim", "a\n", "--lease", "1ms"]).trim_end().to_owned();
     let mut token = String::new();
@@ -191,7 +191,7 @@ fn whoever_has_lost_a_claim_is_told_and_changes_nothing() {
     place.told(&["renew", "a", "--token", TOKEN, "--lease", "0s"]).assert(2, &["lease of zero"]);
 }
 
-/// Nobody has the token then, so nobody could end the claim.
+/// No worker has the token then, so no worker could end the claim.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_claim_whose_token_cannot_be_printed_is_given_back() {
@@ -204,7 +204,7 @@ fn a_claim_whose_token_cannot_be_printed_is_given_back() {
     assert_ne!(place.entry("a").unwrap().state, State::InFlight);
 }
 
-/// Runs a command whose output nobody reads.
+/// Runs a command whose output is not read.
 fn closed_pipe(place: &Place, arguments: &[&str]) -> Told {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -215,7 +215,7 @@ fn closed_pipe(place: &Place, arguments: &[&str]) -> Told {
 fn a_purge_removes_what_has_expired_and_tells_how_much() {
     let place = Place::new();
     place.printed(&["mark", "a", "b", "c", "--scope", "other", "--ttl", "0s"]);
-    // Whoever opens the store may purge it; this one does not.
+    // Opening a store may purge it; this one does not.
     let store = SeenStore::open_with(place.db(), Config::default().purge_on_open(false)).unwrap();
     store.mark_seen("d").unwrap();
     drop(store);
