@@ -24,12 +24,13 @@ fn child() {
 fn said_in_a_namespace(role: &str) -> Option<Vec<String>> {
     const RUN: &str = "\
 mount -t tmpfs tmpfs \"$FOLDER\" && umount \"$FOLDER\" || exit 77
-exec \"$TEST\" --exact child --nocapture --test-threads=1";
+exec \"$TEST\" --exact \"$CHILD\" --nocapture --test-threads=1";
     let place = Place::new();
     let output = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", RUN])
         .env("FOLDER", place.folder())
         .env("TEST", std::env::current_exe().unwrap())
+        .env("CHILD", support_process::test_of_this_file("child"))
         .env("SEEN_TEST_ROLE", role)
         .output();
     match output {

@@ -156,7 +156,7 @@ fn a_link_that_is_made_while_a_store_is_open_is_logged_once_and_stops_nothing() 
 /// A bind mount of the file and of a seed's file, in a namespace of its own.
 const BIND: &str = "\
 mount --bind \"$REAL\" \"$STORE\" && mount --bind \"$OLD\" \"$SEED\" || exit 77
-exec \"$TEST\" --exact child --nocapture --test-threads=1";
+exec \"$TEST\" --exact \"$CHILD\" --nocapture --test-threads=1";
 
 #[cfg(target_os = "linux")]
 #[test]
@@ -175,6 +175,7 @@ fn a_bind_mount_of_the_single_file_is_refused_and_the_message_says_to_mount_the_
         .env("OLD", at("old.db"))
         .env("SEED", at("seed.db"))
         .env("TEST", std::env::current_exe().unwrap())
+        .env("CHILD", support_process::test_of_this_file("child"))
         .env("SEEN_TEST_ROLE", "open in every way")
         .output();
     let output = match output {

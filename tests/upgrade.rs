@@ -2,6 +2,7 @@
 //! here and is upgraded in place with nothing lost.
 
 mod common;
+mod support_process;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +17,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 use seen_store::{Clock, Config, ErrorKind, SeenStore, Ttl, Verdict};
+use support_process::test_of_this_file;
 
 const SEED_TABLE: &str = "CREATE TABLE seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)";
 
@@ -320,13 +322,14 @@ fn a_process_of_the_upgrade_race() {
 
 #[test]
 fn processes_that_upgrade_one_file_at_once_all_get_the_whole_store() {
+    let race = test_of_this_file("a_process_of_the_upgrade_race");
     for _ in 0..10 {
         let place = Place::in_ram();
         seed_file_of(&place, 3_000, 1_000);
         let children: Vec<_> = (0..4)
             .map(|_| {
                 Command::new(std::env::current_exe().unwrap())
-                    .args(["--exact", "a_process_of_the_upgrade_race", "--nocapture"])
+                    .args(["--exact", &race, "--nocapture"])
                     .env(RACED_FILE, place.path())
                     .stdout(std::process::Stdio::piped())
                     .stderr(std::process::Stdio::piped())
