@@ -4,10 +4,16 @@
 //! - Promise 9, several stores: a second name of the file is refused.
 //! - Promise 17: a store is made where it was asked for, and private.
 
+mod access;
+mod attempts;
+mod backups;
 #[path = "../common/mod.rs"]
 mod common;
+mod damaged;
 mod file_systems;
+mod foreign;
 mod names;
-mod refusals;
+mod opening_and_closing;
+mod rows;
 #[path = "../support_process/mod.rs"]
 mod support_process;
