@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod histories;
 mod histories_by_chance;
 mod journal_rules;

@@ -11,6 +11,8 @@ mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod corrected_clocks;
+mod lifetimes;
+mod purges;
 #[path = "../support_process/mod.rs"]
 mod support_process;
 mod tidying;

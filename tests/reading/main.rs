@@ -9,5 +9,6 @@ mod common;
 mod counts;
 mod entries;
 mod reader;
+mod stats;
 #[path = "../support_process/mod.rs"]
 mod support_process;
