@@ -39,6 +39,7 @@ mod listings;
 mod ops;
 mod run;
 mod state;
+mod through;
 
 use std::hash::BuildHasher;
 

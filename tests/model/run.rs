@@ -15,9 +15,10 @@ use crate::file::{forgotten_claims, held_in, old_claims, reached, version};
 use crate::known::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
-    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Through, Which, ids, is_valid,
+    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Which, ids, is_valid,
 };
 use crate::state::{Answer, LAST_MS, NEVER, Setting, Span, State, Verb, View};
+use crate::through::Through;
 
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -160,7 +161,7 @@ impl Run {
     fn setting(&self, store: usize, through: Through) -> Setting {
         Setting {
             now: self.model.now[store],
-            life: through.life(self.setup),
+            life: through.life(self.setup.window),
             retry_delay: Span::Ms(self.setup.retry_delay_ms),
             max_attempts: self.setup.max_attempts,
         }
@@ -169,7 +170,7 @@ impl Run {
     /// The handle, the id and its name in the model; `None` after checking that an id that is not
     /// valid is refused by every verb that takes one.
     fn target(&self, which: Which, through: Through) -> Option<(SeenStore, &[u8], Name)> {
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let id = &*self.ids[which.id];
         if is_valid(id) {
             return Some((handle, id, (which.scope, which.id)));
@@ -491,7 +492,7 @@ impl Run {
         through: Through,
         batch: &[usize],
     ) -> Option<(SeenStore, Vec<&[u8]>)> {
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let ids: Vec<_> = batch.iter().map(|id| &*self.ids[*id]).collect();
         if ids.iter().all(|id| is_valid(id)) {
             return Some((handle, ids));
@@ -626,7 +627,7 @@ impl Run {
 
     fn by_token(&mut self, ticket: usize, which: Which, through: Through, how: How) {
         let token = self.tickets[ticket].token;
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let outcome = by_token(&handle, &self.ids[which.id], &token, how);
         if is_zero(how) {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidClaim);

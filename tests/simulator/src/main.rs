@@ -30,6 +30,8 @@ mod setup;
 #[path = "../../model/state.rs"]
 #[allow(dead_code, reason = "shared with the model test")]
 mod state;
+#[path = "../../model/through.rs"]
+mod through;
 mod vfs;
 mod world;
 
