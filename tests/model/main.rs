@@ -34,6 +34,8 @@ mod clocks;
 mod common;
 mod file;
 mod histories;
+mod ids;
+#[allow(dead_code, reason = "shared with the simulator")]
 mod known;
 mod listings;
 mod ops;

@@ -12,7 +12,7 @@ use seen_store::{
 use crate::clocks::{StoreClocks, time};
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
 use crate::file::{forgotten_claims, held_in, old_claims, reached, version};
-use crate::known::{Model, Name, Names};
+use crate::ids::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
     At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Which, ids, is_valid,
@@ -385,11 +385,7 @@ impl Run {
             .model
             .names
             .values()
-            .flat_map(|known| match &known.certain {
-                State::Nothing => vec![],
-                State::Mark(mark) => vec![mark.expires],
-                State::Claim(claim) => vec![claim.until, claim.expires],
-            })
+            .flat_map(|id| id.known.borders())
             .filter(|border| (latest + 1..LAST_MS).contains(border))
             .collect();
         if !borders.is_empty() {
@@ -433,18 +429,18 @@ impl Run {
         let entry = self.store(store).scope(SCOPES[scope]).get(&self.ids[id]).unwrap();
         self.model.looked(store);
         let found = entry.as_ref().map(view_of);
-        let Some(known) = self.model.names.get(&name) else {
+        let Some(counted) = self.model.names.get(&name) else {
             assert_eq!(found, None);
             return;
         };
-        let right = known.views(self.model.now[store]);
+        let right = counted.known.views(self.model.now[store]);
         assert!(right.contains(&found), "{name:?} is {found:#?}; right is one of {right:#?}");
         if let Some(entry) = entry {
             assert_eq!((&*entry.scope, &entry.id), (SCOPES[scope], &self.ids[id]));
             // A ghost's count, like a ghost, may be there or not. Claims have none.
-            let certain = matches!(known.certain, State::Mark(_));
-            let right =
-                if certain { known.suppressed(store) } else { 0..=*known.suppressed(store).end() };
+            let certain = matches!(counted.known.certain, State::Mark(_));
+            let kept = counted.suppressed(store);
+            let right = if certain { kept } else { 0..=*kept.end() };
             let count = entry.suppressed;
             assert!(right.contains(&count), "{count} of {name:?} turned away, not {right:?}");
         }

@@ -21,6 +21,7 @@
 
 mod events;
 mod fork;
+#[path = "../../model/known.rs"]
 mod known;
 mod model;
 mod ops;
