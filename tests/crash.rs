@@ -1,4 +1,6 @@
 //! Processes killed with `kill -9` at random moments.
+//!
+//! - Promise 2, acknowledged means durable.
 
 #![cfg(unix)]
 #![allow(clippy::needless_for_each, reason = "a line for a line")]

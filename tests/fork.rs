@@ -2,6 +2,8 @@
 //!
 //! Each test runs its parent in a process of its own: a store that another test has open at the fork
 //! would change what its children may do.
+//!
+//! - Promise 9, several stores: a forked child is told so by what it inherited, and never spoils it.
 
 #![cfg(unix)]
 #![expect(clippy::disallowed_methods, reason = "real time is read and measured")]

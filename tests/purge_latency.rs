@@ -1,4 +1,6 @@
 //! How long others wait while a large purge runs.
+//!
+//! - Promises 6 and 10: it runs in small steps. The bound is tight, so that no other test may run beside it.
 
 #![expect(clippy::disallowed_methods, reason = "the waits are what is measured")]
 

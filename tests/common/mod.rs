@@ -84,6 +84,12 @@ pub(crate) fn manual_store(place: &Place, ttl: Duration) -> (Arc<ManualClock>, S
     (clock, place.open(config.ttl(ttl)))
 }
 
+/// A store in memory whose marks last a minute.
+pub(crate) fn minute_store() -> (Arc<ManualClock>, SeenStore) {
+    let (clock, config) = clock_and_config();
+    (clock, SeenStore::in_memory_with(config.ttl(secs(60))).unwrap())
+}
+
 /// One row of the journal as the file holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct JournalRow {

@@ -118,7 +118,7 @@ impl Place {
             ("SEEN_RARE", u64::from(post.is_rare).to_string()),
             ("SEEN_BUSY_MS", post.busy_ms.to_string()),
         ];
-        Child::spawn(post.role, &variables)
+        Child::spawn_test("child", post.role, &variables)
     }
 
     pub(crate) fn random(&mut self) -> &mut Random {

@@ -4,6 +4,7 @@
 use seen_store::{Reader, State as Label};
 
 use crate::file::{held_in, reached};
+use crate::ids::Counted;
 use crate::ops::{SCOPES, VALID_IDS, Which};
 use crate::run::{Run, view_of};
 use crate::state::State;
@@ -26,7 +27,7 @@ impl Run {
             self.check_listings(store);
             self.learn_the_time(Some(store)); // Asking for an entry writes its count down.
         }
-        for ((scope, id), known) in &self.model.names {
+        for ((scope, id), Counted { known, .. }) in &self.model.names {
             let held = held_in(&self.file, SCOPES[*scope], &self.ids[*id]);
             match &known.certain {
                 State::Nothing => {}
@@ -45,7 +46,7 @@ impl Run {
         let reader = Reader::open_with(self.place.path(), config.clone()).unwrap();
         let now = self.clocks.of_a_newcomer(store, reached(&self.file));
         let earliest = self.model.earliest().min(now);
-        for ((scope, id), known) in &self.model.names {
+        for ((scope, id), Counted { known, .. }) in &self.model.names {
             if known.is_haunted(earliest) {
                 continue;
             }

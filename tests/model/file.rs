@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use seen_store::Token;
 
-use crate::known::Held;
+use crate::ids::Held;
 use crate::state::{Claim, Mark, NEVER};
 
 /// As the file holds it: text where that is possible.

@@ -1,56 +1,43 @@
-//! The model of all ids: what is certain of each, and what the contract leaves open.
+//! What one id may be: what is certain of it, and what the contract leaves open between stores whose clocks
+//! differ.
+//!
+//! Pure, as `state`. What has ended for one store may have been purged by it, and may live on for another.
+//! The simulator compiles this too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use seen_store::Token;
 
-use seen_store::State as Label;
+use crate::state::{Claim, End, Mark, State, View};
 
-use crate::state::{Answer, Claim, End, Mark, Setting, State, Verb, View, outcomes};
-
-/// An id in its scope.
-pub(crate) type Name = (usize, usize);
-
-/// What the file holds of an id: its newest mark, unless a tombstone came after it, and its claim.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) mark: Option<Mark>,
-    pub(crate) claim: Option<Claim>,
-}
-
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Known {
-    /// What holds for both stores.
+    /// What holds for all stores.
     pub(crate) certain: State,
     /// Marks that have expired for at least one store, and may have been purged or not.
     pub(crate) ghosts: Vec<Mark>,
     /// Claims whose attempts were forgotten for at least one store, likewise.
-    pub(crate) claim_ghosts: Vec<Claim>,
-    /// How many duplicates were turned away since the id was last new.
-    turned_away: u64,
-    /// How many of them each store must still know of.
-    kept: [u64; 2],
-    /// Whether the other store has replaced the row since each last had to look.
-    replaced: [bool; 2],
+    claim_ghosts: Vec<Claim>,
 }
 
 /// A state that the id may be in for a store.
 #[derive(Debug, PartialEq)]
-struct Start {
-    state: State,
-    hollow: bool,
-    certain: bool,
+pub(crate) struct Start {
+    pub(crate) state: State,
+    /// The store still knows a mark whose row another one has purged.
+    pub(crate) hollow: bool,
+    pub(crate) certain: bool,
 }
 
 impl Known {
     /// The ghosts that are not expired by this time.
-    fn seen_ghosts(&self, now: i64) -> impl Iterator<Item = &Mark> {
+    pub(crate) fn seen_ghosts(&self, now: i64) -> impl Iterator<Item = &Mark> {
         self.ghosts.iter().filter(move |ghost| now < ghost.expires)
     }
 
-    fn claim_ghosts(&self, now: i64) -> impl Iterator<Item = &Claim> {
+    fn live_claim_ghosts(&self, now: i64) -> impl Iterator<Item = &Claim> {
         self.claim_ghosts.iter().filter(move |ghost| !ghost.is_forgotten(now))
     }
 
-    fn starts(&self, now: i64) -> Vec<Start> {
+    pub(crate) fn starts(&self, now: i64) -> Vec<Start> {
         let mut starts = vec![Start { state: self.certain.clone(), hollow: false, certain: true }];
         if matches!(self.certain, State::Mark(_)) {
             return starts;
@@ -62,7 +49,7 @@ impl Known {
             }
         }
         if self.certain == State::Nothing {
-            starts.extend(self.claim_ghosts(now).map(|ghost| Start {
+            starts.extend(self.live_claim_ghosts(now).map(|ghost| Start {
                 state: State::Claim(ghost.clone()),
                 hollow: false,
                 certain: false,
@@ -77,24 +64,17 @@ impl Known {
         starts.iter().filter(|start| !start.hollow).map(|start| start.state.view(now)).collect()
     }
 
-    /// What a listing may show besides: a claim that was forgotten while the id was marked, and that a
-    /// clock set back has brought up again, comes before the mark.
+    /// What a listing may show: besides, a claim that was forgotten while the id was marked, and that a clock
+    /// set back has brought up again, comes before the mark.
     pub(crate) fn listed(&self, now: i64) -> Vec<Option<View>> {
         let mut views = self.views(now);
-        views.extend(self.claim_ghosts(now).map(|ghost| State::Claim(ghost.clone()).view(now)));
+        views
+            .extend(self.live_claim_ghosts(now).map(|ghost| State::Claim(ghost.clone()).view(now)));
         views
     }
 
-    pub(crate) fn is_haunted(&self, now: i64) -> bool {
-        self.seen_ghosts(now).next().is_some() || self.claim_ghosts(now).next().is_some()
-    }
-
-    pub(crate) fn suppressed(&self, store: usize) -> std::ops::RangeInclusive<u64> {
-        self.kept[store]..=self.turned_away
-    }
-
     /// Moves what has ended by this time to the ghosts.
-    fn bury(&mut self, latest: i64) {
+    pub(crate) fn bury(&mut self, latest: i64) {
         match &self.certain {
             State::Mark(mark) if mark.expires <= latest => {
                 if !self.ghosts.contains(mark) {
@@ -102,42 +82,31 @@ impl Known {
                 }
             }
             State::Claim(claim) if claim.is_forgotten(latest) => {
-                self.claim_ghosts.push(claim.clone());
+                if !self.claim_ghosts.contains(claim) {
+                    self.claim_ghosts.push(claim.clone());
+                }
             }
             _ => return,
         }
         self.certain = State::Nothing;
     }
 
-    fn apply(&mut self, store: usize, start: &Start, end: &End) {
-        if *end == End::Same {
-            return;
-        }
-        match &start.state {
-            State::Nothing => {}
-            State::Claim(_) => self.claim_ghosts.clear(),
-            State::Mark(_) => {
-                // A ghost came before the claim, which stays where it is.
-                if let (State::Claim(claim), End::Mark(_)) = (&self.certain, end) {
+    pub(crate) fn apply(&mut self, start: &Start, end: &End) {
+        let from_mark = matches!(start.state, State::Mark(_));
+        match (&start.state, end) {
+            (_, End::Same) => return,
+            (State::Claim(_), _) => self.claim_ghosts.clear(),
+            // A ghost came before the claim, which stays where it is.
+            (State::Mark(_), End::Mark(_)) => {
+                if let State::Claim(claim) = &self.certain {
                     self.claim_ghosts.push(claim.clone());
                 }
-                self.kept[1 - store] = 0;
-                self.replaced[1 - store] = true;
-                if start.hollow {
-                    self.kept[store] = 0;
-                }
             }
+            _ => {}
         }
-        let from_mark = matches!(start.state, State::Mark(_));
         match end {
             End::Same => {}
-            End::Mark(mark) => {
-                if !from_mark {
-                    (self.turned_away, self.kept) = (0, [0; 2]);
-                    self.replaced[1 - store] |= !self.ghosts.is_empty();
-                }
-                self.certain = State::Mark(mark.clone());
-            }
+            End::Mark(mark) => self.certain = State::Mark(mark.clone()),
             End::Claim(claim) => {
                 self.claim_ghosts.clear();
                 self.certain = State::Claim(claim.clone());
@@ -146,218 +115,85 @@ impl Known {
             End::Gone => self.certain = State::Nothing,
         }
     }
-}
 
-/// How many new ones there may have been.
-pub(crate) type AtLeastAtMost = (u64, u64);
-
-pub(crate) type Names = BTreeMap<Name, Known>;
-
-#[derive(Default)]
-pub(crate) struct Model {
-    pub(crate) names: Names,
-    /// Each store's own view of the clock.
-    pub(crate) now: [i64; 2],
-    /// What the other store removed, or a restore may have changed, since this one last had to look.
-    unlooked: [BTreeSet<Name>; 2],
-}
-
-impl Model {
-    pub(crate) fn new(now: i64) -> Self {
-        Self { now: [now; 2], ..Self::default() }
+    /// A store has purged at `now`: of the claims whose attempts are forgotten, nothing is left. (A mark may
+    /// live on in the memory of a store whose clock is behind.)
+    pub(crate) fn purged(&self, now: i64) -> Self {
+        let mut known = self.clone();
+        known.bury(now);
+        known.claim_ghosts.retain(|ghost| !ghost.is_forgotten(now));
+        known
     }
 
-    /// The file is again what it was when these `names` were known. Each store keeps its time, and may
-    /// answer from memory, until it looks, for what was marked in the history that is lost.
-    pub(crate) fn restored(&mut self, names: Names) {
-        let lost = std::mem::replace(&mut self.names, names);
-        for (name, known) in lost {
-            if matches!(known.certain, State::Mark(_)) || !known.ghosts.is_empty() {
-                self.unlooked.iter_mut().for_each(|unlooked| unlooked.extend([name]));
-            }
+    /// A store has taken off what had not changed since `before_ms`.
+    pub(crate) fn cleaned(&self, before_ms: i64) -> Self {
+        let mut known = self.clone();
+        known.claim_ghosts.retain(|ghost| ghost.changed() >= before_ms);
+        match &known.certain {
+            State::Mark(mark) if mark.last < before_ms => known.certain = State::Nothing,
+            State::Claim(claim) if claim.changed() < before_ms => known.certain = State::Nothing,
+            _ => {}
         }
-        for known in self.names.values_mut() {
-            // The counts that were not written down are lost.
-            (known.kept, known.replaced) = ([0; 2], [true; 2]);
+        known
+    }
+
+    /// A mark of another store was taken over.
+    pub(crate) fn imported(&self, first: i64, last: i64, expires: i64, now: i64) -> Vec<Self> {
+        if expires <= now {
+            return vec![self.clone()];
         }
-        self.bury();
-    }
-
-    pub(crate) fn latest(&self) -> i64 {
-        self.now[0].max(self.now[1])
-    }
-
-    pub(crate) fn bury(&mut self) {
-        let latest = self.latest();
-        self.names.values_mut().for_each(|known| known.bury(latest));
-    }
-
-    /// The store has read what the other one committed.
-    pub(crate) fn looked(&mut self, store: usize) {
-        self.unlooked[store].clear();
-        self.names.values_mut().for_each(|known| known.replaced[store] = false);
-    }
-
-    /// A store whose clock is more than a minute behind finds rows gone, purged by the other one, that it
-    /// cannot explain. It rebuilds its index, and the counts that were not written down are lost.
-    pub(crate) fn lose_counts(&mut self) {
-        let latest = self.latest();
-        for store in (0..2).filter(|store| latest - self.now[*store] > 60_000) {
-            self.names.values_mut().for_each(|known| known.kept[store] = 0);
+        let mut all = Vec::new();
+        for start in self.starts(now) {
+            let mark = match &start.state {
+                State::Mark(mark) if now < mark.expires => Mark {
+                    first: mark.first.min(first),
+                    last: mark.last.max(last),
+                    expires: mark.expires.max(expires),
+                    ..mark.clone()
+                },
+                _ => Mark { first, last, expires, ..Mark::default() },
+            };
+            let mut known = self.clone();
+            known.apply(&start, &End::Mark(mark));
+            all.push(known);
         }
+        all
     }
 
-    /// Whether the store may still answer from memory for an id that the other one has removed.
-    pub(crate) fn is_late(&self, store: usize, name: Name) -> bool {
-        self.unlooked[store].contains(&name)
-    }
-
-    /// Whether the id is seen; `None` where both answers are right.
-    pub(crate) fn is_seen(&self, store: usize, name: Name) -> Option<bool> {
-        let Some(known) = self.names.get(&name) else { return Some(false) };
-        match known.certain {
-            State::Mark(_) => Some(true),
-            _ if known.seen_ghosts(self.now[store]).next().is_some() => None,
-            _ => Some(false),
-        }
-    }
-
-    /// A verb has answered. `None`: with what is not known. Where several outcomes fit, the file tells
-    /// which it was. Returns how many new ones that were.
-    pub(crate) fn step(
-        &mut self,
-        store: usize,
-        name: Name,
-        verb: &Verb,
-        setting: Setting,
-        answer: Option<Answer>,
-        file: impl FnOnce() -> Held,
-    ) -> AtLeastAtMost {
-        let late = self.is_late(store, name);
-        let known = self.names.entry(name).or_default();
-        let starts = known.starts(setting.now);
-        let right: Vec<_> = starts
-            .iter()
-            .flat_map(|start| {
-                let outcomes = outcomes(verb, &start.state, start.hollow, setting);
-                outcomes.into_iter().map(move |(answer, end)| (start, answer, end))
-            })
-            .collect();
-        let mut fit = right.clone();
-        // From memory, without a look.
-        let from_memory = match verb {
-            Verb::Check | Verb::Seed if late => Some(Answer::Duplicate),
-            Verb::Claim { .. } if late => Some(Answer::Seen),
-            _ => None,
-        };
-        if let Some(answer) = from_memory
-            && !fit.contains(&(&starts[0], answer, End::Same))
-        {
-            fit.push((&starts[0], answer, End::Same));
-        }
-        fit.retain(|(_, right, _)| answer.is_none_or(|answer| answer == *right));
-        assert!(!fit.is_empty(), "{answer:?} to {verb:?} of {name:?}; right is one of {right:#?}");
-        if fit.len() > 1 {
-            let held = file();
-            fit.retain(|(start, _, end)| held.agrees(start, end, setting.now));
-            assert!(!fit.is_empty(), "{answer:?} left what it should not: {held:?} of {right:#?}");
-            fit.sort_by_key(|(_, _, end)| *end == End::Same);
-        }
-        let (start, answer, end) = &fit[0];
-        let is_sighting = |answer| matches!(answer, Answer::Duplicate | Answer::Seen);
-        known.turned_away += u64::from(fit.iter().any(|(_, answer, _)| is_sighting(*answer)));
-        let turned_away = known.turned_away;
-        // From memory it may be counted for a row that is gone; a ghost's count goes with its row.
-        if is_sighting(*answer) && !late && start.certain && !known.replaced[store] {
-            known.kept[store] += 1;
-        }
-        known.apply(store, start, end);
-        if fit.len() > 1 {
-            // Where it is open whether the id was new, its count may go on.
-            known.turned_away = turned_away;
-        }
-        if *end == End::Gone && matches!(start.state, State::Mark(_)) {
-            self.unlooked[1 - store].insert(name);
-        }
-        known.bury(self.now[0].max(self.now[1]));
-        let new = |(_, answer, _): &(_, Answer, _)| u64::from(*answer == Answer::New);
-        (fit.iter().map(new).min().unwrap(), fit.iter().map(new).max().unwrap())
-    }
-
-    /// Takes off what a cleanup of a scope by this store has removed. Says what that was.
-    pub(crate) fn clean(&mut self, store: usize, scope: usize, before_ms: i64) -> Vec<Name> {
-        let mut removed = Vec::new();
-        for (name, known) in &mut self.names {
-            if name.0 != scope {
-                continue;
-            }
-            known.claim_ghosts.retain(|ghost| ghost.changed() >= before_ms);
-            match &known.certain {
-                State::Mark(mark) if mark.last < before_ms => {
-                    self.unlooked[1 - store].insert(*name);
-                }
-                State::Claim(claim) if claim.changed() < before_ms => {}
-                _ => continue,
-            }
-            known.certain = State::Nothing;
-            removed.push(*name);
-        }
-        removed
-    }
-
-    /// A store has purged: of the claims whose attempts are forgotten, nothing is left.
-    pub(crate) fn purged(&mut self, store: usize) {
-        let now = self.now[store];
-        for known in self.names.values_mut() {
-            known.claim_ghosts.retain(|ghost| !ghost.is_forgotten(now));
-        }
-    }
-
-    /// How many ids a store may count under this label.
-    pub(crate) fn count(&self, store: usize, label: Label) -> std::ops::RangeInclusive<u64> {
-        let now = self.now[store];
-        let (mut least, mut most) = (0, 0);
-        for known in self.names.values() {
-            let is_it = |view: Option<View>| view.is_some_and(|view| view.label == label);
-            let certain = is_it(known.certain.view(now));
-            let ghosts = known.is_haunted(now) && known.listed(now).into_iter().any(is_it);
-            least += u64::from(certain);
-            most += u64::from(certain || ghosts);
-        }
-        least..=most
-    }
-
-    /// The ids that are certainly there, and that nothing else can be taken for.
-    pub(crate) fn present(&self) -> impl Iterator<Item = Name> {
-        let earliest = self.earliest();
-        let present = self.names.iter().filter(move |(_, known)| {
-            known.certain != State::Nothing && !known.is_haunted(earliest)
-        });
-        present.map(|(name, _)| *name)
-    }
-
-    pub(crate) fn earliest(&self) -> i64 {
-        self.now[0].min(self.now[1])
-    }
-
+    /// Whether something that has ended for one store lives on for another whose time is `now`.
     pub(crate) fn is_haunted(&self, now: i64) -> bool {
-        self.names.values().any(|known| known.is_haunted(now))
+        self.seen_ghosts(now).next().is_some() || self.live_claim_ghosts(now).next().is_some()
     }
-}
 
-impl Held {
-    fn agrees(&self, start: &Start, end: &End, now: i64) -> bool {
-        match (end, &start.state) {
-            // One that had expired when it was made may be gone: a purge may be due after the commit.
-            (End::Mark(mark), _) if self.mark.is_none() => mark.expires <= now,
-            (End::Mark(mark), _) => self.mark.as_ref() == Some(mark),
-            (End::Claim(claim), _) | (End::Same, State::Claim(claim)) => {
-                self.claim.as_ref() == Some(claim)
+    /// When something of it ends.
+    pub(crate) fn borders(&self) -> Vec<i64> {
+        match &self.certain {
+            State::Nothing => Vec::new(),
+            State::Mark(mark) => vec![mark.expires],
+            State::Claim(claim) => vec![claim.until, claim.expires],
+        }
+    }
+
+    pub(crate) fn token(&self) -> Option<Token> {
+        match &self.certain {
+            State::Nothing => None,
+            State::Mark(mark) => mark.token,
+            State::Claim(claim) => claim.token,
+        }
+    }
+
+    pub(crate) fn rename(&mut self, from: Token, to: Token) {
+        let marks = self.ghosts.iter_mut().map(|mark| &mut mark.token);
+        let claims = self.claim_ghosts.iter_mut().map(|claim| &mut claim.token);
+        let certain = match &mut self.certain {
+            State::Nothing => None,
+            State::Mark(mark) => Some(&mut mark.token),
+            State::Claim(claim) => Some(&mut claim.token),
+        };
+        for token in marks.chain(claims).chain(certain) {
+            if *token == Some(from) {
+                *token = Some(to);
             }
-            (End::Gone, State::Claim(_)) => self.claim.is_none(),
-            (End::Gone, _) => self.mark.is_none(),
-            (End::Same, State::Mark(mark)) => !start.certain || self.mark.as_ref() == Some(mark),
-            (End::Same, State::Nothing) => true,
         }
     }
 }

@@ -6,7 +6,7 @@ use seen_store::{Entries, Entry, Filter, State as Label};
 
 use crate::common::{marks, ms};
 use crate::file::stored;
-use crate::known::Name;
+use crate::ids::{Counted, Name};
 use crate::ops::SCOPES;
 use crate::run::{Run, view_of};
 use crate::state::{State, View};
@@ -79,7 +79,7 @@ impl Run {
         let all = self.list(store, Filter::default());
         assert!(all.keys().all(|name| self.model.names.contains_key(name)));
         let mut open = BTreeSet::new();
-        for (name, known) in &self.model.names {
+        for (name, Counted { known, .. }) in &self.model.names {
             let (found, right) = (all.get(name).cloned(), known.listed(now));
             assert!(right.contains(&found), "listed {name:?} as {found:#?}, not {right:#?}");
             if known.is_haunted(now) {
@@ -118,7 +118,8 @@ impl Run {
         for row in marks(&self.file) {
             let scope = SCOPES.iter().position(|scope| *scope == row.scope).unwrap();
             let name = (scope, self.ids.iter().position(|id| stored(id) == row.id).unwrap());
-            let nothing = self.model.names.get(&name).is_none_or(|it| it.certain == State::Nothing);
+            let nothing =
+                self.model.names.get(&name).is_none_or(|id| id.known.certain == State::Nothing);
             if nothing && row.expires_at.is_some_and(|at| at <= now) {
                 right.insert(name);
             }
@@ -126,7 +127,7 @@ impl Run {
         let mut found: BTreeSet<_> = found.into_keys().collect();
         // Of ids that a ghost leaves open, either may be.
         let is_certain =
-            |name: &Name| self.model.names.get(name).is_none_or(|known| !known.is_haunted(now));
+            |name: &Name| self.model.names.get(name).is_none_or(|id| !id.known.is_haunted(now));
         found.retain(is_certain);
         right.retain(is_certain);
         assert_eq!(found, right);

@@ -34,11 +34,14 @@ mod clocks;
 mod common;
 mod file;
 mod histories;
+mod ids;
+#[allow(dead_code, reason = "shared with the simulator")]
 mod known;
 mod listings;
 mod ops;
 mod run;
 mod state;
+mod through;
 
 use std::hash::BuildHasher;
 

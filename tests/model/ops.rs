@@ -2,15 +2,15 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seen_store::{Config, SeenStore, Window};
+use seen_store::Config;
 
 use crate::common::ms;
-use crate::state::{LAST_MS, Life, Span, Windowing};
+use crate::state::{LAST_MS, Span, Windowing};
+use crate::through::{DEFAULT_TTL_MS, Through, window_of};
 
 pub(crate) const SCOPES: [&str; 3] = ["", "discord", "Discord"];
 pub(crate) const RECEIPTS: [&[u8]; 3] = [b"", b"4711", b"\0\xff"];
 pub(crate) const REASONS: [&str; 3] = ["", "503", "sp\u{e4}ter"];
-const DEFAULT_TTL_MS: u64 = 10 * 60_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// Ids that a careless store confuses or refuses.
@@ -69,49 +69,11 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
-fn window_of(window: Windowing) -> Window {
-    match window {
-        Windowing::Fixed => Window::Fixed,
-        Windowing::Sliding { max_age_ms } => Window::Sliding { max_age: max_age_ms.map(ms) },
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Which {
     pub(crate) store: usize,
     pub(crate) scope: usize,
     pub(crate) id: usize,
-}
-
-/// The handle that a verb is called through.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Through {
-    /// `None` leaves the store's own TTL in force.
-    pub(crate) ttl: Option<Span>,
-    /// `None` leaves the store's own window in force.
-    pub(crate) window: Option<Windowing>,
-}
-
-impl Through {
-    pub(crate) const PLAIN: Self = Self { ttl: None, window: None };
-
-    pub(crate) fn handle(self, store: &SeenStore, scope: usize) -> SeenStore {
-        let mut handle = store.scope(SCOPES[scope]);
-        if let Some(ttl) = self.ttl {
-            handle = handle.ttl(ttl.ttl());
-        }
-        if let Some(window) = self.window {
-            handle = handle.window(window_of(window));
-        }
-        handle
-    }
-
-    pub(crate) fn life(self, setup: Setup) -> Life {
-        Life {
-            ttl: self.ttl.unwrap_or(Span::Ms(DEFAULT_TTL_MS)),
-            window: self.window.unwrap_or(setup.window),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]

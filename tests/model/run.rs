@@ -12,12 +12,13 @@ use seen_store::{
 use crate::clocks::{StoreClocks, time};
 use crate::common::{JournalRow, Place, marks, ms, rows, unix_ms};
 use crate::file::{forgotten_claims, held_in, old_claims, reached, version};
-use crate::known::{Model, Name, Names};
+use crate::ids::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
-    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Through, Which, ids, is_valid,
+    At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Which, ids, is_valid,
 };
 use crate::state::{Answer, LAST_MS, NEVER, Setting, Span, State, Verb, View};
+use crate::through::Through;
 
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -160,7 +161,7 @@ impl Run {
     fn setting(&self, store: usize, through: Through) -> Setting {
         Setting {
             now: self.model.now[store],
-            life: through.life(self.setup),
+            life: through.life(self.setup.window),
             retry_delay: Span::Ms(self.setup.retry_delay_ms),
             max_attempts: self.setup.max_attempts,
         }
@@ -169,7 +170,7 @@ impl Run {
     /// The handle, the id and its name in the model; `None` after checking that an id that is not
     /// valid is refused by every verb that takes one.
     fn target(&self, which: Which, through: Through) -> Option<(SeenStore, &[u8], Name)> {
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let id = &*self.ids[which.id];
         if is_valid(id) {
             return Some((handle, id, (which.scope, which.id)));
@@ -384,11 +385,7 @@ impl Run {
             .model
             .names
             .values()
-            .flat_map(|known| match &known.certain {
-                State::Nothing => vec![],
-                State::Mark(mark) => vec![mark.expires],
-                State::Claim(claim) => vec![claim.until, claim.expires],
-            })
+            .flat_map(|id| id.known.borders())
             .filter(|border| (latest + 1..LAST_MS).contains(border))
             .collect();
         if !borders.is_empty() {
@@ -432,18 +429,18 @@ impl Run {
         let entry = self.store(store).scope(SCOPES[scope]).get(&self.ids[id]).unwrap();
         self.model.looked(store);
         let found = entry.as_ref().map(view_of);
-        let Some(known) = self.model.names.get(&name) else {
+        let Some(counted) = self.model.names.get(&name) else {
             assert_eq!(found, None);
             return;
         };
-        let right = known.views(self.model.now[store]);
+        let right = counted.known.views(self.model.now[store]);
         assert!(right.contains(&found), "{name:?} is {found:#?}; right is one of {right:#?}");
         if let Some(entry) = entry {
             assert_eq!((&*entry.scope, &entry.id), (SCOPES[scope], &self.ids[id]));
             // A ghost's count, like a ghost, may be there or not. Claims have none.
-            let certain = matches!(known.certain, State::Mark(_));
-            let right =
-                if certain { known.suppressed(store) } else { 0..=*known.suppressed(store).end() };
+            let certain = matches!(counted.known.certain, State::Mark(_));
+            let kept = counted.suppressed(store);
+            let right = if certain { kept } else { 0..=*kept.end() };
             let count = entry.suppressed;
             assert!(right.contains(&count), "{count} of {name:?} turned away, not {right:?}");
         }
@@ -491,7 +488,7 @@ impl Run {
         through: Through,
         batch: &[usize],
     ) -> Option<(SeenStore, Vec<&[u8]>)> {
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let ids: Vec<_> = batch.iter().map(|id| &*self.ids[*id]).collect();
         if ids.iter().all(|id| is_valid(id)) {
             return Some((handle, ids));
@@ -626,7 +623,7 @@ impl Run {
 
     fn by_token(&mut self, ticket: usize, which: Which, through: Through, how: How) {
         let token = self.tickets[ticket].token;
-        let handle = through.handle(self.store(which.store), which.scope);
+        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
         let outcome = by_token(&handle, &self.ids[which.id], &token, how);
         if is_zero(how) {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidClaim);

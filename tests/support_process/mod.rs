@@ -1,13 +1,14 @@
 //! Children for tests that need several processes.
 //!
-//! The test binary runs itself again, with `--exact child`, and tells the child what to be through the
-//! environment. They talk in lines through pipes; the child's begin with `@`, which tells them from
-//! what the test harness prints. A child that is forgotten ends by an alarm.
+//! The test binary runs itself again, and of its tests only the one called `child` in the file that starts
+//! the child; the environment tells it what to be. They talk in lines through pipes; the child's begin with
+//! `@`, which tells them from what the test harness prints. A child that is forgotten ends by an alarm.
 
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::panic::Location;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,15 @@ const ROLE: &str = "SEEN_TEST_ROLE";
 /// How long a child may live.
 const LIFE_SECONDS: u32 = 100;
 
+/// The name by which the harness knows the test `name` of the file that calls: `names::child` for
+/// `tests/refusal/names.rs`, a module of its binary; `child` for `tests/fork.rs`, which is one by itself.
+#[track_caller]
+pub(crate) fn test_of_this_file(name: &str) -> String {
+    let binary = module_path!().split("::").next().unwrap();
+    let file = Path::new(Location::caller().file()).file_stem().unwrap().to_str().unwrap();
+    if file == "main" || file == binary { name.to_owned() } else { format!("{file}::{name}") }
+}
+
 pub(crate) struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
@@ -26,10 +36,20 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this binary's test `child` in the given role.
+    /// Starts the test `child` of the file that calls, in the given role.
+    #[track_caller]
     pub(crate) fn spawn<V: AsRef<OsStr>>(role: &str, variables: &[(&str, V)]) -> Self {
+        Self::spawn_test(&test_of_this_file("child"), role, variables)
+    }
+
+    /// Starts a test of this binary in the given role.
+    pub(crate) fn spawn_test<V: AsRef<OsStr>>(
+        test: &str,
+        role: &str,
+        variables: &[(&str, V)],
+    ) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .envs(variables.iter().map(|(name, value)| (*name, value.as_ref())))
             .stdin(Stdio::piped())
@@ -42,11 +62,13 @@ impl Child {
     }
 
     /// A child that opens stores and does what it is asked: see [`puppet`].
+    #[track_caller]
     pub(crate) fn puppet() -> Self {
         Self::spawn::<&str>("puppet", &[])
     }
 
     /// A puppet that has opened the store at `path`.
+    #[track_caller]
     pub(crate) fn with_store(path: &Path) -> Self {
         let mut child = Self::puppet();
         assert_eq!(child.ask(&format!("open {}", path.display())), "ok");

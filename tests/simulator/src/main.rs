@@ -21,6 +21,7 @@
 
 mod events;
 mod fork;
+#[path = "../../model/known.rs"]
 mod known;
 mod model;
 mod ops;
@@ -30,6 +31,8 @@ mod setup;
 #[path = "../../model/state.rs"]
 #[allow(dead_code, reason = "shared with the model test")]
 mod state;
+#[path = "../../model/through.rs"]
+mod through;
 mod vfs;
 mod world;
 

@@ -490,11 +490,7 @@ impl Pending {
             }
             Act::Purge => return vec![(known.purged(now), Told::Nothing)],
             Act::Cleanup { older_ms } => {
-                return known
-                    .cleaned(now - older_ms)
-                    .into_iter()
-                    .map(|k| (k, Told::Nothing))
-                    .collect();
+                return vec![(known.cleaned(now - older_ms), Told::Nothing)];
             }
             Act::Restore(then) => {
                 return then.iter().map(|known| (known.clone(), Told::Nothing)).collect();

@@ -24,8 +24,9 @@ use seen_store::{Config, Result, SeenStore, Token};
 
 pub use self::reading::{entries_of, get_of, read, read_all_of, stats, verify};
 use crate::model::{Act, Name, Told};
-use crate::setup::{Setup, choose, window_of};
+use crate::setup::{Setup, choose};
 use crate::state::{Life, Span, Windowing};
+use crate::through::Through;
 
 pub const SCOPES: [&str; 2] = ["", "discord"];
 /// How many ids a scope has that come up again and again.
@@ -34,8 +35,6 @@ const IDS: usize = 6;
 const FIRST_IMPORTED: usize = 4;
 /// Numbers of ids that come up once.
 const FRESH: usize = 1_000;
-
-pub const DEFAULT_TTL_MS: u64 = 10 * 60_000;
 
 pub fn id_of(name: Name) -> String {
     format!("incident-{}", name.1)
@@ -86,33 +85,6 @@ pub struct Draw<'d> {
     pub tokens: &'d dyn Fn(Name) -> Vec<Token>,
     /// The file, and a place for copies of it.
     pub path: PathBuf,
-}
-
-/// How a call reaches the store: the scope, and how long what it makes lasts.
-#[derive(Clone, Copy)]
-struct Through {
-    ttl: Option<Span>,
-    window: Option<Windowing>,
-}
-
-impl Through {
-    fn handle(self, store: &SeenStore, scope: usize) -> SeenStore {
-        let mut handle = store.scope(SCOPES[scope]);
-        if let Some(ttl) = self.ttl {
-            handle = handle.ttl(ttl.ttl());
-        }
-        if let Some(window) = self.window {
-            handle = handle.window(window_of(window));
-        }
-        handle
-    }
-
-    fn life(self, setup: &Setup) -> Life {
-        Life {
-            ttl: self.ttl.unwrap_or(Span::Ms(DEFAULT_TTL_MS)),
-            window: self.window.unwrap_or(setup.window),
-        }
-    }
 }
 
 impl Draw<'_> {
@@ -182,7 +154,7 @@ impl Draw<'_> {
         Call {
             name,
             effect,
-            life: through.life(self.setup),
+            life: through.life(self.setup.window),
             removes: false,
             judged_alone: false,
             by_reader: false,
@@ -200,7 +172,7 @@ impl Draw<'_> {
         run: impl FnOnce(&SeenStore, &str) -> Result<Told> + Send + 'static,
     ) -> Call {
         let run = move |store: &SeenStore, _: &Config| {
-            run(&through.handle(store, name.0), &id_of(name))
+            run(&through.handle(store, SCOPES[name.0]), &id_of(name))
                 .map(|told| Says { told: vec![vec![told]], ..Says::default() })
         };
         self.call(called, through, Effect::On(vec![(name, vec![act])]), Box::new(run))
@@ -230,7 +202,7 @@ impl Draw<'_> {
         let run = move |store: &SeenStore, _: &Config| {
             let scope = names.first().map_or(0, |name| name.0);
             let ids: Vec<_> = names.iter().map(|name| id_of(*name)).collect();
-            let told = run(&through.handle(store, scope), &ids)?;
+            let told = run(&through.handle(store, SCOPES[scope]), &ids)?;
             let mut says = Says { told: vec![Vec::new(); count], ..Says::default() };
             for (place, told) in places.into_iter().zip(told) {
                 says.told[place].push(told);
@@ -249,7 +221,7 @@ impl Draw<'_> {
         let run = move |store: &SeenStore, config: &Config| {
             run(store, config).map(|problems| Says { problems, ..Says::default() })
         };
-        self.call(called, PLAIN, Effect::On(Vec::new()), Box::new(run))
+        self.call(called, Through::PLAIN, Effect::On(Vec::new()), Box::new(run))
     }
 
     fn on_all(
@@ -260,11 +232,9 @@ impl Draw<'_> {
         run: impl FnOnce(&SeenStore) -> Result<()> + Send + 'static,
     ) -> Call {
         let run = move |store: &SeenStore, _: &Config| run(store).map(|()| Says::default());
-        self.call(called, PLAIN, Effect::OnAll { scope, act }, Box::new(run))
+        self.call(called, Through::PLAIN, Effect::OnAll { scope, act }, Box::new(run))
     }
 }
-
-const PLAIN: Through = Through { ttl: None, window: None };
 
 type Make = fn(&mut Draw<'_>) -> Call;
 

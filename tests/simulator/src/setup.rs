@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use seen_store::{Config, Synchronous, Window};
+use seen_store::{Config, Synchronous};
 
-use crate::ops::DEFAULT_TTL_MS;
 use crate::state::Windowing;
+use crate::through::{DEFAULT_TTL_MS, window_of};
 
 /// Where the stores of a run keep what they know.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,15 +82,6 @@ impl Setup {
             .purge_on_open(self.purge_on_open)
             .synchronous(self.synchronous)
             .exclusive(self.kept == Kept::OwnFile)
-    }
-}
-
-pub fn window_of(window: Windowing) -> Window {
-    match window {
-        Windowing::Fixed => Window::Fixed,
-        Windowing::Sliding { max_age_ms } => {
-            Window::Sliding { max_age: max_age_ms.map(Duration::from_millis) }
-        }
     }
 }
 

@@ -21,12 +21,3 @@ mod support;
 #[cfg(unix)]
 mod support_process;
 mod writing;
-
-/// A store in another process, for the tests that need one.
-#[cfg(unix)]
-#[test]
-fn child() {
-    if support_process::role().as_deref() == Some("puppet") {
-        support_process::puppet();
-    }
-}

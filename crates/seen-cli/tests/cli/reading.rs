@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::support::{Place, assert_error, run, seen, stderr};
-use crate::support_process::Child;
+use crate::support_process::{self, Child};
 use seen_store::{Claim, Clock, Config, SeenStore, SystemClock, Ttl};
 use serde_json::Value;
 
@@ -26,6 +26,14 @@ const COMMANDS: [&[&str]; 8] = [
     &["verify"],
     &["doctor"],
 ];
+
+/// A store in another process, for the tests that need one.
+#[test]
+fn child() {
+    if support_process::role().as_deref() == Some("puppet") {
+        support_process::puppet();
+    }
+}
 
 impl Place {
     /// A place whose store holds an id in each state, and is closed.

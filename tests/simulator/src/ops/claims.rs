@@ -3,7 +3,7 @@
 use rusqlite::ffi::SQLITE_IOERR;
 use seen_store::{Claim, Config, ErrorKind, Lease, Ownership, Result, SeenStore, Token};
 
-use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, Says, id_of, ms_of};
+use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, SCOPES, Says, id_of, ms_of};
 use crate::model::{Act, Told, placeholder};
 use crate::setup::choose;
 use crate::state::Answer;
@@ -140,17 +140,18 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
     let (act, then) = choose(&mut draw.rng, &uses).clone();
     let fails_after = (draw.rng.u32(..3) == 0).then(|| draw.rng.u32(..20));
     let run = move |store: &SeenStore, _: &Config| {
-        let told = match through.handle(store, name.0).claim(id_of(name), lease.duration())? {
-            Claim::Granted(mut lease) => {
-                // What it does then is what fails: its dropping must not undo it.
-                if let Some(calls) = fails_after {
-                    vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
+        let told =
+            match through.handle(store, SCOPES[name.0]).claim(id_of(name), lease.duration())? {
+                Claim::Granted(mut lease) => {
+                    // What it does then is what fails: its dropping must not undo it.
+                    if let Some(calls) = fails_after {
+                        vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
+                    }
+                    let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
+                    vec![granted(&lease), used]
                 }
-                let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
-                vec![granted(&lease), used]
-            }
-            refused => vec![claimed(refused), Told::Nothing],
-        };
+                refused => vec![claimed(refused), Told::Nothing],
+            };
         Ok(Says { told: vec![told], ..Says::default() })
     };
     draw.call(

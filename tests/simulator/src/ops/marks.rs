@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use seen_store::{Entry, Verdict};
 
-use super::{Call, Draw, FIRST_IMPORTED, FRESH, IDS, PLAIN, SCOPES, time};
+use super::{Call, Draw, FIRST_IMPORTED, FRESH, IDS, SCOPES, time};
 use crate::model::{Act, Told};
 use crate::setup::choose;
 use crate::state::{Answer, Span};
+use crate::through::Through;
 
 fn verdict(verdict: Verdict) -> Told {
     Told::Answer(match verdict {
@@ -66,7 +67,7 @@ pub fn seed(draw: &mut Draw<'_>) -> Call {
 
 pub fn forget(draw: &mut Draw<'_>) -> Call {
     let name = draw.name();
-    let call = draw.on_one("forget", PLAIN, name, Act::Forget, |store, id| {
+    let call = draw.on_one("forget", Through::PLAIN, name, Act::Forget, |store, id| {
         store.forget(id).map(|was_known| Told::Answer(Answer::Forgot(was_known)))
     });
     Call { removes: true, ..call }
@@ -89,7 +90,7 @@ pub fn restore(draw: &mut Draw<'_>) -> Call {
     let expires = last + *choose(&mut draw.rng, &[1, 600_000, 7_200_000]);
     let suppressed = *choose(&mut draw.rng, &[0, 1, 1 << 40, u64::MAX]);
     let act = Act::Import { first, last, expires };
-    draw.on_one("restore", PLAIN, name, act, move |store, id| {
+    draw.on_one("restore", Through::PLAIN, name, act, move |store, id| {
         let mut entry = Entry::new(SCOPES[scope], id, time(first));
         entry.last_seen = time(last);
         entry.expires_at = Some(time(expires));

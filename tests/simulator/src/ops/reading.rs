@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use seen_store::{Config, Entry, Filter, Reader, Result, SeenStore, State};
 
-use super::{Call, Draw, Effect, IDS, PLAIN, SCOPES, Says, id_of, ms_of};
+use super::{Call, Draw, Effect, IDS, SCOPES, Says, id_of, ms_of};
 use crate::model::{Act, Name, Told};
 use crate::setup::Kept;
 use crate::state::{NEVER, View};
+use crate::through::Through;
 
 fn view_of(entry: &Entry) -> View {
     View {
@@ -25,7 +26,7 @@ fn view_of(entry: &Entry) -> View {
 
 pub fn try_is_seen(draw: &mut Draw<'_>) -> Call {
     let name = draw.name();
-    draw.on_one("try_is_seen", PLAIN, name, Act::IsSeen, |store, id| {
+    draw.on_one("try_is_seen", Through::PLAIN, name, Act::IsSeen, |store, id| {
         store.try_is_seen(id).map(Told::IsSeen)
     })
 }
@@ -33,7 +34,7 @@ pub fn try_is_seen(draw: &mut Draw<'_>) -> Call {
 /// It answers "no" where it cannot tell.
 pub fn is_seen(draw: &mut Draw<'_>) -> Call {
     let name = draw.name();
-    draw.on_one("is_seen", PLAIN, name, Act::IsSeen, |store, id| {
+    draw.on_one("is_seen", Through::PLAIN, name, Act::IsSeen, |store, id| {
         Ok(if store.is_seen(id) { Told::IsSeen(true) } else { Told::Nothing })
     })
 }
@@ -45,7 +46,7 @@ pub fn get(draw: &mut Draw<'_>) -> Call {
 
 /// For the end of a run, too.
 pub fn get_of(draw: &Draw<'_>, name: Name) -> Call {
-    draw.on_one("get", PLAIN, name, Act::Get, |store, id| {
+    draw.on_one("get", Through::PLAIN, name, Act::Get, |store, id| {
         Ok(Told::View(store.get(id)?.as_ref().map(view_of)))
     })
 }
@@ -69,7 +70,7 @@ fn list(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Option<View>) -> Told) -> Ca
         let entries: Vec<_> = store.entries(Filter::default()).collect::<Result<_>>()?;
         Ok(listed(&names, &entries, tell))
     };
-    draw.call("entries", PLAIN, Effect::On(effect), Box::new(run))
+    draw.call("entries", Through::PLAIN, Effect::On(effect), Box::new(run))
 }
 
 /// What a listing says of these ids.
@@ -127,7 +128,8 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
         Ok(Says { told: vec![vec![told]], problems: reader.verify()?.problems })
     };
     let act = if whole { Act::List } else { Act::IsSeen };
-    let call = draw.call("Reader", PLAIN, Effect::On(vec![(name, vec![act])]), Box::new(run));
+    let call =
+        draw.call("Reader", Through::PLAIN, Effect::On(vec![(name, vec![act])]), Box::new(run));
     Call { by_reader: true, ..call }
 }
 
@@ -154,6 +156,6 @@ pub fn read_all_of(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Option<View>) -> 
         }
         Ok(says)
     };
-    let call = draw.call("Reader lists", PLAIN, Effect::On(effect), Box::new(run));
+    let call = draw.call("Reader lists", Through::PLAIN, Effect::On(effect), Box::new(run));
     Call { by_reader: true, judged_alone: true, ..call }
 }

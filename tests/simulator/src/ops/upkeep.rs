@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use seen_store::{Config, ErrorKind, SeenStore, Synchronous};
 
-use super::{Call, Draw, Effect, PLAIN, SCOPES, Says};
+use super::{Call, Draw, Effect, SCOPES, Says};
 use crate::model::Act;
 use crate::setup::{Kept, choose};
+use crate::through::Through;
 
 pub fn purge_expired(draw: &mut Draw<'_>) -> Call {
     let run = |store: &SeenStore, _: &Config| {
@@ -16,7 +17,7 @@ pub fn purge_expired(draw: &mut Draw<'_>) -> Call {
         Ok(counted("expired marks", expired, removed, left))
     };
     let effect = Effect::OnAll { scope: None, act: Act::Purge };
-    Call { judged_alone: true, ..draw.call("purge_expired", PLAIN, effect, Box::new(run)) }
+    Call { judged_alone: true, ..draw.call("purge_expired", Through::PLAIN, effect, Box::new(run)) }
 }
 
 pub fn cleanup_old_entries(draw: &mut Draw<'_>) -> Call {
@@ -31,7 +32,7 @@ pub fn cleanup_old_entries(draw: &mut Draw<'_>) -> Call {
         Ok(counted("old entries", old, removed, left))
     };
     let effect = Effect::OnAll { scope: Some(scope), act: Act::Cleanup { older_ms } };
-    let call = draw.call("cleanup_old_entries", PLAIN, effect, Box::new(run));
+    let call = draw.call("cleanup_old_entries", Through::PLAIN, effect, Box::new(run));
     Call { removes: true, judged_alone: true, ..call }
 }
 

@@ -1,0 +1,14 @@
+//! What a store, a reader and a listing say is what the file holds.
+//!
+//! - Promise 4, order: a reader sees what was acknowledged before it was asked.
+//! - Promise 8, nothing is forgotten: a listing returns each id once, whatever is written meanwhile.
+//! - Promise 9, several stores: a reader beside a store gives the store's answers.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod counts;
+mod entries;
+mod reader;
+mod stats;
+#[path = "../support_process/mod.rs"]
+mod support_process;

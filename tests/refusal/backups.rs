@@ -1,0 +1,69 @@
+//! Backups that would overwrite something, or be overwritten.
+
+use std::fs::{self};
+use std::path::Path;
+
+use seen_store::{Config, ErrorKind, SeenStore};
+
+use crate::common::Place;
+
+/// SQLite takes what stands there for its own, and deletes it.
+#[test]
+fn nothing_is_written_where_sqlite_keeps_a_side_file_of_a_database() {
+    for suffix in ["-journal", "-wal", "-shm"] {
+        for exclusive in [false, true] {
+            let place = Place::in_ram();
+            let store = place.open(Config::default().exclusive(exclusive));
+            store.mark_seen("a").unwrap();
+            let other = place.folder().join("other.db");
+            fs::write(&other, "").unwrap();
+            for base in [place.path(), &other] {
+                let mut target = base.as_os_str().to_owned();
+                target.push(suffix);
+                let is_free = !Path::new(&target).exists();
+                let error = store.backup(&target).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidPath, "{error}");
+                assert!(error.to_string().contains("another name"), "{error}");
+                assert_eq!(is_free, !Path::new(&target).exists());
+                if is_free {
+                    let error = SeenStore::open(&target).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::InvalidPath, "{error}");
+                    assert!(!Path::new(&target).exists());
+                }
+            }
+            // Without a database of that name it is a name like others.
+            store.backup(place.folder().join(format!("free{suffix}"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_backup_is_not_made_beside_what_a_deleted_database_left() {
+    for suffix in ["-journal", "-wal", "-shm"] {
+        let place = Place::in_ram();
+        let store = place.open(Config::default());
+        let left = place.folder().join(format!("copy.db{suffix}"));
+        fs::write(&left, "left").unwrap();
+        let error = store.backup(place.folder().join("copy.db")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert!(error.to_string().contains(&format!("copy.db{suffix}")), "{error}");
+        assert_eq!(fs::read(&left).unwrap(), b"left");
+        assert!(!place.folder().join("copy.db").exists());
+    }
+}
+
+#[test]
+fn a_backup_onto_a_store_advises_nothing_that_loses_marks() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    store.mark_seen("a").unwrap();
+    let other = place.folder().join("other.db");
+    let open = SeenStore::open(&other).unwrap();
+    open.mark_seen("b").unwrap();
+    for path in [place.path().to_owned(), other] {
+        let error = store.backup(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        let text = error.to_string();
+        assert!(text.contains("exists already") && !text.contains("move it away"), "{text}");
+    }
+}
