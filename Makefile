@@ -8,7 +8,7 @@ help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Runs the example alert bot on a sample feed, twice: alerts once
-	$(CARGO) build --profile demo --package seen-store --example alert_bot
+	$(CARGO) build --profile demo --package seen-demo
 	@CARGO='$(CARGO)' scripts/demo
 
 test: ## All tests, and a short simulation: needs Rust and a C compiler
@@ -25,7 +25,7 @@ prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. A
 	tests/bugs/prove
 
 # The packages beside the library and the command: the rest of the workspace, and what cannot be in it.
-others := --package seen-simulator --package bench-compare --package bench-four-ways \
+others := --package seen-demo --package seen-simulator --package bench-compare --package bench-four-ways \
     --package bench-harness --package bench-peers
 pools := --manifest-path crates/bench-pools/Cargo.toml
 
