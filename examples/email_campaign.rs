@@ -73,7 +73,7 @@ fn send_all(
                         Ok(message) => lease.confirm_with(message)?,
                         Err(e) => {
                             pending += 1;
-                            lease.fail(&e.to_string())?;
+                            lease.fail(e.to_string())?;
                         }
                     }
                 }

@@ -11,6 +11,12 @@ use std::time::Duration;
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The longest receipt that a store can be set to take, in bytes.
+pub(crate) const MAX_RECEIPT_BYTES: usize = 1 << 20;
+
+/// The longest label of a holder, in bytes.
+pub(crate) const MAX_HOLDER_BYTES: usize = 255;
+
 /// How long a mark lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -62,6 +68,57 @@ pub enum Window {
 impl Window {
     /// A sliding window without a maximum age.
     pub const SLIDING: Self = Self::Sliding { max_age: None };
+}
+
+/// What becomes of an id whose claim was abandoned: the lease ran out, and its holder said nothing. Whether the
+/// holder did its work is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Abandoned {
+    /// The id can be claimed again at once. The new holder can ask how the attempt before it ended:
+    /// [`Lease::previous`](crate::Lease::previous). An alert may be sent twice, and is not lost.
+    #[default]
+    Retry,
+    /// The id stays claimed until somebody [resolves](crate::SeenStore::resolve) it, or the holder confirms late.
+    /// An alert is not sent twice by the store's doing.
+    Hold,
+}
+
+/// How long an id cannot be claimed again after its claim failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetryDelay {
+    /// This long after each failure.
+    Fixed(Duration),
+    /// Twice as long after each attempt, and by chance up to half of that less, so that many ids that failed
+    /// together are not tried again together. (The "equal jitter" of M. Brooker, "Exponential Backoff And
+    /// Jitter", AWS Architecture Blog, 2015.)
+    Exponential {
+        /// The delay after the first attempt.
+        first: Duration,
+        /// The longest delay.
+        max: Duration,
+    },
+}
+
+impl From<Duration> for RetryDelay {
+    fn from(delay: Duration) -> Self {
+        Self::Fixed(delay)
+    }
+}
+
+impl RetryDelay {
+    /// Returns the delay after this many attempts. `chance` is a random number.
+    pub(crate) fn after(self, attempts: u32, chance: u64) -> Duration {
+        match self {
+            Self::Fixed(delay) => delay,
+            Self::Exponential { first, max } => {
+                let doubled = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+                let delay = first.saturating_mul(doubled).min(max);
+                delay.saturating_sub((delay / 2).mul_f64(chance as f64 / u64::MAX as f64))
+            }
+        }
+    }
 }
 
 /// What a commit waits for before it is acknowledged.
@@ -130,12 +187,30 @@ settings! {
 
     /// Sets how long an id cannot be claimed again after its claim [failed](crate::Lease::fail). Default:
     /// zero. A delay ends at once when the clock is set back to more than 60 s before the claim.
-    retry_delay(retry_delay: Duration): Duration = Duration::ZERO;
+    retry_delay(retry_delay: impl Into<RetryDelay> => retry_delay.into()):
+        RetryDelay = RetryDelay::Fixed(Duration::ZERO);
 
     /// Sets after how many attempts [`claim`](crate::SeenStore::claim) returns
     /// [`GivenUp`](crate::Claim::GivenUp). Default: `None`, never. A released attempt and one whose lease ran
     /// out count too.
     max_attempts(max_attempts: impl Into<Option<u32>> => max_attempts.into()): Option<u32> = None;
+
+    /// Sets after how many abandoned attempts [`claim`](crate::SeenStore::claim) returns
+    /// [`GivenUp`](crate::Claim::GivenUp): an item that kills its worker each time should not kill all of them.
+    /// Default: `None`, never.
+    max_abandoned(max_abandoned: impl Into<Option<u32>> => max_abandoned.into()): Option<u32> = None;
+
+    /// Sets how many bytes a receipt may have. Default: 65,536; at most 1,048,576. Receipts are stored in the file,
+    /// and a long one has a commit of its own.
+    max_receipt(bytes: usize): usize = 65_536;
+
+    /// Sets what becomes of an id whose claim is abandoned. Default: [`Abandoned::Retry`]. The setting is stored
+    /// with the claim when it is granted, and binds every caller after that.
+    abandoned(abandoned: Abandoned): Abandoned = Abandoned::Retry;
+
+    /// Sets the label by which others can tell who holds a claim, of up to 255 bytes. Default: the name of the
+    /// machine and the number of the process, as `host:4711`. It is stored with each claim, and decides nothing.
+    holder(holder: impl Into<String> => Some(holder.into())): Option<String> = None;
 
     /// Sets what a commit waits for. Default: [`Synchronous::Normal`]. `Full` costs one fsync for each
     /// commit, often milliseconds.
@@ -226,6 +301,15 @@ impl Config {
         if self.max_attempts == Some(0) {
             return invalid("max_attempts must be at least 1; use None for no limit");
         }
+        if self.max_abandoned == Some(0) {
+            return invalid("max_abandoned must be at least 1; use None for no limit");
+        }
+        if self.max_receipt > MAX_RECEIPT_BYTES {
+            return invalid("max_receipt must be at most 1048576 bytes");
+        }
+        if self.holder.as_ref().is_some_and(|holder| holder.len() > MAX_HOLDER_BYTES) {
+            return invalid("holder must have at most 255 bytes");
+        }
         if self.exclusive && self.read_only {
             return invalid("a store cannot be both exclusive and read_only");
         }
@@ -299,6 +383,17 @@ mod tests {
             |name| variables.get(name).map(std::ffi::OsString::from),
             variables.keys().map(ToString::to_string),
         )
+    }
+
+    #[test]
+    fn an_exponential_delay_doubles_up_to_its_maximum_and_varies_by_half() {
+        let secs = Duration::from_secs;
+        let delay = RetryDelay::Exponential { first: secs(1), max: secs(60) };
+        for (attempts, longest) in [(0, 1), (1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (99, 60)] {
+            assert_eq!(delay.after(attempts, 0), secs(longest), "{attempts}");
+            assert_eq!(delay.after(attempts, u64::MAX), secs(longest) / 2, "{attempts}");
+        }
+        assert_eq!(RetryDelay::from(secs(5)).after(9, 17), secs(5));
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! - A hit is answered without the mutex, except for one catch-up every 100 ms.
 //! - A miss is answered only after a catch-up that began after the call did.
 //! - A call that waits for another process holds no lock, except where the log has reached its limit.
-//! - Lock order: the lock of long transactions, the journal's mutex, then a shard of the index or of the
-//!   duplicate counts.
+//! - Lock order: the lock of long transactions, the journal's mutex, then the queues of waiters, a shard of the
+//!   index or of the duplicate counts. The list of leases that renew themselves is locked with no other lock.
 //! - A forked child takes none of these locks, except a lock that it finds free and that never has to wake a
 //!   thread. Before a call takes the mutex or waits for anything, it checks that it runs in the process that
 //!   opened the store.
@@ -19,6 +19,8 @@ mod duplicates;
 mod group_commit;
 pub(crate) mod purge;
 mod read;
+pub(crate) mod renewal;
+pub(crate) mod waiters;
 mod write;
 use std::ops::Deref;
 use std::path::Path;
@@ -28,6 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use self::checkpointer::Checkpointer;
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
+use self::renewal::Renewals;
+use self::waiters::Waiters;
 use crate::backoff::LockShare;
 use crate::clock::{SteadyClock, Stopwatch};
 use crate::config::{Config, Synchronous};
@@ -37,7 +41,7 @@ use crate::id::KeyHasher;
 use crate::index::Index;
 use crate::journal::{Journal, Transaction};
 use crate::machine::Mutex;
-use crate::process::{Process, Registration};
+use crate::process::{self, Process, Registration};
 use crate::token::Tokens;
 
 /// How often a caller that waits for a commit without an fsync yields the processor before it parks: the
@@ -69,6 +73,8 @@ pub(crate) struct Engine {
     pub(crate) config: Config,
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
+    /// The label that claims of this store carry.
+    pub(crate) holder: Arc<str>,
     writer: SharedWriter,
     /// Pauses between long transactions. A long transaction holds this lock while it pauses and while it
     /// runs, so that only one runs at a time.
@@ -89,6 +95,8 @@ pub(crate) struct Engine {
     last_catch_up: AtomicU64,
     pub(crate) failed_open: AtomicU64,
     pub(crate) purge_thread: Mutex<Option<PurgeThread>>,
+    renewals: Renewals,
+    pub(crate) waiters: Waiters,
 }
 
 impl Engine {
@@ -149,6 +157,7 @@ impl Engine {
             writer,
             share: Mutex::new(LockShare::new()),
             clock,
+            holder: config.holder.clone().unwrap_or_else(process::default_holder).into(),
             config,
             hasher,
             closed: AtomicBool::new(false),
@@ -159,6 +168,8 @@ impl Engine {
             last_catch_up: AtomicU64::new(0),
             failed_open: AtomicU64::new(0),
             purge_thread: Mutex::new(None),
+            renewals: Renewals::default(),
+            waiters: Waiters::default(),
         }
     }
 
@@ -189,7 +200,7 @@ impl Engine {
 
     /// Fails in a forked child. Must be called before each use of the mutex and before each wait for another
     /// lock.
-    fn check_process(&self) -> Result<()> {
+    pub(crate) fn check_process(&self) -> Result<()> {
         self.process.check(&self.name)
     }
 
@@ -201,6 +212,7 @@ impl Engine {
         let flushed = if self.config.read_only { Ok(()) } else { self.flush_before_closing() };
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
+        self.renewals.stop();
         self.checkpointer.stop();
         let writer = self.writer.lock().take().ok_or_else(|| self.closed_error())?;
         writer.journal.close().and(flushed)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The lease of a claim is zero, or a receipt is longer than 65,536 bytes.
+    /// The lease of a claim is zero, or a receipt is longer than [`Config::max_receipt`](crate::Config::max_receipt).
     InvalidClaim,
     /// The id is empty or longer than 65,536 bytes, or the scope is longer than that.
     InvalidId,

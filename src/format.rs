@@ -33,19 +33,26 @@ CREATE TABLE seen (
   first_seen INTEGER NOT NULL, -- unix ms, like all times
   last_seen INTEGER NOT NULL,
   expires_at INTEGER, -- NULL = never; 0 = a tombstone: the id was forgotten
-  suppressed INTEGER NOT NULL DEFAULT 0,
+  duplicates INTEGER NOT NULL DEFAULT 0,
   token BLOB, attempts INTEGER, last_error TEXT, receipt BLOB -- what the confirmed claim left behind
 ) STRICT";
 
-/// Claims that are not confirmed yet.
+/// Claims that are not confirmed yet. `token` is empty once its holder has ended the claim; `outcome` says how: 1
+/// released, 2 failed, 3 failed finally. `held` is 1 where only a decision frees the id once the lease has run out.
+/// `abandoned` is the number of attempts before this one that ended with their leases. (The statements are in each
+/// file: a comment there costs space.)
 const CREATE_CLAIMS: &str = "\
 CREATE TABLE claims (
   scope TEXT NOT NULL,
   id ANY NOT NULL,
   token BLOB NOT NULL,
+  outcome INTEGER,
+  held INTEGER NOT NULL,
+  holder TEXT,
   claimed_at INTEGER NOT NULL,
   lease_until INTEGER NOT NULL,
   attempts INTEGER NOT NULL,
+  abandoned INTEGER NOT NULL,
   last_error TEXT,
   expires_at INTEGER,
   PRIMARY KEY (scope, id)

@@ -3,7 +3,7 @@
 //! Owns the connection and this store's position in the file's history. The table is append-only in commit
 //! order, and the index in memory follows it, as in Bitcask. What always holds:
 //!
-//! - A committed row changes only in its `suppressed` count. Any other change is a new row with a higher
+//! - A committed row changes only in its `duplicates` count. Any other change is a new row with a higher
 //!   `seq`. The rows that it replaces are deleted in the same transaction, after the new row was appended. So
 //!   the newest row is never deleted without a newer one after it, and no `seq` is used twice.
 //! - A **catch-up** reads what other connections appended since the last catch-up: see `catch_up`.

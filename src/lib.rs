@@ -22,8 +22,9 @@ mod store;
 mod token;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{Config, Synchronous, Ttl, Window};
-pub use entry::{Entry, Filter, State};
+pub use config::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
+pub use decide::claim::Previous;
+pub use entry::{Counts, Entry, Filter, State};
 pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::fingerprint;
 pub use format::pragmas::{FileInfo, Pragmas};
@@ -31,9 +32,9 @@ pub use format::upgrade::UpgradeReport;
 pub use journal::IntegrityReport;
 #[cfg(simulated)]
 pub use machine::{Machine, run_on};
-pub use reader::{Counts, FileStats, Listing, Reader};
+pub use reader::{FileStats, Listing, Reader};
 pub use store::{
-    Claim, Entries, Lease, LegacyFile, Ownership, Refused, RestoreSummary, SeenStore, Stats,
-    Verdict,
+    Claim, Entries, Failure, Known, Lease, LegacyFile, Once, OnceError, Ownership, Refused,
+    Resolution, RestoreSummary, SeenStore, Stats, Verdict,
 };
 pub use token::Token;

@@ -142,6 +142,15 @@ fn with_one_more(word: u64, process: Process) -> Option<u64> {
     (owner == own || count == 0).then_some(own << 32 | (count + 1))
 }
 
+/// Returns a label for what this process holds: the name of the machine and the number of the process.
+pub(crate) fn default_holder() -> String {
+    #[cfg(unix)]
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let host = std::env::var("COMPUTERNAME").unwrap_or_else(|_| "localhost".to_owned());
+    format!("{host}:{}", std::process::id())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

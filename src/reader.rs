@@ -10,7 +10,7 @@ mod stats;
 mod verify;
 
 pub use self::listing::Listing;
-pub use self::stats::{Counts, FileStats};
+pub use self::stats::FileStats;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

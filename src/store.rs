@@ -8,19 +8,22 @@ mod entries;
 mod lease;
 mod maintenance;
 mod marks;
+mod once;
 mod restore;
 
-pub use claims::{Claim, Ownership};
+pub use claims::{Claim, Known, Ownership, Resolution};
 pub use entries::Entries;
-pub use lease::Lease;
+pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
 pub use marks::Verdict;
+pub use once::{Once, OnceError};
 pub use restore::{LegacyFile, Refused, RestoreSummary};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{Config, Ttl, Window, read_environment};
+use crate::config::{Abandoned, Config, Ttl, Window, read_environment};
 use crate::decide::lifetime::Lifetime;
 use crate::engine::purge::PurgeThread;
 use crate::engine::{Engine, Owner};
@@ -62,6 +65,11 @@ pub struct SeenStore {
     pub(crate) engine: Arc<Owner>,
     pub(crate) scope: Scope,
     pub(crate) lifetime: Lifetime,
+    pub(crate) abandoned: Abandoned,
+    /// For how long leases renew themselves.
+    pub(crate) renewing: Option<Duration>,
+    /// For how long a claim waits for the present holder.
+    pub(crate) waiting: Duration,
 }
 
 const _: () = {
@@ -208,8 +216,15 @@ impl SeenStore {
 
     fn from_engine(engine: Engine) -> Self {
         let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
-        let scope = Scope::new("", &engine.hasher);
-        Self { engine: Arc::new(Owner::new(engine)), scope, lifetime }
+        let (scope, abandoned) = (Scope::new("", &engine.hasher), engine.config.abandoned);
+        Self {
+            engine: Arc::new(Owner::new(engine)),
+            scope,
+            lifetime,
+            abandoned,
+            renewing: None,
+            waiting: Duration::ZERO,
+        }
     }
 
     /// Returns a handle on the same store for the ids of another scope. Equal ids in different scopes are
@@ -233,6 +248,80 @@ impl SeenStore {
     pub fn window(&self, window: Window) -> Self {
         let lifetime = Lifetime { window, ..self.lifetime };
         Self { lifetime, ..self.clone() }
+    }
+
+    /// Returns a handle on the same store that decides so of claims which are [abandoned](Abandoned).
+    ///
+    /// ```
+    /// use seen_store::{Abandoned, Claim, Config, ManualClock, Resolution, SeenStore};
+    /// use std::{sync::Arc, time::Duration};
+    /// # fn main() -> seen_store::Result<()> {
+    /// let clock = Arc::new(ManualClock::default());
+    /// let store = SeenStore::in_memory_with(Config::default().clock(clock.clone()))?;
+    /// let payments = store.scope("payments").abandoned(Abandoned::Hold);
+    /// let minute = Duration::from_secs(60);
+    /// if let Claim::Granted(lease) = payments.claim("invoice-17", minute)? {
+    ///     lease.into_token(); // The worker vanishes.
+    /// }
+    /// clock.advance(2 * minute);
+    /// assert!(matches!(payments.claim("invoice-17", minute)?, Claim::Unresolved { .. }));
+    /// payments.resolve("invoice-17", Resolution::Done)?;
+    /// assert!(payments.is_seen("invoice-17"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn abandoned(&self, abandoned: Abandoned) -> Self {
+        Self { abandoned, ..self.clone() }
+    }
+
+    /// Returns a handle on the same store whose leases renew themselves, each for at most this long after it was
+    /// granted. A lease then ends only with its [`Lease`], with the process, or after that time: it can be short,
+    /// so that a worker that dies is noticed soon, and the work may take long.
+    ///
+    /// One thread renews the leases of all handles of the store after a third of their length, up to 500 in one
+    /// commit. [`Lease::into_token`] ends that. A lease that could not be renewed in time, such as one of a few
+    /// milliseconds, is lost as any other that runs out.
+    ///
+    /// ```
+    /// use seen_store::{Claim, SeenStore};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = SeenStore::in_memory()?;
+    /// let hour = Duration::from_secs(3600);
+    /// if let Claim::Granted(mut lease) = store.renewing(hour).claim("video-17", Duration::from_secs(10))? {
+    ///     // Work that takes minutes.
+    ///     lease.confirm()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn renewing(&self, at_most: Duration) -> Self {
+        Self { renewing: Some(at_most), ..self.clone() }
+    }
+
+    /// Returns a handle on the same store whose [`claim`](Self::claim) waits for the present holder for at most
+    /// this long before it answers [`InFlight`](Claim::InFlight). Batches do not wait.
+    ///
+    /// A waiter is woken when the claim ends in this process; claims of other processes it looks at every 50 ms.
+    /// Of several waiters for an id in this process, the one that came first asks first, except that one whose time
+    /// is over asks a last time. A waiter does not wait longer than asked for, whatever becomes of the holder; its
+    /// last question may wait for other processes like any other claim, for up to the busy timeout.
+    ///
+    /// ```
+    /// use seen_store::{Claim, SeenStore};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = SeenStore::in_memory()?;
+    /// let minute = Duration::from_secs(60);
+    /// let Claim::Granted(mut lease) = store.claim("invoice-17", minute)? else { panic!() };
+    /// lease.confirm_with("4711")?; // In another thread or process, within half a minute.
+    /// let Claim::Seen(known) = store.waiting(minute / 2).claim("invoice-17", minute)? else { panic!() };
+    /// assert_eq!(known.receipt()?, Some(b"4711".to_vec()));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn waiting(&self, at_most: Duration) -> Self {
+        Self { waiting: at_most, ..self.clone() }
     }
 
     /// Runs one small decision about an id under the write lock, in one commit with those of other callers

@@ -1,27 +1,57 @@
 //! Decisions on claims: grant, confirm, renew, release, fail.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use super::lifetime::Lifetime;
 use super::mark::after_claim;
-use crate::clock::MAX_MS;
-use crate::config::Ttl;
+use crate::clock::{MAX_MS, from_ms};
+use crate::config::{Abandoned, RetryDelay, Ttl};
 use crate::journal::NewMark;
-use crate::journal::claims::ClaimRow;
+use crate::journal::claims::{ClaimRow, Outcome};
 use crate::token::Token;
 
+/// How the attempt before a claim ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Previous {
+    /// There was none, or it is forgotten.
+    None,
+    /// Its holder gave it up as if nothing had been tried.
+    Released,
+    /// It failed, for this reason.
+    Failed {
+        /// The reason that its holder gave.
+        error: String,
+    },
+    /// Its lease ran out, and its holder said nothing: the work may have been done. Ask the receiver, if it can
+    /// tell, before doing it again.
+    Abandoned {
+        /// When the lease ran out.
+        since: SystemTime,
+        /// The label of its holder.
+        holder: Option<String>,
+    },
+}
+
 /// The terms of a claim.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) lease: Ttl,
     /// How long the attempts are remembered after the lease ends.
     pub(crate) ttl: Ttl,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) max_abandoned: Option<u32>,
+    pub(crate) abandoned: Abandoned,
+    pub(crate) holder: Arc<str>,
 }
 
 /// The decision on a claim of an id that is not seen.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
-    Granted(ClaimRow),
-    InFlight { until_ms: i64 },
+    Granted(ClaimRow, Previous),
+    InFlight { until_ms: i64, holder: Option<Arc<str>> },
+    Unresolved { since_ms: i64, holder: Option<Arc<str>> },
     GivenUp { attempts: u32 },
 }
 
@@ -32,26 +62,55 @@ pub(crate) fn claim(
     token: impl FnOnce() -> Token,
     now_ms: i64,
 ) -> Decision {
-    if let Some(claim) = &before {
+    let (mut attempts, mut abandoned, mut last_error) = (0, 0, None);
+    let mut previous = Previous::None;
+    if let Some(claim) = before {
         // This includes a failed claim whose retry delay is not over.
         if let Some(until_ms) = claim.blocked_until(now_ms) {
-            return Decision::InFlight { until_ms };
+            return Decision::InFlight { until_ms, holder: claim.holder };
         }
-        if terms.max_attempts.is_some_and(|most| claim.attempts >= most) {
-            return Decision::GivenUp { attempts: claim.attempts };
+        if claim.is_unresolved(now_ms) {
+            return Decision::Unresolved { since_ms: claim.lease_until, holder: claim.holder };
         }
+        (attempts, abandoned) = (claim.attempts, claim.abandoned_by(now_ms));
+        let reached = |most: Option<u32>, count| most.is_some_and(|most| count >= most);
+        if claim.outcome == Some(Outcome::FailedFinally)
+            || reached(terms.max_attempts, attempts)
+            || reached(terms.max_abandoned, abandoned)
+        {
+            return Decision::GivenUp { attempts };
+        }
+        previous = previous_of(&claim);
+        last_error = claim.last_error;
     }
-    let (attempts, last_error) =
-        before.map_or((0, None), |claim| (claim.attempts, claim.last_error));
     let lease_until = end_of(terms.lease, now_ms);
-    Decision::Granted(ClaimRow {
+    let claim = ClaimRow {
         token: Some(token()),
+        outcome: None,
+        held: terms.abandoned == Abandoned::Hold,
+        holder: Some(terms.holder),
         claimed_at: now_ms,
         lease_until,
         attempts: attempts.saturating_add(1),
+        abandoned,
         last_error,
         expires_at: terms.ttl.expires_at(lease_until),
-    })
+    };
+    Decision::Granted(claim, previous)
+}
+
+/// Returns how an attempt ended that is over.
+fn previous_of(claim: &ClaimRow) -> Previous {
+    match claim.outcome {
+        None => Previous::Abandoned {
+            since: from_ms(claim.lease_until),
+            holder: claim.holder.as_deref().map(str::to_owned),
+        },
+        Some(Outcome::Released) => Previous::Released,
+        Some(Outcome::Failed | Outcome::FailedFinally) => {
+            Previous::Failed { error: claim.last_error.clone().unwrap_or_default() }
+        }
+    }
 }
 
 /// Returns the mark of a confirmed claim.
@@ -67,22 +126,45 @@ pub(crate) fn confirm<'a>(
     NewMark { expires_at, ..after_claim(mark, claim, now_ms) }
 }
 
-/// A change that a holder makes to its claim.
+/// A change that a holder makes to its claim, or, where it has vanished, the one who decides.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Renew { lease: Ttl },
+    Renew {
+        lease: Ttl,
+    },
     Release,
-    Fail { reason: String, retry_delay: Ttl },
+    Fail(Fail),
+    /// Releases a claim without a holder, and counts its attempts from 0.
+    Retry,
+}
+
+/// What a holder says of a failed attempt, with what the store makes of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fail {
+    pub(crate) reason: String,
+    pub(crate) is_final: bool,
+    pub(crate) retry_delay: RetryDelay,
+    /// A random number for the delay.
+    pub(crate) chance: u64,
 }
 
 impl Change {
     pub(crate) fn apply(&self, claim: &mut ClaimRow, ttl: Ttl, now_ms: i64) {
         match self {
             Self::Renew { lease } => claim.lease_until = end_of(*lease, now_ms),
-            Self::Release => claim.end(now_ms, now_ms),
-            Self::Fail { reason, retry_delay } => {
-                claim.end(now_ms, end_of(*retry_delay, now_ms));
-                claim.last_error = Some(reason.clone());
+            Self::Release => claim.end(Outcome::Released, now_ms, now_ms),
+            Self::Retry => {
+                claim.end(Outcome::Released, now_ms, now_ms);
+                (claim.attempts, claim.abandoned) = (0, 0);
+            }
+            Self::Fail(fail) if fail.is_final => {
+                claim.end(Outcome::FailedFinally, now_ms, now_ms);
+                claim.last_error = Some(fail.reason.clone());
+            }
+            Self::Fail(fail) => {
+                let delay = Ttl::After(fail.retry_delay.after(claim.attempts, fail.chance));
+                claim.end(Outcome::Failed, now_ms, end_of(delay, now_ms));
+                claim.last_error = Some(fail.reason.clone());
             }
         }
         // The attempts of a claim that ends now are remembered from now on.
@@ -109,13 +191,19 @@ mod tests {
         Ttl::After(Duration::from_millis(ms))
     }
 
+    /// A claim made 10 ms ago; ended in this way unless it has a token.
     fn claimed(token: Option<Token>, lease_until: i64, attempts: u32) -> ClaimRow {
         let last_error = Some("503".to_owned());
+        let outcome = token.is_none().then_some(Outcome::Failed);
         ClaimRow {
             token,
+            outcome,
+            held: false,
+            holder: Some("host:1".into()),
             claimed_at: NOW - 10,
             lease_until,
             attempts,
+            abandoned: 0,
             last_error,
             expires_at: None,
         }
@@ -124,33 +212,65 @@ mod tests {
     #[test]
     fn a_claim_is_granted_once_a_lease_or_a_delay_has_ended_and_attempts_are_left() {
         let token = Tokens::new().make();
-        let terms = |max_attempts| Terms { lease: ms(60), ttl: ms(1_000), max_attempts };
-        let in_flight = Decision::InFlight { until_ms: NOW + 1 };
-        let granted = |attempts| {
-            Decision::Granted(ClaimRow {
+        let terms = |max_attempts, max_abandoned| Terms {
+            lease: ms(60),
+            ttl: ms(1_000),
+            max_attempts,
+            max_abandoned,
+            abandoned: Abandoned::Retry,
+            holder: "host:2".into(),
+        };
+        let in_flight = Decision::InFlight { until_ms: NOW + 1, holder: Some("host:1".into()) };
+        let granted = |attempts, abandoned, previous| {
+            let claim = ClaimRow {
                 token: Some(token),
+                outcome: None,
+                held: false,
+                holder: Some("host:2".into()),
                 claimed_at: NOW,
                 lease_until: NOW + 60,
                 attempts,
+                abandoned,
                 last_error: (attempts > 1).then(|| "503".to_owned()),
                 expires_at: Some(NOW + 1_060),
-            })
+            };
+            Decision::Granted(claim, previous)
         };
+        let failed = || Previous::Failed { error: "503".to_owned() };
+        let abandoned =
+            || Previous::Abandoned { since: from_ms(NOW), holder: Some("host:1".to_owned()) };
+        let ended = |outcome| ClaimRow { outcome: Some(outcome), ..claimed(None, NOW - 10, 2) };
+        let given_up = Decision::GivenUp { attempts: 2 };
+        let leased = |until, attempts| claimed(Some(token), until, attempts);
+        let held = |until| ClaimRow { held: true, ..leased(until, 1) };
+        let unresolved = Decision::Unresolved { since_ms: NOW, holder: Some("host:1".into()) };
+        let abandoned_twice = ClaimRow { abandoned: 1, ..leased(NOW, 2) };
         let table = [
-            ("no claim", None, None, granted(1)),
-            ("a lease", Some(claimed(Some(token), NOW + 1, 1)), None, in_flight.clone()),
-            ("a delay", Some(claimed(None, NOW + 1, 1)), Some(1), in_flight),
-            ("a lease that has ended", Some(claimed(Some(token), NOW, 1)), Some(2), granted(2)),
-            ("a failure", Some(claimed(None, NOW - 10, 2)), None, granted(3)),
+            ("no claim", None, (None, None), granted(1, 0, Previous::None)),
+            ("a lease", Some(leased(NOW + 1, 1)), (None, None), in_flight.clone()),
+            ("a delay", Some(claimed(None, NOW + 1, 1)), (Some(1), None), in_flight.clone()),
+            ("abandoned", Some(leased(NOW, 1)), (Some(2), None), granted(2, 1, abandoned())),
+            ("a failure", Some(claimed(None, NOW - 10, 2)), (None, None), granted(3, 0, failed())),
             (
-                "too many failures",
-                Some(claimed(None, NOW - 10, 2)),
-                Some(2),
-                Decision::GivenUp { attempts: 2 },
+                "a release",
+                Some(ended(Outcome::Released)),
+                (None, None),
+                granted(3, 0, Previous::Released),
             ),
+            (
+                "a final failure",
+                Some(ended(Outcome::FailedFinally)),
+                (None, None),
+                given_up.clone(),
+            ),
+            ("too many attempts", Some(claimed(None, NOW, 2)), (Some(2), None), given_up.clone()),
+            ("abandoned too often", Some(abandoned_twice), (None, Some(2)), given_up),
+            ("held", Some(held(NOW + 1)), (None, None), in_flight),
+            ("held and abandoned", Some(held(NOW)), (None, None), unresolved),
         ];
-        for (what, before, max_attempts, expected) in table {
-            assert_eq!(claim(before, terms(max_attempts), || token, NOW), expected, "{what}");
+        for (what, before, (attempts, abandoned), expected) in table {
+            let decision = claim(before, terms(attempts, abandoned), || token, NOW);
+            assert_eq!(decision, expected, "{what}");
         }
     }
 
@@ -173,20 +293,26 @@ mod tests {
 
     #[test]
     fn what_a_holder_does_ends_or_prolongs_the_lease_and_the_memory_of_attempts() {
-        let fail = |delay| Change::Fail { reason: "later".to_owned(), retry_delay: ms(delay) };
+        let fail = |delay, is_final| {
+            let retry_delay = RetryDelay::Fixed(Duration::from_millis(delay));
+            Change::Fail(Fail { reason: "later".to_owned(), is_final, retry_delay, chance: 0 })
+        };
         // Change, whether the token stays, end of the lease or the delay, end of the attempts.
         let table = [
             (Change::Renew { lease: ms(70) }, true, NOW + 70, NOW + 1_070),
             (Change::Release, false, NOW - 10, NOW + 1_000),
-            (fail(0), false, NOW - 10, NOW + 1_000),
-            (fail(30), false, NOW + 30, NOW + 1_030),
+            (fail(0, false), false, NOW - 10, NOW + 1_000),
+            (fail(30, false), false, NOW + 30, NOW + 1_030),
+            (fail(30, true), false, NOW - 10, NOW + 1_000),
+            (Change::Retry, false, NOW - 10, NOW + 1_000),
         ];
         for (change, keeps_token, lease_until, expires_at) in table {
             let mut claim = claimed(Some(Tokens::new().make()), NOW + 5, 1);
             change.apply(&mut claim, ms(1_000), NOW);
             assert_eq!(claim.token.is_some(), keeps_token, "{change:?}");
+            assert_eq!(claim.outcome.is_none(), keeps_token, "{change:?}");
             assert_eq!((claim.lease_until, claim.expires_at), (lease_until, Some(expires_at)));
-            let error = if matches!(change, Change::Fail { .. }) { "later" } else { "503" };
+            let error = if matches!(change, Change::Fail(_)) { "later" } else { "503" };
             assert_eq!(claim.last_error.as_deref(), Some(error));
         }
     }

@@ -13,14 +13,15 @@ pub(crate) fn mark(
 ) -> Option<NewMark<'_>> {
     let mark = NewMark::at(seen_at_ms, lifetime.expires_at(seen_at_ms, seen_at_ms));
     match claim {
-        // If the clock is set back, a mark that has already expired would live beside the claim.
-        Some(claim) if claim.is_in_flight(now_ms) && has_ended(mark.expires_at, now_ms) => None,
+        // If the clock is set back, a mark that has already expired would live beside the claim. And no mark that
+        // expires at once settles a claim that waits for a decision.
+        Some(claim) if binds(claim, now_ms) && has_ended(mark.expires_at, now_ms) => None,
         Some(claim) => Some(after_claim(mark, claim, now_ms)),
         None => Some(mark),
     }
 }
 
-/// Returns the mark of `check_and_mark`. `None`: the id is in flight.
+/// Returns the mark of `check_and_mark`. `None`: the id is in flight, or waits for a decision.
 pub(crate) fn check(
     lifetime: Lifetime,
     claim: Option<&ClaimRow>,
@@ -28,7 +29,7 @@ pub(crate) fn check(
 ) -> Option<NewMark<'_>> {
     let mark = NewMark::at(now_ms, lifetime.expires_at(now_ms, now_ms));
     match claim {
-        Some(claim) if claim.is_in_flight(now_ms) => None,
+        Some(claim) if binds(claim, now_ms) => None,
         // Without the token: the worker whose lease has run out is not the one to handle the id.
         Some(claim) => Some(NewMark { token: None, ..after_claim(mark, claim, now_ms) }),
         None => Some(mark),
@@ -48,6 +49,11 @@ pub(crate) fn after_claim<'a>(mark: NewMark<'a>, claim: &'a ClaimRow, now_ms: i6
         last_error: mark.last_error.or(claim.last_error.as_deref()),
         ..mark
     }
+}
+
+/// Returns whether the claim keeps others from the id.
+fn binds(claim: &ClaimRow, now_ms: i64) -> bool {
+    claim.is_in_flight(now_ms) || claim.is_unresolved(now_ms)
 }
 
 fn has_ended(expires_at: Option<i64>, now_ms: i64) -> bool {
@@ -71,9 +77,13 @@ mod tests {
     fn claim(lease_until: i64) -> ClaimRow {
         ClaimRow {
             token: Some(Tokens::new().make()),
+            outcome: None,
+            held: false,
+            holder: None,
             claimed_at: NOW - 10,
             lease_until,
             attempts: 2,
+            abandoned: 0,
             last_error: Some("503".to_owned()),
             expires_at: None,
         }
@@ -110,6 +120,8 @@ mod tests {
     #[test]
     fn a_check_turns_away_from_a_lease_that_runs_and_takes_the_id_from_one_that_has_run_out() {
         assert_eq!(check(lifetime(100), Some(&claim(NOW + 1)), NOW), None);
+        let held = ClaimRow { held: true, ..claim(NOW) };
+        assert_eq!(check(lifetime(100), Some(&held), NOW), None, "held and abandoned");
         let taken = claim(NOW);
         let mark = check(lifetime(100), Some(&taken), NOW).unwrap();
         assert_eq!((mark.token, mark.attempts, mark.expires_at), (None, 2, Some(NOW + 100)));

@@ -10,7 +10,7 @@ pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
         first_seen: known.first_seen.min(incoming.first_seen),
         last_seen: known.last_seen.max(incoming.last_seen),
         expires_at: later(known.expires_at, incoming.expires_at),
-        suppressed: known.suppressed.max(incoming.suppressed),
+        duplicates: known.duplicates.max(incoming.duplicates),
         attempts: known.attempts.max(incoming.attempts),
         last_error: known.last_error.clone().or_else(|| incoming.last_error.clone()),
         receipt: known.receipt.clone().or_else(|| incoming.receipt.clone()),
@@ -26,13 +26,23 @@ pub(crate) fn claims(
     now_ms: i64,
 ) -> Option<ClaimRow> {
     let Some(known) = known else { return Some(incoming) };
-    let is_newer = !known.is_in_flight(now_ms) && incoming.claimed_at > known.claimed_at;
-    is_newer.then(|| ClaimRow { attempts: incoming.attempts.max(known.attempts), ..incoming })
+    let binds = known.is_in_flight(now_ms) || known.is_unresolved(now_ms);
+    // An ended claim may have an earlier time than when it was made, under a clock that was set back.
+    let is_of_ended_attempt = known.outcome.is_some()
+        && incoming.outcome.is_none()
+        && incoming.attempts <= known.attempts;
+    let is_newer = !binds && !is_of_ended_attempt && incoming.claimed_at > known.claimed_at;
+    is_newer.then(|| ClaimRow {
+        attempts: incoming.attempts.max(known.attempts),
+        abandoned: incoming.abandoned.max(known.abandoned),
+        ..incoming
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::claims::Outcome;
 
     fn mark(first: i64, last: i64, expires_at: Option<i64>, duplicates: i64) -> MarkRow {
         MarkRow {
@@ -41,7 +51,7 @@ mod tests {
             first_seen: first,
             last_seen: last,
             expires_at,
-            suppressed: duplicates,
+            duplicates,
             token: None,
             attempts: 0,
             last_error: None,
@@ -72,9 +82,13 @@ mod tests {
     fn a_claim_that_is_brought_replaces_an_older_one_that_is_not_in_flight() {
         let claim = |claimed_at, lease_until, attempts| ClaimRow {
             token: Some(crate::token::Tokens::new().make()),
+            outcome: None,
+            held: false,
+            holder: None,
             claimed_at,
             lease_until,
             attempts,
+            abandoned: 0,
             last_error: None,
             expires_at: None,
         };
@@ -83,6 +97,11 @@ mod tests {
         let (runs, over) = (claim(30, 60, 1), claim(30, 40, 7));
         assert_eq!(claims(Some(&runs), claim(45, 70, 2), now_ms), None);
         assert_eq!(claims(Some(&over), claim(30, 70, 2), now_ms), None);
+        let held = ClaimRow { held: true, ..over.clone() };
+        assert_eq!(claims(Some(&held), claim(45, 70, 2), now_ms), None, "held and abandoned");
+        let ended = ClaimRow { token: None, outcome: Some(Outcome::Failed), ..claim(10, 10, 7) };
+        assert_eq!(claims(Some(&ended), claim(45, 70, 7), now_ms), None, "the same attempt");
+        assert!(claims(Some(&ended), claim(45, 70, 8), now_ms).is_some());
         let merged = claims(Some(&over), claim(45, 70, 2), now_ms).unwrap();
         assert_eq!((merged.claimed_at, merged.attempts), (45, 7));
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::{Engine, Writer};
 use crate::clock::FileTime;
 use crate::entry::Entry;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Key;
 use crate::index::{Slot, stored};
 use crate::journal::{Journal, MarkRow};
@@ -186,11 +186,42 @@ impl Engine {
         Ok((stored(found) == stored(key)).then_some(row))
     }
 
+    /// Returns the entry of an id if it is seen, after a catch-up.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if another store has replaced or deleted the row since the catch-up.
+    pub(crate) fn seen_entry(&self, writer: &mut Writer, key: Key) -> Result<Option<Entry>> {
+        self.catch_up(writer)?;
+        let now_ms = self.clock.now_ms();
+        let Some(slot) = self.index.get(key).filter(|slot| slot.is_live(now_ms)) else {
+            return Ok(None);
+        };
+        if let Some(row) = self.row_of(writer, key, slot.seq)? {
+            return Ok(Some(self.entry(slot.seq, row, now_ms)));
+        }
+        if !writer.journal.is_current()? {
+            // The row was refreshed or forgotten after the catch-up, or the file was restored: try again.
+            return Err(Error::try_again());
+        }
+        // Purged by a process whose clock is ahead: the mark is gone for all stores.
+        self.index.remove(key, slot.seq);
+        Ok(None)
+    }
+
+    /// Returns the entry of a mark that the index knows, or `None` when its row has moved or is gone.
+    pub(crate) fn entry_at(&self, key: Key, slot: Slot) -> Result<Option<Entry>> {
+        self.with_journal(|writer| {
+            let row = self.row_of(writer, key, slot.seq)?;
+            Ok(row.map(|row| self.entry(slot.seq, row, self.clock.now_ms())))
+        })
+    }
+
     /// Returns a row of the table as callers see it, with its pending duplicates counted.
     pub(crate) fn entry(&self, seq: i64, row: MarkRow, now_ms: i64) -> Entry {
         let mut entry = row.entry(now_ms);
-        entry.suppressed =
-            entry.suppressed.saturating_add(self.index.duplicates.pending(seq).into());
+        entry.duplicates =
+            entry.duplicates.saturating_add(self.index.duplicates.pending(seq).into());
         entry
     }
 }

@@ -268,8 +268,12 @@ impl Engine {
             }
         };
         transaction.now_ms = self.clock.now_ms();
+        let mut changed_claims = false;
         let done = match decide(&mut transaction) {
-            Ok(answer) => transaction.commit().map(|()| answer),
+            Ok(answer) => {
+                changed_claims = transaction.changed_claims;
+                transaction.commit().map(|()| answer)
+            }
             Err(e) => {
                 drop(transaction);
                 Err(e)
@@ -280,6 +284,9 @@ impl Engine {
             self.index.duplicates.forget_after(newest);
             self.index.at_max_age.forget_after(newest);
         })?;
+        if changed_claims {
+            self.waiters.wake();
+        }
         self.checkpointer.after_commit(&mut writer.journal);
         Ok(answer)
     }

@@ -41,7 +41,7 @@ impl LegacyRows {
         let connection = reader(path, config)?;
         let why = match retry_while_locked(path, config, "read", || recognise(&connection))? {
             Format::Legacy => return Ok(Self { connection, name, busy_timeout, after: i64::MIN }),
-            Format::Current | Format::Newer(_) => {
+            Format::Current | Format::Newer(_) | Format::Altered(_) => {
                 "is a store already; export it and import the export".to_owned()
             }
             Format::Empty => "is an empty database; give another file".to_owned(),

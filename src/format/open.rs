@@ -26,9 +26,9 @@ use crate::format::upgrade::UpgradeReport;
 use crate::machine::sleep;
 use crate::process::{Registered, Registration};
 
-/// The most bytes a value or a row may have: more than an id, a scope and a receipt of 64 KiB each need. A
-/// hostile file cannot make a read allocate more.
-const MAX_ROW_BYTES: i32 = 1 << 20;
+/// The most bytes a value or a row may have: more than a receipt of 1 MiB and an id, a scope and an error of 64 KiB
+/// each need. A hostile file cannot make a read allocate more.
+const MAX_ROW_BYTES: i32 = (1 << 20) + (1 << 18);
 
 /// How often a file that seems to be open in exclusive mode is tried again before the caller gets an error.
 const EXCLUSIVE_TRIES: u32 = 10;
@@ -334,6 +334,13 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
             format!(
                 "the file has format version {version}, this program supports up to {}; update the program",
                 super::FORMAT_VERSION
+            ),
+        ),
+        Format::Altered(why) => refuse(
+            ErrorKind::WrongApplication,
+            format!(
+                "the store was made by a build from before the first release, or altered by another program \
+                 ({why}); export it with the program that made it (`seen export`), and import that into a new store"
             ),
         ),
         Format::Foreign(why) => refuse(

@@ -19,6 +19,8 @@ pub(super) enum Format {
     Legacy,
     /// A store of a later version.
     Newer(i64),
+    /// A store whose tables are not those of this version, and the difference.
+    Altered(String),
     /// Something else, and how that was recognised.
     Foreign(String),
 }
@@ -39,9 +41,9 @@ pub(super) fn recognise_within(connection: &Connection) -> rusqlite::Result<Form
             return Ok(Format::Newer(user_version));
         }
         if user_version != FORMAT_VERSION {
-            return Ok(Format::Foreign(format!("its format version is {user_version}")));
+            return Ok(Format::Altered(format!("its format version is {user_version}")));
         }
-        return Ok(difference(&objects).map_or(Format::Current, Format::Foreign));
+        return Ok(difference(&objects).map_or(Format::Current, Format::Altered));
     }
     if application_id != 0 {
         return Ok(Format::Foreign(format!("its application id is {application_id:#x}")));

@@ -4,7 +4,8 @@
 //! a claim is decided only under the write lock, so no index in memory follows the table. An id has a claim row
 //! or a live mark, never both: an expired claim row that is found under the write lock is deleted there. When
 //! a claim ends, its row stays with an empty token, for its count of attempts. Whether a lease still runs
-//! is for the reader of a row to decide.
+//! is for the reader of a row to decide. A claim whose lease has run out with its token in place is *abandoned*:
+//! whether its holder did the work is not known.
 //!
 //! A claim that ended without a delay has `lease_until` = `claimed_at`. So its row holds no time that could
 //! block the id after the clock was set back.
@@ -18,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -25,23 +27,40 @@ use super::purge::Step;
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
-use crate::entry::{Entry, State};
+use crate::entry::{Counts, Entry, State};
 use crate::error::Result;
 use crate::format::{self, IdValue, OtherClassValue};
 use crate::id::{Id, Key};
 use crate::machine::step_size;
 use crate::token::Token;
 
+/// How a holder ended its claim without marking the id. The numbers are the file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Released = 1,
+    Failed = 2,
+    /// Failed, and no attempt may follow.
+    FailedFinally = 3,
+}
+
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimRow {
-    /// `None` once the claim was released or has failed.
+    /// `None` once the holder has ended the claim.
     pub(crate) token: Option<Token>,
+    /// `None` while there is a token.
+    pub(crate) outcome: Option<Outcome>,
+    /// Whether the claim binds after its lease, until it is resolved.
+    pub(crate) held: bool,
+    /// The label of the holder.
+    pub(crate) holder: Option<Arc<str>>,
     pub(crate) claimed_at: i64,
     /// The end of the lease. For a failed claim with a delay: when the id may be claimed again. For any other
     /// claim that has ended: `claimed_at`.
     pub(crate) lease_until: i64,
     pub(crate) attempts: u32,
+    /// How many attempts before this one were abandoned.
+    pub(crate) abandoned: u32,
     pub(crate) last_error: Option<String>,
     /// When the count of attempts expires; `None` is never.
     pub(crate) expires_at: Option<i64>,
@@ -50,6 +69,21 @@ pub(crate) struct ClaimRow {
 impl ClaimRow {
     pub(crate) fn is_in_flight(&self, now_ms: i64) -> bool {
         self.token.is_some() && now_ms < self.lease_until
+    }
+
+    /// Returns whether the lease has run out with nothing said by the holder.
+    pub(crate) fn is_abandoned(&self, now_ms: i64) -> bool {
+        self.token.is_some() && now_ms >= self.lease_until
+    }
+
+    /// Returns whether the claim was abandoned and binds every caller until it is resolved.
+    pub(crate) fn is_unresolved(&self, now_ms: i64) -> bool {
+        self.held && self.is_abandoned(now_ms)
+    }
+
+    /// Returns how many attempts were abandoned by `now_ms`, this one included.
+    pub(crate) fn abandoned_by(&self, now_ms: i64) -> u32 {
+        self.abandoned.saturating_add(u32::from(self.is_abandoned(now_ms)))
     }
 
     /// Returns until when the id cannot be claimed, if that is later than now: until the end of the lease, or
@@ -67,8 +101,8 @@ impl ClaimRow {
 
     /// Takes the claim from its holder at `now_ms`. The id may be claimed again at `again_ms`, or at once if
     /// that is not later.
-    pub(crate) fn end(&mut self, now_ms: i64, again_ms: i64) {
-        self.token = None;
+    pub(crate) fn end(&mut self, outcome: Outcome, now_ms: i64, again_ms: i64) {
+        (self.token, self.outcome) = (None, Some(outcome));
         // If the clock was set back since the claim, the ended claim must not look like one from before such a
         // step.
         self.claimed_at = self.claimed_at.min(now_ms);
@@ -77,22 +111,28 @@ impl ClaimRow {
 
     /// Returns whether the row, with its count of attempts, has expired.
     pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
-        self.blocked_until(now_ms).is_none() && self.expires_at.is_some_and(|at| now_ms >= at)
+        self.blocked_until(now_ms).is_none()
+            && !self.is_unresolved(now_ms)
+            && self.expires_at.is_some_and(|at| now_ms >= at)
     }
 
     /// Returns whether the claim last changed before `before_ms`. A claim in flight changes when its lease
-    /// ends.
+    /// ends. A held claim changes only when somebody ends it: no age is old enough, except all of time.
     fn is_older_than(&self, before_ms: i64) -> bool {
-        self.claimed_at.max(self.lease_until) < before_ms
+        let waits_for_decision = self.held && self.token.is_some();
+        let age = self.claimed_at.max(self.lease_until) < before_ms;
+        age && (!waits_for_decision || before_ms == i64::MAX)
     }
 
     pub(crate) fn state(&self, now_ms: i64) -> State {
-        match self {
-            _ if self.is_in_flight(now_ms) => State::InFlight,
-            _ if self.token.is_none() && self.last_error.is_some() && !self.is_expired(now_ms) => {
-                State::Failed
-            }
-            _ => State::Expired,
+        match self.outcome {
+            _ if self.is_expired(now_ms) => State::Expired,
+            None if self.is_in_flight(now_ms) => State::InFlight,
+            None if self.held => State::Unresolved,
+            None => State::Abandoned,
+            Some(Outcome::Released) => State::Released,
+            Some(Outcome::Failed) => State::Failed,
+            Some(Outcome::FailedFinally) => State::GivenUp,
         }
     }
 
@@ -103,29 +143,57 @@ impl ClaimRow {
             state: self.state(now_ms),
             first_seen: from_ms(self.claimed_at),
             last_seen: from_ms(self.claimed_at),
-            expires_at: self.expires_at.map(from_ms),
+            expires_at: self.expires_at.filter(|_| !self.is_unresolved(now_ms)).map(from_ms),
             // A time that no longer blocks the id must not lie in the future.
             lease_until: Some(from_ms(
                 self.blocked_until(now_ms).unwrap_or(self.lease_until.min(now_ms)),
             )),
+            holder: self.holder.as_deref().map(str::to_owned),
+            held: self.held,
             attempts: self.attempts,
+            abandoned: self.abandoned,
             last_error: self.last_error,
             receipt: None,
-            suppressed: 0,
+            duplicates: 0,
         }
     }
 
-    /// Reads the columns `token` to `expires_at`, in the table's order.
+    /// Reads the columns of [`columns!`].
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let token = Token::from_bytes(row.get_ref(0)?.as_blob()?);
         Ok(Self {
-            token: Token::from_bytes(row.get_ref(0)?.as_blob()?),
-            claimed_at: row.get(1)?,
-            lease_until: row.get(2)?,
-            attempts: attempts(row.get(3)?),
-            last_error: row.get(4)?,
-            expires_at: row.get(5)?,
+            token,
+            // Another program may have written any number: a claim that has ended did so in some way.
+            outcome: match (token, row.get::<_, Option<i64>>(1)?) {
+                (Some(_), _) => None,
+                (None, Some(2)) => Some(Outcome::Failed),
+                (None, Some(3)) => Some(Outcome::FailedFinally),
+                (None, _) => Some(Outcome::Released),
+            },
+            held: row.get::<_, i64>(2)? != 0,
+            holder: row.get(3)?,
+            claimed_at: row.get(4)?,
+            lease_until: row.get(5)?,
+            attempts: attempts(row.get(6)?),
+            abandoned: attempts(row.get(7)?),
+            last_error: row.get(8)?,
+            expires_at: row.get(9)?,
         })
     }
+}
+
+/// The columns of a claim besides its scope and id, in the order in which [`ClaimRow::read`] reads them.
+macro_rules! columns {
+    () => {
+        columns!("last_error")
+    };
+    ($last_error:literal) => {
+        concat!(
+            "token, outcome, held, holder, claimed_at, lease_until, attempts, abandoned, ",
+            $last_error,
+            ", expires_at"
+        )
+    };
 }
 
 /// Reads a count of the file. Any number may be there; a wrong count is no reason to fail.
@@ -139,9 +207,11 @@ fn scope_parameter(scope: &str) -> Option<&str> {
     (!scope.is_empty()).then_some(scope)
 }
 
-const FIND: &str = "\
-SELECT token, claimed_at, lease_until, attempts, last_error, expires_at, id FROM claims \
-WHERE scope = ifnull(?1, '') AND id IN (?2, ?3)";
+const FIND: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", id FROM claims WHERE scope = ifnull(?1, '') AND id IN (?2, ?3)"
+);
 
 pub(crate) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Option<ClaimRow>> {
     connection
@@ -149,17 +219,18 @@ pub(crate) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Opti
         .query_row(
             (scope_parameter(id.scope), IdValue(id.bytes), OtherClassValue(id.bytes)),
             |row| {
-                format::id_bytes(row.get_ref(6)?)?;
+                format::id_bytes(row.get_ref(10)?)?;
                 ClaimRow::read(row)
             },
         )
         .optional()
 }
 
-const PUT: &str = "\
-INSERT OR REPLACE INTO claims \
-(scope, id, token, claimed_at, lease_until, attempts, last_error, expires_at) \
-VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const PUT: &str = concat!(
+    "INSERT OR REPLACE INTO claims (scope, id, ",
+    columns!(),
+    ") VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+);
 
 fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(PUT)?;
@@ -169,9 +240,13 @@ fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Resu
             scope_parameter(id.scope),
             IdValue(id.bytes),
             token.as_ref().map_or(&[][..], |token| &token[..]),
+            claim.outcome.map(|outcome| outcome as i64),
+            claim.held,
+            &claim.holder,
             claim.claimed_at,
             claim.lease_until,
             claim.attempts,
+            claim.abandoned,
             &claim.last_error,
             claim.expires_at,
         ))?;
@@ -269,6 +344,7 @@ impl Transaction<'_> {
     pub(crate) fn put_claims(&mut self, mut claims: Vec<(Id<'_>, ClaimRow)>) -> Result<()> {
         // In the table's order: neighbours share a page, which is in the cache then.
         claims.sort_unstable_by(|(one, _), (other, _)| sort_key(*one).cmp(&sort_key(*other)));
+        self.changed_claims = true;
         self.with(|connection| put(connection, &claims))?;
         for (id, claim) in &claims {
             self.journal.claims.put(*id, claim);
@@ -285,6 +361,7 @@ impl Transaction<'_> {
 
     /// Deletes the claims of these ids. Returns how many were deleted.
     pub(crate) fn delete_claims(&mut self, mut ids: Vec<Id<'_>>) -> Result<usize> {
+        self.changed_claims = true;
         if let ClaimsCache::All(claims) = &mut self.journal.claims {
             ids.retain(|id| claims.remove(&id.key).is_some());
             if ids.is_empty() {
@@ -388,22 +465,17 @@ pub(crate) fn page(
 ) -> rusqlite::Result<Vec<(ClaimPosition, ClaimRow)>> {
     // No id is empty, so the default position comes before the first claim: TEXT sorts before BLOB.
     connection
-        .prepare_cached(
-            "SELECT token, claimed_at, lease_until, attempts, last_error, expires_at, scope, id \
-             FROM claims WHERE (scope, id) > (?1, ?2) ORDER BY scope, id LIMIT ?3",
-        )?
+        .prepare_cached(concat!(
+            "SELECT ",
+            columns!(),
+            ", scope, id FROM claims WHERE (scope, id) > (?1, ?2) ORDER BY scope, id LIMIT ?3",
+        ))?
         .query_map((&after.scope, IdValue(&after.id), limit), |row| {
-            let id = format::id_bytes(row.get_ref(7)?)?.to_vec();
-            let position = ClaimPosition { scope: row.get(6)?, id };
+            let id = format::id_bytes(row.get_ref(11)?)?.to_vec();
+            let position = ClaimPosition { scope: row.get(10)?, id };
             Ok((position, ClaimRow::read(row)?))
         })?
         .collect()
-}
-
-/// The numbers of claims that are in flight, and whose last attempt failed.
-pub(crate) struct ClaimCounts {
-    pub(crate) in_flight: u64,
-    pub(crate) failed: u64,
 }
 
 impl Journal {
@@ -427,21 +499,19 @@ impl Journal {
         self.read(|connection| page(connection, after, limit))
     }
 
-    pub(crate) fn count_claims(&mut self, now_ms: i64) -> Result<ClaimCounts> {
+    /// Counts the claims by their states.
+    pub(crate) fn count_claims(&mut self, now_ms: i64) -> Result<Counts> {
         self.read(|connection| {
             // Whether there is an error, but not its text: the texts of a million claims are large.
-            let mut statement = connection.prepare_cached(
-                "SELECT token, claimed_at, lease_until, attempts, substr(last_error, 1, 0), \
-                        expires_at FROM claims",
-            )?;
-            let mut counts = ClaimCounts { in_flight: 0, failed: 0 };
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT ",
+                columns!("substr(last_error, 1, 0)"),
+                " FROM claims"
+            ))?;
+            let mut counts = Counts::default();
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                match ClaimRow::read(row)?.state(now_ms) {
-                    State::InFlight => counts.in_flight += 1,
-                    State::Failed => counts.failed += 1,
-                    _ => {}
-                }
+                counts.add_one(ClaimRow::read(row)?.state(now_ms));
             }
             Ok(counts)
         })

@@ -149,7 +149,8 @@ impl Journal {
     pub(crate) fn count_older_claims(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
         let count = self.read(|connection| {
             connection.query_row(
-                "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2",
+                "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2 \
+                 AND (held = 0 OR token = x'')",
                 (scope, before_ms),
                 |row| row.get::<_, i64>(0),
             )

@@ -15,7 +15,7 @@ use crate::token::Token;
 /// [`NewMark`] writes them.
 macro_rules! columns {
     () => {
-        "scope, id, first_seen, last_seen, expires_at, suppressed, token, attempts, last_error, receipt"
+        "scope, id, first_seen, last_seen, expires_at, duplicates, token, attempts, last_error, receipt"
     };
 }
 pub(crate) use columns;
@@ -24,7 +24,7 @@ pub(crate) use columns;
 /// hold: SQLite would refuse the row beyond. A negative count was written by another program and counts as 0.
 macro_rules! duplicates_plus {
     ($more:literal) => {
-        concat!("min(max(suppressed, 0), 9223372036854775807 - ", $more, ") + ", $more)
+        concat!("min(max(duplicates, 0), 9223372036854775807 - ", $more, ") + ", $more)
     };
 }
 pub(super) use duplicates_plus;
@@ -35,7 +35,7 @@ pub(crate) struct NewMark<'a> {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
-    pub(crate) suppressed: i64,
+    pub(crate) duplicates: i64,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<&'a str>,
@@ -49,7 +49,7 @@ impl NewMark<'_> {
             first_seen: seen_at_ms,
             last_seen: seen_at_ms,
             expires_at,
-            suppressed: 0,
+            duplicates: 0,
             token: None,
             attempts: 0,
             last_error: None,
@@ -75,7 +75,7 @@ impl NewMark<'_> {
             self.first_seen,
             self.last_seen,
             self.expires_at,
-            self.suppressed,
+            self.duplicates,
             self.token.map(Token::bytes),
             self.attempts,
             self.last_error,
@@ -94,7 +94,7 @@ pub(crate) struct MarkRow {
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
     /// Not negative.
-    pub(crate) suppressed: i64,
+    pub(crate) duplicates: i64,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<String>,
@@ -111,7 +111,7 @@ impl MarkRow {
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
             // Another program may have written any number, as for the attempts.
-            suppressed: row.get::<_, i64>(5)?.max(0),
+            duplicates: row.get::<_, i64>(5)?.max(0),
             token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
             attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
             last_error: row.get(8)?,
@@ -129,7 +129,7 @@ impl MarkRow {
             first_seen: self.first_seen,
             last_seen: self.last_seen,
             expires_at: self.expires_at,
-            suppressed: self.suppressed,
+            duplicates: self.duplicates,
             token: self.token,
             attempts: self.attempts,
             last_error: self.last_error.as_deref(),
@@ -147,10 +147,13 @@ impl MarkRow {
             last_seen: from_ms(self.last_seen),
             expires_at: self.expires_at.map(from_ms),
             lease_until: None,
+            holder: None,
+            held: false,
             attempts: self.attempts,
+            abandoned: 0,
             last_error: self.last_error,
             receipt: self.receipt,
-            suppressed: self.suppressed.cast_unsigned(),
+            duplicates: self.duplicates.cast_unsigned(),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Transaction<'j> {
     clock_ms: i64,
     /// How many rows the connection had changed before this transaction.
     changes_before: u64,
+    /// Whether this transaction has written or deleted a claim.
+    pub(crate) changed_claims: bool,
     /// What is in the file if and only if this transaction was committed.
     last_write: Option<LastWrite>,
     open: bool,
@@ -90,6 +92,7 @@ impl<'j> Transaction<'j> {
             counters: (generation, floor),
             clock_ms,
             changes_before,
+            changed_claims: false,
             last_write: None,
             open: true,
         }
@@ -195,7 +198,7 @@ impl<'j> Transaction<'j> {
         let row = self.journal.row(slot.seq)?;
         let duplicates = self.index.duplicates.pending(slot.seq);
         Ok(row.map(|row| MarkRow {
-            suppressed: row.suppressed.saturating_add(duplicates.into()),
+            duplicates: row.duplicates.saturating_add(duplicates.into()),
             ..row
         }))
     }
@@ -299,7 +302,7 @@ impl<'j> Transaction<'j> {
     pub(crate) fn add_duplicates(&mut self, counts: &[(i64, u32)]) -> Result<()> {
         self.with(|connection| {
             let mut update = connection.prepare_cached(concat!(
-                "UPDATE seen SET suppressed = ",
+                "UPDATE seen SET duplicates = ",
                 duplicates_plus!("?2"),
                 " WHERE seq = ?1 AND expires_at IS NOT 0",
             ))?;

@@ -13,37 +13,13 @@ use rusqlite::Connection;
 use super::Reader;
 use super::access::{FileReader, Read, Snapshot, for_each_claim};
 use crate::clock::{duration_ms, from_ms};
-use crate::entry::State;
+use crate::entry::Counts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::index::estimated_bytes;
 use crate::journal::load::ReadError;
 
 const HOUR_MS: i64 = 3_600_000;
-
-/// The number of ids in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// The number of ids that are seen.
-    pub seen: u64,
-    /// The number of ids that are claimed and in flight.
-    pub in_flight: u64,
-    /// The number of ids that failed in their last attempt and may be claimed again.
-    pub failed: u64,
-    /// The number of expired marks and claims that are not purged yet. An id that was marked again since
-    /// counts here too.
-    pub expired: u64,
-}
-
-impl Counts {
-    pub(crate) fn add(&mut self, more: &Self) {
-        self.seen += more.seen;
-        self.in_flight += more.in_flight;
-        self.failed += more.failed;
-        self.expired += more.expired;
-    }
-}
 
 /// What a store's file holds at one moment, counted by [`Reader::stats`](crate::Reader::stats).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,11 +179,7 @@ impl Tally {
     fn claims(&mut self, connection: &Connection) -> Read<()> {
         for_each_claim(connection, |place, claim| {
             let mut counts = Counts::default();
-            match claim.state(self.now_ms) {
-                State::InFlight => counts.in_flight = 1,
-                State::Failed => counts.failed = 1,
-                _ => counts.expired = 1,
-            }
+            counts.add_one(claim.state(self.now_ms));
             self.add(&place.scope, counts);
         })
     }

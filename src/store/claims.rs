@@ -7,18 +7,26 @@
 //! Knows nothing of SQL.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Lease, SeenStore};
-use crate::clock::from_ms;
-use crate::config::Ttl;
-use crate::decide::claim::{self, Change, Decision, Terms};
+use super::{Failure, Lease, SeenStore};
+use crate::clock::{Stopwatch, from_ms};
+use crate::config::{Config, RetryDelay, Ttl};
+use crate::decide::claim::{self, Change, Decision, Fail, Terms};
+use crate::engine::renewal::Renewal;
+use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{Id, MAX_NOTE_BYTES};
+use crate::id::{Id, Key, MAX_NOTE_BYTES};
 use crate::index::Slot;
 use crate::journal::claims::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
+use crate::machine;
 use crate::token::Token;
+
+/// The longest receipt, in bytes, that is written in one transaction with other small writes.
+const LONGEST_GROUPED_RECEIPT: usize = 4_096;
 
 /// The answer of [`SeenStore::claim`].
 #[derive(Debug)]
@@ -31,14 +39,78 @@ pub enum Claim {
     InFlight {
         /// When the other worker's lease, or the retry delay, ends.
         until: SystemTime,
+        /// The label of the other worker.
+        holder: Option<String>,
     },
     /// It was handled before.
-    Seen,
-    /// It was tried as often as [`Config::max_attempts`](crate::Config::max_attempts) allows.
+    Seen(Known),
+    /// Its claim was abandoned, and is [held](crate::Abandoned::Hold) until somebody decides: see
+    /// [`resolve`](SeenStore::resolve).
+    Unresolved {
+        /// When the lease ran out.
+        since: SystemTime,
+        /// The label of the worker that vanished.
+        holder: Option<String>,
+    },
+    /// It failed [finally](crate::Failure::is_final), or was tried as often as
+    /// [`Config::max_attempts`](crate::Config::max_attempts) or abandoned as often as
+    /// [`Config::max_abandoned`](crate::Config::max_abandoned) allows.
     GivenUp {
         /// How often it was tried.
         attempts: u32,
     },
+}
+
+/// What is known of an id whose claim was refused because it is seen. It is read from the file when it is asked for.
+///
+/// A row of the file does not change, so what is read later is what was known at the refusal, unless the id was
+/// refreshed or forgotten in between: then it is what is known of it now.
+#[derive(Clone)]
+pub struct Known {
+    store: SeenStore,
+    key: Key,
+    slot: Slot,
+}
+
+impl Known {
+    /// Returns the entry of the id, or `None` when it is not seen any more. Reads one row, about 2 µs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SeenStore::try_is_seen`].
+    pub fn entry(&self) -> Result<Option<Entry>> {
+        let engine = &self.store.engine;
+        engine.check_open()?;
+        if let Some(entry) = engine.entry_at(self.key, self.slot)? {
+            return Ok(Some(entry));
+        }
+        engine.with_journal(|writer| engine.seen_entry(writer, self.key))
+    }
+
+    /// Returns the receipt that was stored when the id was confirmed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`entry`](Self::entry).
+    pub fn receipt(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.entry()?.and_then(|entry| entry.receipt))
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known").finish_non_exhaustive()
+    }
+}
+
+/// What is decided of an id whose last attempt is over: see [`SeenStore::resolve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resolution {
+    /// The work was done: the id is seen.
+    Done,
+    /// The work was not done: the id can be claimed again at once, and its attempts are counted from 0.
+    Retry,
 }
 
 /// Whether a claim in a batch was still held.
@@ -51,6 +123,12 @@ pub enum Ownership {
     /// It was not held: its lease ran out and another worker took the id over, or the claim was ended before.
     /// Nothing was changed.
     Lost,
+}
+
+/// The decision on a claim.
+enum Decided {
+    Seen(Slot),
+    Unseen(Decision),
 }
 
 /// The present state of a token's claim.
@@ -78,11 +156,13 @@ impl SeenStore {
     /// match store.claim("incident-17", Duration::from_secs(60))? {
     ///     Claim::Granted(mut lease) => match send() {
     ///         Ok(message) => lease.confirm_with(message.to_string())?,
-    ///         Err(e) => lease.fail(&e.to_string())?,
+    ///         Err(e) => lease.fail(e.to_string())?,
     ///     },
     ///     Claim::InFlight { .. } => {} // another worker has it
-    ///     Claim::Seen => {}            // sent before
-    ///     _ => {}                      // given up, with Config::max_attempts
+    ///     Claim::Seen(known) => {      // sent before
+    ///         println!("message {:?}", known.receipt()?);
+    ///     }
+    ///     _ => {}                      // given up, or to be resolved
     /// }
     /// # Ok(()) }
     /// ```
@@ -100,13 +180,24 @@ impl SeenStore {
     /// [`mark_seen`](Self::mark_seen).
     pub fn claim(&self, id: impl AsRef<[u8]>, lease: Duration) -> Result<Claim> {
         let id = self.scope.id(id.as_ref())?;
-        let lease = checked_lease(lease)?;
-        if self.is_duplicate(id)? {
-            return Ok(Claim::Seen);
+        let terms = checked_lease(lease)?;
+        if self.waiting.is_zero() {
+            return self.claim_now(id, lease, terms);
         }
-        let decision = self
-            .write_one(id, move |store, transaction, id| store.claim_one(transaction, id, lease))?;
-        Ok(self.to_claim(id.bytes, decision))
+        self.engine.check_process()?;
+        let ask = || self.claim_now(id, lease, terms);
+        let is_final = |claim: &Claim| !matches!(claim, Claim::InFlight { .. });
+        self.engine.waiters.ask_until(id.key, self.waiting, ask, is_final)
+    }
+
+    fn claim_now(&self, id: Id<'_>, length: Duration, lease: Ttl) -> Result<Claim> {
+        let decided = match self.duplicate_in_index(id)? {
+            Some(slot) => Decided::Seen(slot),
+            None => self.write_one(id, move |store, transaction, id| {
+                store.claim_one(transaction, id, lease)
+            })?,
+        };
+        self.to_claim(id, decided, length)
     }
 
     /// Claims many ids in one commit for each 10,000, and returns an answer for each id, in their order. Of
@@ -136,16 +227,12 @@ impl SeenStore {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let lease = checked_lease(lease)?;
+        let (length, lease) = (lease, checked_lease(lease)?);
         let ids: Vec<_> = ids.into_iter().collect();
         let ids = self.scope.ids(&ids)?;
         let decisions =
             self.in_batches(&ids, |transaction, ids| self.claim_batch(transaction, ids, lease))?;
-        Ok(ids
-            .iter()
-            .zip(decisions)
-            .map(|(id, decision)| self.to_claim(id.bytes, decision))
-            .collect())
+        ids.iter().zip(decisions).map(|(id, decided)| self.to_claim(*id, decided, length)).collect()
     }
 
     fn claim_batch(
@@ -153,17 +240,18 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         ids: &[Id<'_>],
         lease: Ttl,
-    ) -> Result<Vec<Option<Decision>>> {
+    ) -> Result<Vec<Decided>> {
         transaction.load_claims(ids.len())?;
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(&until_ms) = until.get(&id.key) {
-                decisions.push(Some(Decision::InFlight { until_ms }));
+                let holder = Some(Arc::clone(&self.engine.holder));
+                decisions.push(Decided::Unseen(Decision::InFlight { until_ms, holder }));
                 continue;
             }
             let decision = self.decide(transaction, *id, lease)?;
-            if let Some(Decision::Granted(claim)) = &decision {
+            if let Decided::Unseen(Decision::Granted(claim, _)) = &decision {
                 until.insert(id.key, claim.lease_until);
                 granted.push((*id, claim.clone()));
             }
@@ -178,45 +266,87 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         lease: Ttl,
-    ) -> Result<Option<Decision>> {
-        let decision = self.decide(transaction, id, lease)?;
-        if let Some(Decision::Granted(claim)) = &decision {
+    ) -> Result<Decided> {
+        let decided = self.decide(transaction, id, lease)?;
+        if let Decided::Unseen(Decision::Granted(claim, _)) = &decided {
             transaction.put_claim(id, claim.clone())?;
         }
-        Ok(decision)
+        Ok(decided)
     }
 
-    /// Decides on a claim of the id; `None` means that it is seen.
-    fn decide(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        lease: Ttl,
-    ) -> Result<Option<Decision>> {
-        if self.record_sighting(transaction, id)? {
-            return Ok(None);
+    /// Decides on a claim of the id.
+    fn decide(&self, transaction: &mut Transaction<'_>, id: Id<'_>, lease: Ttl) -> Result<Decided> {
+        if let Some(slot) = self.record_sighting(transaction, id)? {
+            return Ok(Decided::Seen(slot));
         }
         let before = transaction.claim(id)?;
-        let max_attempts = self.engine.config.max_attempts;
-        let terms = Terms { lease, ttl: self.lifetime.ttl, max_attempts };
+        let Config { max_attempts, max_abandoned, .. } = self.engine.config;
+        let terms = Terms {
+            lease,
+            ttl: self.lifetime.ttl,
+            max_attempts,
+            max_abandoned,
+            abandoned: self.abandoned,
+            holder: Arc::clone(&self.engine.holder),
+        };
         let token = || self.engine.tokens.make();
-        Ok(Some(claim::claim(before, terms, token, transaction.now_ms)))
+        Ok(Decided::Unseen(claim::claim(before, terms, token, transaction.now_ms)))
     }
 
-    fn to_claim(&self, id: &[u8], decision: Option<Decision>) -> Claim {
-        match decision {
-            None => Claim::Seen,
-            Some(Decision::InFlight { until_ms }) => Claim::InFlight { until: from_ms(until_ms) },
-            Some(Decision::GivenUp { attempts }) => Claim::GivenUp { attempts },
-            Some(Decision::Granted(claim)) => Claim::Granted(Lease {
-                store: self.clone(),
-                id: id.to_vec(),
-                token: claim.token.expect("a claim that is granted has a token"),
-                attempt: claim.attempts,
-                until_ms: claim.lease_until,
-                end_attempted: false,
-            }),
-        }
+    fn to_claim(&self, id: Id<'_>, decided: Decided, lease: Duration) -> Result<Claim> {
+        let label = |holder: Option<Arc<str>>| holder.as_deref().map(str::to_owned);
+        Ok(match decided {
+            Decided::Seen(slot) => Claim::Seen(Known { store: self.clone(), key: id.key, slot }),
+            Decided::Unseen(Decision::InFlight { until_ms, holder }) => {
+                Claim::InFlight { until: from_ms(until_ms), holder: label(holder) }
+            }
+            Decided::Unseen(Decision::Unresolved { since_ms, holder }) => {
+                Claim::Unresolved { since: from_ms(since_ms), holder: label(holder) }
+            }
+            Decided::Unseen(Decision::GivenUp { attempts }) => Claim::GivenUp { attempts },
+            Decided::Unseen(Decision::Granted(claim, previous)) => {
+                let mut granted = Lease {
+                    previous,
+                    store: self.clone(),
+                    id: id.bytes.to_vec(),
+                    token: claim.token.expect("a claim that is granted has a token"),
+                    attempt: claim.attempts,
+                    until_ms: Arc::new(claim.lease_until.into()),
+                    renews: false,
+                    end_attempted: false,
+                };
+                if let Some(at_most) = self.renewing {
+                    self.keep_renewed(&granted, lease, at_most)?;
+                    granted.renews = true;
+                }
+                Claim::Granted(granted)
+            }
+        })
+    }
+
+    fn keep_renewed(&self, granted: &Lease, lease: Duration, at_most: Duration) -> Result<()> {
+        let renewal = Renewal {
+            scope: self.scope.clone(),
+            id: granted.id.clone(),
+            lease,
+            ttl: self.lifetime.ttl,
+            at_most,
+            until_ms: Arc::clone(&granted.until_ms),
+            granted: Stopwatch::start(),
+            renewed: Stopwatch::start(),
+        };
+        self.engine.engine().keep_renewed(granted.token, renewal)
+    }
+
+    /// Returns whether the claim is this token's and its lease has not run out.
+    pub(super) fn is_held(&self, id: &[u8], token: Token) -> Result<bool> {
+        let id = self.scope.id(id)?;
+        self.engine.check_open()?;
+        self.engine.with_journal(|writer| {
+            let claim = writer.journal.claim(id, self.engine.clock.now_ms())?;
+            let now_ms = self.engine.clock.now_ms();
+            Ok(claim.is_some_and(|claim| claim.token == Some(token) && claim.is_in_flight(now_ms)))
+        })
     }
 
     /// Confirms a claim by its token, like [`Lease::confirm`]. For a worker that has no [`Lease`], such as
@@ -254,10 +384,14 @@ impl SeenStore {
         receipt: impl AsRef<[u8]>,
     ) -> Result<()> {
         let receipt = receipt.as_ref();
-        if receipt.len() > MAX_NOTE_BYTES {
+        let most = self.engine.config.max_receipt;
+        if receipt.len() > most {
             return Err(Error::new(
                 ErrorKind::InvalidClaim,
-                format!("the receipt has {} bytes; at most 65536 are stored", receipt.len()),
+                format!(
+                    "the receipt has {} bytes; at most {most} are stored, by the setting max_receipt",
+                    receipt.len()
+                ),
             ));
         }
         self.confirm_claim(id.as_ref(), *token, Some(receipt))
@@ -265,11 +399,19 @@ impl SeenStore {
 
     fn confirm_claim(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
         let id = self.scope.id(id)?;
-        let receipt = receipt.map(<[u8]>::to_vec);
-        let owned = self.write_one(id, move |store, transaction, id| {
-            store.confirm_in(transaction, id, token, receipt.as_deref())
-        })?;
-        match owned {
+        let owned = match receipt {
+            // The others of a group would wait while it is written.
+            Some(receipt) if receipt.len() > LONGEST_GROUPED_RECEIPT => self
+                .engine
+                .write(|transaction| self.confirm_in(transaction, id, token, Some(receipt))),
+            _ => {
+                let receipt = receipt.map(<[u8]>::to_vec);
+                self.write_one(id, move |store, transaction, id| {
+                    store.confirm_in(transaction, id, token, receipt.as_deref())
+                })
+            }
+        };
+        match owned? {
             Ownership::Held => Ok(()),
             Ownership::Lost => Err(lease_lost(id, &self.engine.name)),
         }
@@ -437,10 +579,61 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::fail`].
-    pub fn fail(&self, id: impl AsRef<[u8]>, token: &Token, reason: &str) -> Result<()> {
-        let reason = first_bytes(reason, MAX_NOTE_BYTES).to_owned();
-        let retry_delay = Ttl::After(self.engine.config.retry_delay);
-        self.change_claim(id.as_ref(), *token, Change::Fail { reason, retry_delay }).map(drop)
+    pub fn fail(
+        &self,
+        id: impl AsRef<[u8]>,
+        token: &Token,
+        failure: impl Into<Failure>,
+    ) -> Result<()> {
+        let Failure { reason, retry_after, is_final } = failure.into();
+        let change = Change::Fail(Fail {
+            reason: first_bytes(&reason, MAX_NOTE_BYTES).to_owned(),
+            is_final,
+            retry_delay: retry_after.map_or(self.engine.config.retry_delay, RetryDelay::Fixed),
+            chance: machine::random_u64(),
+        });
+        self.change_claim(id.as_ref(), *token, change).map(drop)
+    }
+
+    /// Decides on an id whose last attempt is over without success, however it ended:
+    /// [abandoned](crate::State::Abandoned), [held](crate::State::Unresolved) or not,
+    /// [failed](crate::State::Failed), [given up](crate::State::GivenUp) or [released](crate::State::Released).
+    /// Returns true. Returns false and changes nothing when the id is seen, in flight or not known, and when
+    /// [`Resolution::Done`] of a held claim would make a mark that expires at once.
+    ///
+    /// A holder that comes back later can still confirm its claim after [`Resolution::Done`], and has lost it
+    /// after [`Resolution::Retry`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`mark_seen`](Self::mark_seen).
+    pub fn resolve(&self, id: impl AsRef<[u8]>, resolution: Resolution) -> Result<bool> {
+        let id = self.scope.id(id.as_ref())?;
+        self.write_one(id, move |store, transaction, id| {
+            store.resolve_in(transaction, id, resolution)
+        })
+    }
+
+    fn resolve_in(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        resolution: Resolution,
+    ) -> Result<bool> {
+        let now_ms = transaction.now_ms;
+        if transaction.live(id.key)?.is_some() {
+            return Ok(false);
+        }
+        let is_over = |claim: &ClaimRow| !claim.is_in_flight(now_ms);
+        let Some(mut claim) = transaction.claim(id)?.filter(is_over) else { return Ok(false) };
+        match resolution {
+            Resolution::Done => return self.mark(transaction, id, now_ms),
+            Resolution::Retry => {
+                Change::Retry.apply(&mut claim, self.lifetime.ttl, now_ms);
+                transaction.put_claim(id, claim)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Renews a lease by its token, like [`Lease::renew`]: it ends `lease` from now.

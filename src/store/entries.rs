@@ -62,20 +62,10 @@ impl SeenStore {
         let id = self.scope.id(id.as_ref())?;
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {
-            self.engine.catch_up(writer)?;
-            let now_ms = self.engine.clock.now_ms();
-            if let Some(slot) = self.engine.index.get(id.key).filter(|slot| slot.is_live(now_ms)) {
-                if let Some(row) = self.engine.row_of(writer, id.key, slot.seq)? {
-                    return Ok(Some(self.engine.entry(slot.seq, row, now_ms)));
-                }
-                if !writer.journal.is_current()? {
-                    // The row was refreshed or forgotten after the catch-up, or the file was restored: try
-                    // again.
-                    return Err(Error::try_again());
-                }
-                // Purged by a process whose clock is ahead: the mark is gone for all stores.
-                self.engine.index.remove(id.key, slot.seq);
+            if let Some(entry) = self.engine.seen_entry(writer, id.key)? {
+                return Ok(Some(entry));
             }
+            let now_ms = self.engine.clock.now_ms();
             let claim = writer.journal.claim(id, now_ms)?;
             if claim.is_none() && !writer.journal.is_current()? {
                 // The claim may have been confirmed after the catch-up.

@@ -5,12 +5,51 @@
 //! verb for the claim's token.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::SeenStore;
 use crate::clock::from_ms;
+use crate::decide::claim::Previous;
 use crate::error::{ErrorKind, Result};
 use crate::token::Token;
+
+/// Why an attempt failed, and when another may follow. A text is a failure that says nothing of the latter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Failure {
+    pub(super) reason: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) is_final: bool,
+}
+
+impl Failure {
+    /// Returns a failure for this reason. Another attempt may follow after the
+    /// [`Config::retry_delay`](crate::Config::retry_delay).
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), retry_after: None, is_final: false }
+    }
+
+    /// Sets how long no attempt may follow, such as what a service asks for by `Retry-After`.
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// No attempt may follow: the id is [given up](crate::State::GivenUp) until it is
+    /// [resolved](SeenStore::resolve) or its attempts are forgotten.
+    pub fn is_final(mut self) -> Self {
+        self.is_final = true;
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(reason: T) -> Self {
+        Self::new(reason)
+    }
+}
 
 /// A claim that this worker holds.
 ///
@@ -27,7 +66,10 @@ pub struct Lease {
     pub(super) id: Vec<u8>,
     pub(super) token: Token,
     pub(super) attempt: u32,
-    pub(super) until_ms: i64,
+    pub(super) until_ms: Arc<AtomicI64>,
+    /// Whether the store renews it.
+    pub(super) renews: bool,
+    pub(super) previous: Previous,
     /// A verb that ends the claim was called.
     pub(super) end_attempted: bool,
 }
@@ -44,9 +86,15 @@ impl Lease {
         self.attempt
     }
 
+    /// Returns how the attempt before this one ended. After [`Previous::Abandoned`] the work may have been done:
+    /// a sender that can ask the receiver whether it has the message does so first.
+    pub fn previous(&self) -> &Previous {
+        &self.previous
+    }
+
     /// Returns when the lease ends and another worker may take the id over.
     pub fn expires_at(&self) -> SystemTime {
-        from_ms(self.until_ms)
+        from_ms(self.until_ms.load(Relaxed))
     }
 
     /// Returns the token of the claim, with which a worker in another process can confirm, fail, release or
@@ -59,10 +107,38 @@ impl Lease {
     /// confirms, fails or releases the claim.
     pub fn into_token(mut self) -> Token {
         self.end_attempted = true;
+        self.stop_renewing();
         self.token
     }
 
-    /// Renews the lease: it ends `lease` from now.
+    /// Returns whether the claim is still this lease's and the lease has not run out. It may be lost right after.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SeenStore::try_is_seen`].
+    pub fn is_held(&self) -> Result<bool> {
+        self.store.is_held(&self.id, self.token)
+    }
+
+    /// Ends the claim by this verb. After a failure that leaves the claim as it was, such as [`ErrorKind::Busy`], the
+    /// lease goes on to renew itself, so that the verb can be called again.
+    fn end(&mut self, verb: impl FnOnce(&SeenStore, &[u8], &Token) -> Result<()>) -> Result<()> {
+        self.end_attempted = true;
+        let ended = verb(&self.store, &self.id, &self.token);
+        if ended.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::LeaseLost) {
+            self.stop_renewing();
+        }
+        ended
+    }
+
+    fn stop_renewing(&mut self) {
+        if std::mem::take(&mut self.renews) {
+            self.store.engine.stop_renewing(self.token);
+        }
+    }
+
+    /// Renews the lease: it ends `lease` from now. A lease that [renews itself](SeenStore::renewing) goes on to do
+    /// so, which never shortens it.
     ///
     /// # Errors
     ///
@@ -70,7 +146,8 @@ impl Lease {
     /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
     /// [`SeenStore::mark_seen`].
     pub fn renew(&mut self, lease: Duration) -> Result<()> {
-        self.until_ms = self.store.renew_until(&self.id, self.token, lease)?;
+        let until_ms = self.store.renew_until(&self.id, self.token, lease)?;
+        self.until_ms.store(until_ms, Relaxed);
         Ok(())
     }
 
@@ -84,21 +161,19 @@ impl Lease {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
     /// [`SeenStore::mark_seen`], after which it may be called again.
     pub fn confirm(&mut self) -> Result<()> {
-        self.end_attempted = true;
-        self.store.confirm(&self.id, &self.token)
+        self.end(|store, id, token| store.confirm(id, token))
     }
 
-    /// Makes the id seen and stores a receipt of up to 65,536 bytes with it, such as the message id by which
-    /// the alert can be edited later. [`SeenStore::get`] returns the receipt. When a claim is confirmed
-    /// twice, the first receipt stays.
+    /// Makes the id seen and stores a receipt with it, such as the message id by which the alert can be edited
+    /// later. [`SeenStore::get`] returns the receipt, and so does a claim that is refused. When a claim is confirmed
+    /// twice, the first receipt stays. A receipt of more than 4,096 bytes has a commit of its own.
     ///
     /// # Errors
     ///
-    /// Those of [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a longer
-    /// receipt.
+    /// Those of [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a receipt that
+    /// is longer than [`Config::max_receipt`](crate::Config::max_receipt).
     pub fn confirm_with(&mut self, receipt: impl AsRef<[u8]>) -> Result<()> {
-        self.end_attempted = true;
-        self.store.confirm_with(&self.id, &self.token, receipt)
+        self.end(|store, id, token| store.confirm_with(id, token, receipt))
     }
 
     /// Gives the claim up, as if the id had never been claimed, except that the attempt counts.
@@ -108,26 +183,42 @@ impl Lease {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
     /// [`SeenStore::mark_seen`].
     pub fn release(&mut self) -> Result<()> {
-        self.end_attempted = true;
-        self.store.release(&self.id, &self.token)
+        self.end(|store, id, token| store.release(id, token))
     }
 
-    /// Records why the attempt failed and gives the claim up. The id can be claimed again at once, or after
-    /// [`Config::retry_delay`](crate::Config::retry_delay). Of a reason longer than 65,536 bytes the
-    /// beginning is kept.
+    /// Records why the attempt failed and gives the claim up. The id can be claimed again after the
+    /// [`Config::retry_delay`](crate::Config::retry_delay), unless the [`Failure`] says otherwise. Of a reason
+    /// longer than 65,536 bytes the beginning is kept.
+    ///
+    /// ```
+    /// use seen_store::{Claim, Failure};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// # let minute = Duration::from_secs(60);
+    /// if let Claim::Granted(mut lease) = store.claim("incident-17", minute)? {
+    ///     lease.fail(Failure::new("429 Too Many Requests").retry_after(5 * minute))?;
+    /// }
+    /// if let Claim::Granted(mut lease) = store.claim("incident-18", minute)? {
+    ///     lease.fail(Failure::new("404 Not Found").is_final())?;
+    /// }
+    /// assert!(matches!(store.claim("incident-17", minute)?, Claim::InFlight { .. }));
+    /// assert!(matches!(store.claim("incident-18", minute)?, Claim::GivenUp { .. }));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
     /// [`SeenStore::mark_seen`].
-    pub fn fail(&mut self, reason: &str) -> Result<()> {
-        self.end_attempted = true;
-        self.store.fail(&self.id, &self.token, reason)
+    pub fn fail(&mut self, failure: impl Into<Failure>) -> Result<()> {
+        self.end(|store, id, token| store.fail(id, token, failure))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.stop_renewing();
         if self.end_attempted {
             return;
         }

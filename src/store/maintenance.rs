@@ -31,8 +31,17 @@ pub struct Stats {
     pub seen: u64,
     /// The number of ids that are claimed and in flight.
     pub in_flight: u64,
+    /// The number of ids whose last attempt was released.
+    pub released: u64,
     /// The number of ids that failed in their last attempt and may be claimed again.
     pub failed: u64,
+    /// The number of ids whose last attempt failed finally.
+    pub given_up: u64,
+    /// The number of ids whose last attempt ended with its lease, and that may be claimed again.
+    pub abandoned: u64,
+    /// The number of ids whose last attempt ended with its lease, and that wait for
+    /// [`resolve`](SeenStore::resolve).
+    pub unresolved: u64,
     /// The number of expired ids that still take up memory, until the next purge.
     pub expired: u64,
     /// The memory of the index, in bytes.
@@ -100,6 +109,7 @@ impl SeenStore {
     /// Removes old entries of this handle's scope and returns their number: the marks that were last seen
     /// longer ago than `older_than`, expired or not, and the claims that are not in flight and last changed
     /// longer ago. Those are claims that failed, were released, or ran out; their attempts are forgotten. A
+    /// [held](crate::Abandoned::Hold) claim that ran out stays. A
     /// claim last changed when it was made, or when its lease or its retry delay ended.
     ///
     /// Other processes notice within 100 ms that marks were removed.
@@ -236,7 +246,11 @@ impl SeenStore {
         Ok(Stats {
             seen,
             in_flight: claims.in_flight,
+            released: claims.released,
             failed: claims.failed,
+            given_up: claims.given_up,
+            abandoned: claims.abandoned,
+            unresolved: claims.unresolved,
             expired,
             memory_bytes: engine.index.memory_bytes(),
             file_bytes: path.as_deref().map_or(0, file::bytes),

@@ -23,7 +23,8 @@ pub enum Verdict {
     New,
     /// Seen before, by any caller. Nothing was changed.
     Duplicate,
-    /// Claimed by a worker that has neither confirmed nor returned it. Nothing was changed.
+    /// Claimed by a worker that has neither confirmed nor returned it, or waiting to be
+    /// [resolved](crate::SeenStore::resolve). Nothing was changed.
     InFlight,
 }
 
@@ -114,7 +115,9 @@ impl SeenStore {
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn mark_seen(&self, id: impl AsRef<[u8]>) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
-        self.write_one(id, |store, transaction, id| store.mark(transaction, id, transaction.now_ms))
+        self.write_one(id, |store, transaction, id| {
+            store.mark(transaction, id, transaction.now_ms).map(drop)
+        })
     }
 
     /// Marks the id as seen at `seen_at`. The mark expires one TTL after that, which may be at once.
@@ -129,7 +132,9 @@ impl SeenStore {
     pub fn mark_seen_at(&self, id: impl AsRef<[u8]>, seen_at: SystemTime) -> Result<()> {
         let id = self.scope.id(id.as_ref())?;
         let seen_at_ms = to_ms(seen_at);
-        self.write_one(id, move |store, transaction, id| store.mark(transaction, id, seen_at_ms))
+        self.write_one(id, move |store, transaction, id| {
+            store.mark(transaction, id, seen_at_ms).map(drop)
+        })
     }
 
     /// Returns when the mark of a live id expires if the id is seen at `seen_at_ms`, by this handle's
@@ -149,19 +154,25 @@ impl SeenStore {
         Ok(self.lifetime.expires_at(seen_at_ms, first_ms))
     }
 
-    fn mark(&self, transaction: &mut Transaction<'_>, id: Id<'_>, seen_at_ms: i64) -> Result<()> {
+    /// Marks the id. Returns false when the mark would expire at once beside a claim that binds.
+    pub(super) fn mark(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        seen_at_ms: i64,
+    ) -> Result<bool> {
         if let Some(old) = transaction.live(id.key)? {
-            return self.refresh(transaction, id, old, seen_at_ms);
+            return self.refresh(transaction, id, old, seen_at_ms).map(|()| true);
         }
         let claim = transaction.claim(id)?;
         let Some(mark) = mark::mark(self.lifetime, claim.as_ref(), seen_at_ms, transaction.now_ms)
         else {
-            return Ok(());
+            return Ok(false);
         };
         if claim.is_some() {
             transaction.delete_claim(id)?;
         }
-        transaction.append(id, &mark)
+        transaction.append(id, &mark).map(|()| true)
     }
 
     /// Records that a live id was seen at `seen_at_ms`, within the window's maximum age.
@@ -180,7 +191,7 @@ impl SeenStore {
     /// call this at the same time, exactly one gets [`Verdict::New`]. A live mark is not extended, except in
     /// a [sliding window](crate::Window::Sliding).
     ///
-    /// Only the caller that gets `New` handles the id. If it fails to, the id stays marked and no other
+    /// An id whose attempts failed, even finally, is new. Only the caller that gets `New` handles the id. If it fails to, the id stays marked and no other
     /// caller tries again; use [`claim`](Self::claim) where that matters.
     ///
     /// A duplicate costs a lookup in memory, a new id one commit, as [`mark_seen`](Self::mark_seen).
@@ -199,14 +210,14 @@ impl SeenStore {
     /// Those of [`mark_seen`](Self::mark_seen).
     pub fn check_and_mark(&self, id: impl AsRef<[u8]>) -> Result<Verdict> {
         let id = self.scope.id(id.as_ref())?;
-        if self.is_duplicate(id)? {
+        if self.duplicate_in_index(id)?.is_some() {
             return Ok(Verdict::Duplicate);
         }
         self.write_one(id, Self::check)
     }
 
     fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        if self.record_sighting(transaction, id)? {
+        if self.record_sighting(transaction, id)?.is_some() {
             return Ok(Verdict::Duplicate);
         }
         let claim = transaction.claim(id)?;
@@ -287,7 +298,7 @@ impl SeenStore {
 
     /// Marks one id and returns true when it was not seen before.
     fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        if self.record_sighting(transaction, id)? {
+        if self.record_sighting(transaction, id)?.is_some() {
             return Ok(false);
         }
         self.mark(transaction, id, transaction.now_ms)?;
@@ -318,37 +329,38 @@ impl SeenStore {
         })
     }
 
-    /// Returns true when the index alone shows that the id is seen. Then the duplicate is counted.
-    pub(super) fn is_duplicate(&self, id: Id<'_>) -> Result<bool> {
+    /// Returns the id's mark if the index alone shows that it is seen. Then the duplicate is counted.
+    pub(super) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
         // A decision under the write lock catches up first, so a miss need not do so here.
         let now_ms = self.engine.clock.now_ms();
-        let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(false) };
+        let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(None) };
         if self.needs_extension(slot, now_ms)? {
-            return Ok(false);
+            return Ok(None);
         }
         self.engine.count_duplicate(slot.seq)?;
-        Ok(true)
+        Ok(Some(slot))
     }
 
-    /// Returns true when the id is live. Then the duplicate is counted, and in a sliding window the mark is
+    /// Returns the id's mark if it is live. Then the duplicate is counted, and in a sliding window the mark is
     /// extended.
     pub(super) fn record_sighting(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
-    ) -> Result<bool> {
-        let Some(slot) = transaction.live(id.key)? else { return Ok(false) };
+    ) -> Result<Option<Slot>> {
+        let Some(slot) = transaction.live(id.key)? else { return Ok(None) };
         self.engine.count_duplicate(slot.seq)?;
         if self.needs_extension(slot, transaction.now_ms)? {
             let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
             if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
                 self.refresh(transaction, id, slot, transaction.now_ms)?;
+                return transaction.live(id.key);
             } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
                 // At its maximum age: a write would change nothing.
                 self.engine.index.at_max_age.add(slot.seq, age);
             }
         }
-        Ok(true)
+        Ok(Some(slot))
     }
 
     fn decide_in_batches<T>(

@@ -6,18 +6,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::SeenStore;
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock, from_ms, to_ms};
-use crate::config::{Config, Ttl};
+use crate::config::{Config, MAX_HOLDER_BYTES, MAX_RECEIPT_BYTES, Ttl};
 use crate::decide::{mark, merge};
 use crate::entry::{Entry, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::format::legacy::{LegacyRow, LegacyRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
-use crate::journal::claims::ClaimRow;
+use crate::journal::claims::{ClaimRow, Outcome};
 use crate::journal::{MarkRow, Transaction};
 use crate::machine::step_size;
 use crate::process::Registration;
@@ -81,15 +82,15 @@ impl SeenStore {
     /// known, and the same entries restored again change nothing:
     ///
     /// - A mark of an id with a live mark: the earlier `first_seen`, the later `last_seen` and expiry, and
-    ///   the larger `suppressed` and `attempts` win; the error and the receipt of the store stay if there are
+    ///   the larger `duplicates` and `attempts` win; the error and the receipt of the store stay if there are
     ///   any. A mark of a claimed id ends the claim, as [`mark_seen`](Self::mark_seen) does.
     /// - A claim of an id with a mark, with a claim in flight or with a claim at least as new is dropped. A
-    ///   claim in flight is restored without its token: no worker can confirm it, and the id can be claimed
-    ///   again when the lease ends.
+    ///   claim in flight is restored without its token: no worker can confirm it. When the lease ends, the id can
+    ///   be claimed again, or, if the claim is held, waits for [`resolve`](Self::resolve).
     /// - An expired entry is left out.
     /// - An entry that the store cannot take is left out and listed in [`RestoreSummary::refused`], with an error
     ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
-    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt or an error of more than 65,536 bytes)
+    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt of more than 1 MiB, an error of more than 65,536 bytes, or a holder of more than 255)
     ///   or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read). All others
     ///   are restored.
     ///
@@ -204,11 +205,8 @@ impl SeenStore {
         id: Id<'_>,
         entry: &Entry,
     ) -> Result<Effect> {
-        let is_claim = match entry.state {
-            State::Seen => false,
-            State::InFlight | State::Failed => true,
-            State::Expired => entry.lease_until.is_some(),
-        };
+        let is_claim =
+            entry.state.is_claim() || entry.state == State::Expired && entry.lease_until.is_some();
         if is_claim {
             self.restore_claim(transaction, id, entry)
         } else {
@@ -239,19 +237,27 @@ impl SeenStore {
     }
 
     fn claim_row(&self, entry: &Entry) -> ClaimRow {
-        let failed = entry.state == State::Failed;
         let claimed_at = to_ms(entry.last_seen);
         let lease_until = entry.lease_until.map_or(claimed_at, to_ms).min(MAX_MS);
-        // A claim that ended without a delay has no time left: see `journal::claims`.
-        let released = entry.state == State::Expired && lease_until <= claimed_at;
+        let outcome = match entry.state {
+            State::Released => Some(Outcome::Released),
+            State::Failed => Some(Outcome::Failed),
+            State::GivenUp => Some(Outcome::FailedFinally),
+            // A claim that ended without a delay has no time left: see `journal::claims`.
+            State::Expired if lease_until <= claimed_at => Some(Outcome::Released),
+            _ => None,
+        };
         ClaimRow {
             // For a claim whose lease runs or ran out, a token that no worker has.
-            token: (!failed && !released).then(|| self.engine.tokens.make()),
+            token: outcome.is_none().then(|| self.engine.tokens.make()),
+            outcome,
+            held: entry.held || entry.state == State::Unresolved,
+            holder: entry.holder.as_deref().map(Arc::from),
             claimed_at,
             lease_until,
             attempts: entry.attempts,
-            // A failed claim is recognised by its reason, even an empty one.
-            last_error: entry.last_error.clone().or_else(|| failed.then(String::new)),
+            abandoned: entry.abandoned,
+            last_error: entry.last_error.clone(),
             expires_at: entry.expires_at.map(expiry_ms),
         }
     }
@@ -288,12 +294,18 @@ fn refused(entry: &Entry, error: Error) -> Refused {
 fn check_notes(entry: &Entry) -> Result<()> {
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
     let error = entry.last_error.as_ref().map_or(0, String::len);
-    for (what, length) in [("receipt", receipt), ("error", error)] {
-        if length > MAX_NOTE_BYTES {
+    let holder = entry.holder.as_ref().map_or(0, String::len);
+    let notes = [
+        ("receipt", receipt, MAX_RECEIPT_BYTES),
+        ("error", error, MAX_NOTE_BYTES),
+        ("holder", holder, MAX_HOLDER_BYTES),
+    ];
+    for (what, length, most) in notes {
+        if length > most {
             return Err(Error::new(
                 ErrorKind::InvalidClaim,
                 format!(
-                    "the {what} of {:?} has {length} bytes; at most 65536 are stored",
+                    "the {what} of {:?} has {length} bytes; at most {most} are stored",
                     String::from_utf8_lossy(&entry.id[..entry.id.len().min(200)])
                 ),
             ));
@@ -314,7 +326,7 @@ fn mark_row(entry: &Entry) -> MarkRow {
         first_seen: to_ms(entry.first_seen),
         last_seen: to_ms(entry.last_seen),
         expires_at: entry.expires_at.map(expiry_ms),
-        suppressed: i64::try_from(entry.suppressed).unwrap_or(i64::MAX),
+        duplicates: i64::try_from(entry.duplicates).unwrap_or(i64::MAX),
         token: None,
         attempts: entry.attempts,
         last_error: entry.last_error.clone(),

@@ -18,7 +18,7 @@ fn a_batch_of_claims_is_one_commit_with_an_answer_for_each_in_order() {
     let claims = bench.store.claim_all(["a", "seen", "a", "theirs", "b", "b"], LEASE).unwrap();
     assert_eq!(bench.commits(), before + 1);
     let ours = bench.after(LEASE);
-    let [Claim::Granted(a), Claim::Seen, rest @ ..] = &claims[..] else { panic!("{claims:?}") };
+    let [Claim::Granted(a), Claim::Seen(_), rest @ ..] = &claims[..] else { panic!("{claims:?}") };
     assert_eq!((a.id(), until(&rest[0])), (&b"a"[..], ours));
     assert_eq!(until(&rest[1]), theirs.expires_at());
     let Claim::Granted(b) = &rest[2] else { panic!("{claims:?}") };

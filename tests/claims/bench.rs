@@ -106,14 +106,14 @@ pub(crate) fn granted(claim: Claim) -> Lease {
 #[track_caller]
 pub(crate) fn until(claim: &Claim) -> SystemTime {
     match claim {
-        Claim::InFlight { until } => *until,
+        Claim::InFlight { until, .. } => *until,
         other => panic!("not in flight but {other:?}"),
     }
 }
 
 #[track_caller]
 pub(crate) fn assert_seen(claim: &Claim) {
-    assert!(matches!(claim, Claim::Seen), "{claim:?}");
+    assert!(matches!(claim, Claim::Seen(_)), "{claim:?}");
 }
 
 #[track_caller]

@@ -76,7 +76,7 @@ fn a_short_mark_does_not_hand_a_held_id_out_before_its_lease_ends() {
 
 fn poison(file: &Connection, id: &str) {
     file.execute(
-        "INSERT INTO claims VALUES ('', ?1, x'', 1, 1, 1, CAST(x'ff' AS TEXT), NULL)",
+        "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), NULL)",
         [id],
     )
     .unwrap();
@@ -108,7 +108,7 @@ fn a_batch_that_failed_leaves_no_count_on_the_next_mark() {
     poison(&place.sql(), "bad");
     store.check_and_mark_all(["x", "x", "x", "bad"]).unwrap_err();
     store.mark_seen("y").unwrap();
-    assert_eq!(store.get("y").unwrap().unwrap().suppressed, 0);
+    assert_eq!(store.get("y").unwrap().unwrap().duplicates, 0);
 }
 
 /// The scope is to be empty afterwards, whatever times its entries have.
@@ -134,23 +134,18 @@ fn extreme_times_break_no_verb() {
     let earliest = std::time::UNIX_EPOCH - Duration::from_secs(u64::try_from(i64::MAX).unwrap());
     let times = [earliest, std::time::UNIX_EPOCH, clock.now(), latest];
     let mut entries = Vec::new();
-    let states = [
-        seen_store::State::Seen,
-        seen_store::State::InFlight,
-        seen_store::State::Failed,
-        seen_store::State::Expired,
-    ];
+    let states = seen_store::State::ALL;
     for (n, first) in times.into_iter().enumerate() {
         for (m, last) in times.into_iter().enumerate() {
             for (k, until) in times.into_iter().map(Some).chain([None]).enumerate() {
-                for (s, state) in states.into_iter().enumerate() {
+                for (s, &state) in states.iter().enumerate() {
                     let mut entry = Entry::new("s", format!("{n}{m}{k}{s}"), first);
                     entry.last_seen = last;
                     entry.expires_at = until;
                     entry.state = state;
                     entry.lease_until = until;
                     entry.attempts = u32::MAX;
-                    entry.suppressed = u64::MAX;
+                    entry.duplicates = u64::MAX;
                     entries.push(entry);
                 }
             }

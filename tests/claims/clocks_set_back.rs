@@ -92,7 +92,9 @@ fn a_retry_delay_is_void_once_the_clock_stands_more_than_a_minute_before_the_cla
         assert_eq!(store.stats().unwrap().failed, 1);
         match store.claim("a", LEASE).unwrap() {
             Claim::Granted(lease) => assert_eq!((lease.attempt(), is_void), (2, true), "{back:?}"),
-            Claim::InFlight { until } => assert_eq!((until, is_void), (again, false), "{back:?}"),
+            Claim::InFlight { until, .. } => {
+                assert_eq!((until, is_void), (again, false), "{back:?}");
+            }
             other => panic!("{back:?}: {other:?}"),
         }
     }

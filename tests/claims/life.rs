@@ -135,13 +135,13 @@ fn a_lease_that_ran_out_and_was_not_taken_over_is_still_its_holders() {
         let (one, other) = (format!("{verb} by lease"), format!("{verb} by token"));
         let (mut lease, token) = (bench.granted(&one), bench.granted(&other).into_token());
         bench.clock.advance(LEASE * 100);
-        assert_eq!(bench.entry(&one).state, State::Expired);
+        assert_eq!(bench.entry(&one).state, State::Abandoned);
         by_lease(&mut lease).unwrap();
         by_token(&bench.store, &other, &token).unwrap();
         let state = match verb {
             "confirm" | "confirm_with" => State::Seen,
             "renew" => State::InFlight,
-            "release" => State::Expired,
+            "release" => State::Released,
             _ => State::Failed,
         };
         assert_eq!([&one, &other].map(|id| bench.entry(id).state), [state; 2], "{verb}");
@@ -243,7 +243,7 @@ fn a_token_confirms_from_another_store_and_only_its_own_id() {
 fn a_dropped_lease_releases_its_id_also_during_a_panic() {
     let bench = Bench::new();
     drop(bench.granted("a"));
-    assert_eq!(bench.entry("a").state, State::Expired);
+    assert_eq!(bench.entry("a").state, State::Released);
     let store = &bench.store;
     let panicked = catch_unwind(|| {
         let _lease = granted(store.claim("a", LEASE).unwrap());

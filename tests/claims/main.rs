@@ -4,6 +4,7 @@
 //! - Promise 11, unknown outcomes: a holder that vanished is told apart from one that failed or released.
 //! - Promise 18: a held claim binds every store, and every verb.
 
+mod abandoned;
 mod batches;
 mod bench;
 mod beside_marks;
@@ -13,8 +14,10 @@ mod common;
 mod expiry;
 mod life;
 mod marks;
+mod once;
 mod outcomes;
 mod processes;
 mod stores;
 #[path = "../support_process/mod.rs"]
 mod support_process;
+mod waiting;

@@ -1,10 +1,10 @@
 //! What came of an attempt: failures and their delays, attempts that are used up, receipts and reasons.
 #![expect(clippy::unchecked_time_subtraction, reason = "below zero it panics, as a test should")]
 
-use seen_store::{Claim, Clock as _, ErrorKind, State, Verdict};
+use seen_store::{Claim, Clock as _, Config, ErrorKind, Filter, SeenStore, State, Verdict};
 
-use crate::bench::{Bench, LEASE, TTL, assert_kind, assert_seen, until};
-use crate::common::{ms, secs};
+use crate::bench::{Bench, LEASE, TTL, assert_kind, assert_seen, granted, until};
+use crate::common::{Place, ms, secs};
 
 #[test]
 fn a_failed_id_is_claimed_again_after_the_retry_delay_and_not_before() {
@@ -73,7 +73,7 @@ fn what_came_of_an_id_is_told_at_every_stage() {
     assert_eq!((entry.state, entry.attempts), (State::InFlight, 1));
     assert_eq!(entry.lease_until, Some(start + LEASE));
     assert_eq!((entry.first_seen, entry.last_seen), (start, start));
-    assert_eq!((entry.last_error, entry.receipt, entry.suppressed), (None, None, 0));
+    assert_eq!((entry.last_error, entry.receipt, entry.duplicates), (None, None, 0));
     lease.fail("first").unwrap();
     let entry = bench.entry("a");
     assert_eq!((entry.state, entry.last_error.as_deref()), (State::Failed, Some("first")));
@@ -98,7 +98,7 @@ fn what_came_of_an_id_is_told_at_every_stage() {
     assert_eq!((entry.state, entry.attempts), (State::Seen, 3));
     assert_eq!(entry.last_error.as_deref(), Some("second"));
     assert_eq!(entry.receipt.as_deref(), Some(&[0xff, 0x00][..]));
-    assert_eq!((entry.lease_until, entry.suppressed), (None, 3));
+    assert_eq!((entry.lease_until, entry.duplicates), (None, 3));
     // A refresh keeps all of it.
     bench.clock.advance(secs(5));
     bench.store.mark_seen("a").unwrap();
@@ -138,9 +138,49 @@ fn a_long_reason_is_cut_between_two_characters() {
     // 65,536 would be the middle of a character.
     assert_eq!(kept.len(), 65_535);
     assert!(reason.starts_with(&kept));
-    bench.granted("a").fail(&"y".repeat(65_536)).unwrap();
+    bench.granted("a").fail("y".repeat(65_536)).unwrap();
     assert_eq!(bench.entry("a").last_error.unwrap().len(), 65_536);
     bench.granted("a").fail("").unwrap();
     let entry = bench.entry("a");
     assert_eq!((entry.state, entry.last_error.as_deref()), (State::Failed, Some("")));
+}
+
+#[test]
+fn a_receipt_may_be_as_long_as_the_store_is_set_to_take() {
+    let most = 1 << 20;
+    let place = Place::in_ram();
+    for config in
+        [Config::default().max_receipt(most + 1), Config::default().max_receipt(usize::MAX)]
+    {
+        let error = SeenStore::open_with(place.path(), config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+    let store = place.open(Config::default().max_receipt(most));
+    let id = vec![b'i'; 65_536];
+    let scoped = store.scope("s".repeat(65_536));
+    let mut lease = granted(scoped.claim(&id, LEASE).unwrap());
+    lease.fail("e".repeat(65_536)).unwrap();
+    let mut lease = granted(scoped.claim(&id, LEASE).unwrap());
+    assert_kind(lease.confirm_with(vec![7; most + 1]), ErrorKind::InvalidClaim);
+    lease.confirm_with(vec![7; most]).unwrap();
+    // The setting is for what comes: what is stored is read by every store.
+    store.close().unwrap();
+    let other = place.open(Config::default()).scope("s".repeat(65_536));
+    let Claim::Seen(known) = other.claim(&id, LEASE).unwrap() else { panic!() };
+    assert_eq!(known.receipt().unwrap().unwrap().len(), most);
+    assert_eq!(other.get(&id).unwrap().unwrap().receipt.unwrap().len(), most);
+    other.mark_seen(&id).unwrap();
+    let copy = SeenStore::in_memory().unwrap();
+    let entries: Vec<_> = other.entries(Filter::default()).map(Result::unwrap).collect();
+    assert_eq!(copy.restore(entries).unwrap().added, 1);
+}
+
+#[test]
+fn a_receipt_of_none_is_taken_and_a_setting_of_zero_takes_no_other() {
+    let store = SeenStore::in_memory_with(Config::default().max_receipt(0)).unwrap();
+    let mut lease = granted(store.claim("a", LEASE).unwrap());
+    assert_kind(lease.confirm_with("x"), ErrorKind::InvalidClaim);
+    lease.confirm_with("").unwrap();
+    let Claim::Seen(known) = store.claim("a", LEASE).unwrap() else { panic!() };
+    assert_eq!(known.receipt().unwrap(), Some(Vec::new()));
 }

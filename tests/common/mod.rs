@@ -99,13 +99,13 @@ pub(crate) struct JournalRow {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
-    pub(crate) suppressed: i64,
+    pub(crate) duplicates: i64,
 }
 
 pub(crate) fn rows(connection: &Connection) -> Vec<JournalRow> {
     connection
         .prepare_cached(
-            "SELECT seq, scope, id, first_seen, last_seen, expires_at, suppressed FROM seen \
+            "SELECT seq, scope, id, first_seen, last_seen, expires_at, duplicates FROM seen \
              ORDER BY seq",
         )
         .unwrap()
@@ -117,7 +117,7 @@ pub(crate) fn rows(connection: &Connection) -> Vec<JournalRow> {
                 first_seen: row.get(3)?,
                 last_seen: row.get(4)?,
                 expires_at: row.get(5)?,
-                suppressed: row.get(6)?,
+                duplicates: row.get(6)?,
             })
         })
         .unwrap()

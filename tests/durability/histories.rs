@@ -235,12 +235,12 @@ fn what_memory_kept_by_row_is_forgotten_with_the_rows() {
     other.mark_seen("fresh").unwrap(); // Row 2 again.
     setting.clock.advance(ms(30));
     assert!(store.get("capped").unwrap().is_none());
-    assert_eq!(store.get("fresh").unwrap().unwrap().suppressed, 0);
+    assert_eq!(store.get("fresh").unwrap().unwrap().duplicates, 0);
     let unlimited = store.window(Window::SLIDING);
     setting.clock.advance(hour / 2);
     assert_eq!(unlimited.check_and_mark("fresh").unwrap(), Verdict::Duplicate);
     store.purge_expired().unwrap();
-    assert!(store.get("fresh").unwrap().unwrap().suppressed <= 1);
+    assert!(store.get("fresh").unwrap().unwrap().duplicates <= 1);
     // A sighting within its maximum age is written down: row 2 was capped, but for another id.
     let newest = || -> i64 {
         setting.place.sql().query_row("SELECT max(seq) FROM seen", [], |row| row.get(0)).unwrap()

@@ -125,7 +125,7 @@ fn counts_of_duplicates_are_written_once_when_a_store_closes_while_it_is_purged(
     let store = assert_closed(&place, "a store");
     let counts: Vec<u64> = store
         .entries(Filter::default().prefix("duplicate-"))
-        .map(|entry| entry.unwrap().suppressed)
+        .map(|entry| entry.unwrap().duplicates)
         .collect();
     drop(store);
     let wrong = counts.iter().filter(|count| **count != 1).count();

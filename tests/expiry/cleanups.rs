@@ -31,7 +31,7 @@ fn after_a_cleanup_elsewhere_each_verb_knows_what_is_gone_and_what_is_not() {
         ("check_and_mark_all", |store, id| {
             store.check_and_mark_all([id]).unwrap() == [Verdict::Duplicate]
         }),
-        ("claim", |store, id| matches!(store.claim(id, secs(9)).unwrap(), Claim::Seen)),
+        ("claim", |store, id| matches!(store.claim(id, secs(9)).unwrap(), Claim::Seen(_))),
         ("forget", |store, id| store.forget(id).unwrap()),
     ];
     for (name, verb) in verbs {

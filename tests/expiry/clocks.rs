@@ -494,7 +494,7 @@ fn counts_of_duplicates_outlive_a_clock_that_is_set_back_far() {
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     back(&clock, secs(7_200));
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
-    assert_eq!(store.get("a").unwrap().unwrap().suppressed, 2);
+    assert_eq!(store.get("a").unwrap().unwrap().duplicates, 2);
     assert_eq!(store.stats().unwrap().rebuilds, 0, "the history is the same");
 }
 
@@ -507,7 +507,7 @@ fn a_store_that_goes_back_with_another_one_knows_in_the_same_call_what_it_had_sw
         ("try_is_seen", |store| store.try_is_seen("a").unwrap()),
         ("get", |store| store.get("a").unwrap().is_some()),
         ("check_and_mark", |store| store.check_and_mark("a").unwrap() == Verdict::Duplicate),
-        ("claim", |store| matches!(store.claim("a", secs(9)).unwrap(), Claim::Seen)),
+        ("claim", |store| matches!(store.claim("a", secs(9)).unwrap(), Claim::Seen(_))),
         ("check_and_mark_all", |store| {
             store.check_and_mark_all(["a"]).unwrap() == [Verdict::Duplicate]
         }),

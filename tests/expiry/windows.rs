@@ -85,7 +85,7 @@ fn a_fixed_window_is_not_extended_by_sightings() {
     for _ in 0..15 {
         bench.clock.advance(TTL / 16);
         assert!(!bench.is_new("a"));
-        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen));
+        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen(_)));
     }
     assert_eq!((bench.expiry("a"), bench.newest_row()), (expiry, row));
     bench.clock.advance(TTL / 16 - ms(1));
@@ -169,7 +169,7 @@ fn a_stream_of_sightings_writes_once_a_sixteenth_of_the_ttl() {
     // Two TTLs have 32 sixteenths, of which each sighting finds one used up a little late.
     let checks = sightings("a", &|| assert!(!bench.is_new("a")));
     let claims = sightings("b", &|| {
-        assert!(matches!(bench.store.claim("b", LEASE).unwrap(), Claim::Seen));
+        assert!(matches!(bench.store.claim("b", LEASE).unwrap(), Claim::Seen(_)));
     });
     let batches = sightings("c", &|| {
         let verdicts = bench.store.check_and_mark_all(["c", "c"]).unwrap();
@@ -193,7 +193,7 @@ fn an_extension_keeps_what_is_known_of_the_id() {
     lease.confirm().unwrap();
     let entry = bench.store.get("a").unwrap().unwrap();
     assert_eq!((entry.state, entry.first_seen), (State::Seen, first));
-    assert_eq!((entry.last_seen, entry.suppressed), (bench.clock.now(), 20));
+    assert_eq!((entry.last_seen, entry.duplicates), (bench.clock.now(), 20));
     assert_eq!((entry.attempts, entry.receipt), (1, Some(b"receipt".to_vec())));
 }
 
@@ -213,7 +213,7 @@ fn at_its_maximum_age_an_id_expires_to_the_millisecond_and_its_sightings_write_n
     for _ in 0..800 {
         bench.clock.advance(TTL / 1_000);
         assert!(!bench.is_new("a"));
-        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen));
+        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen(_)));
     }
     assert!(bench.newest_row() <= row + 1, "{} rows written", bench.newest_row() - row);
     assert_eq!(bench.expiry("a"), Some(end));
@@ -304,7 +304,7 @@ fn a_confirm_past_the_maximum_age_begins_a_window_of_its_own() {
                 let case = format!("confirm {number}, {late:?} too late");
                 confirm(&bench.store, "a", &token);
                 let claim = bench.store.claim("a", LEASE).unwrap();
-                assert!(matches!(claim, Claim::Seen), "{case}: {claim:?}");
+                assert!(matches!(claim, Claim::Seen(_)), "{case}: {claim:?}");
                 assert!(!bench.is_new("a"), "{case}");
                 let entry = bench.store.get("a").unwrap().unwrap();
                 assert_eq!(entry.first_seen, bench.clock.now(), "{case}");
@@ -374,7 +374,7 @@ fn a_mark_that_never_expires_is_not_written_again() {
     for _ in 0..50 {
         bench.clock.advance(1_000 * TTL);
         assert!(!bench.is_new("a"));
-        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen));
+        assert!(matches!(bench.store.claim("a", LEASE).unwrap(), Claim::Seen(_)));
     }
     assert_eq!((bench.newest_row(), bench.expiry("a")), (row, None));
 }

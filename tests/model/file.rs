@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use seen_store::Token;
 
 use crate::ids::Held;
-use crate::state::{Claim, Mark, NEVER};
+use crate::state::{Claim, Mark, NEVER, Outcome};
 
 /// As the file holds it: text where that is possible.
 pub(crate) fn stored(id: &[u8]) -> Value {
@@ -46,18 +46,27 @@ pub(crate) fn held_in(file: &Connection, scope: &str, id: &[u8]) -> Held {
         .unwrap();
     let claim = file
         .prepare_cached(
-            "SELECT token, claimed_at, lease_until, attempts, last_error, expires_at \
+            "SELECT token, outcome, held, claimed_at, lease_until, attempts, abandoned, last_error, \
+                    expires_at \
              FROM claims WHERE scope = ?1 AND id = ?2",
         )
         .unwrap()
         .query_row((scope, stored(id)), |row| {
             Ok(Claim {
                 token: token_at(row, 0)?,
-                at: row.get(1)?,
-                until: row.get(2)?,
-                attempts: row.get(3)?,
-                error: row.get(4)?,
-                expires: row.get::<_, Option<i64>>(5)?.unwrap_or(NEVER),
+                outcome: row.get::<_, Option<i64>>(1)?.map(|outcome| match outcome {
+                    1 => Outcome::Released,
+                    2 => Outcome::Failed,
+                    3 => Outcome::FailedFinally,
+                    other => panic!("{other} is no outcome"),
+                }),
+                held: row.get(2)?,
+                at: row.get(3)?,
+                until: row.get(4)?,
+                attempts: row.get(5)?,
+                abandoned: row.get(6)?,
+                error: row.get(7)?,
+                expires: row.get::<_, Option<i64>>(8)?.unwrap_or(NEVER),
             })
         })
         .optional()
@@ -69,13 +78,15 @@ pub(crate) fn held_in(file: &Connection, scope: &str, id: &[u8]) -> Held {
 pub(crate) fn forgotten_claims(file: &Connection, now: i64) -> i64 {
     let sql = "SELECT count(*) FROM claims WHERE expires_at <= ?1 AND NOT \
                (lease_until > ?1 AND (token <> x'' OR lease_until > claimed_at \
-                                                   AND claimed_at <= ?1 + 60000))";
+                                                   AND claimed_at <= ?1 + 60000)) \
+               AND NOT (held AND token <> x'')";
     file.prepare_cached(sql).unwrap().query_row([now], |row| row.get(0)).unwrap()
 }
 
 /// How many claims of the scope last changed before this time.
 pub(crate) fn old_claims(file: &Connection, scope: &str, before_ms: i64) -> u64 {
-    let sql = "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2";
+    let sql = "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2 \
+               AND NOT (held AND token <> x'')";
     let count: i64 =
         file.prepare_cached(sql).unwrap().query_row((scope, before_ms), |row| row.get(0)).unwrap();
     count.cast_unsigned()

@@ -30,7 +30,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    pub(crate) fn suppressed(&self, store: usize) -> std::ops::RangeInclusive<u64> {
+    pub(crate) fn duplicates(&self, store: usize) -> std::ops::RangeInclusive<u64> {
         self.kept[store]..=self.turned_away
     }
 

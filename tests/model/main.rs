@@ -13,7 +13,7 @@
 //!   memory, and so may what was marked before a restore. The model allows that to the verbs that may
 //!   answer from memory (`is_seen`, `check_and_mark` and `claim`), for exactly the ids that were removed,
 //!   or were marked at the restore, since this store last had to look; they then change nothing.
-//! - `suppressed` is best effort: at most what was turned away since the id was new, and at least what
+//! - `duplicates` is best effort: at most what was turned away since the id was new, and at least what
 //!   this store has turned away since the other one replaced the row, the file was restored, or the
 //!   clocks were more than a minute apart.
 //!

@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     pub(crate) window: Windowing,
     pub(crate) retry_delay_ms: u64,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) max_abandoned: Option<u32>,
 }
 
 impl Setup {
@@ -53,6 +54,7 @@ impl Setup {
             .window(window_of(self.window))
             .retry_delay(ms(self.retry_delay_ms))
             .max_attempts(self.max_attempts)
+            .max_abandoned(self.max_abandoned)
     }
 }
 
@@ -64,9 +66,15 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     ];
     let retry_delay_ms = prop_oneof![2 => Just(0_u64), 1 => Just(1), 1 => Just(30_000)];
     let max_attempts = prop_oneof![3 => Just(None), 1 => (1..4_u32).prop_map(Some)];
-    (window, retry_delay_ms, max_attempts).prop_map(|(window, retry_delay_ms, max_attempts)| {
-        Setup { window, retry_delay_ms, max_attempts }
-    })
+    let max_abandoned = prop_oneof![3 => Just(None), 1 => (1..3_u32).prop_map(Some)];
+    (window, retry_delay_ms, max_attempts, max_abandoned).prop_map(
+        |(window, retry_delay_ms, max_attempts, max_abandoned)| Setup {
+            window,
+            retry_delay_ms,
+            max_attempts,
+            max_abandoned,
+        },
+    )
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +98,7 @@ pub(crate) enum How {
     ConfirmWith(usize),
     Release,
     Fail(usize),
+    FailFinally(usize),
     Renew(Span),
 }
 
@@ -116,6 +125,7 @@ pub(crate) enum Op {
     Drop(Back),
     IntoToken(Back),
     Forget(Which),
+    Resolve(Which, Through, bool),
     Purge(usize),
     Cleanup {
         store: usize,
@@ -190,7 +200,11 @@ fn through() -> impl Strategy<Value = Through> {
         1 => Just(Some(Windowing::Fixed)),
         3 => max_age_ms.prop_map(|max_age_ms| Some(Windowing::Sliding { max_age_ms })),
     ];
-    (ttl, window).prop_map(|(ttl, window)| Through { ttl, window })
+    (ttl, window, prop::bool::weighted(0.3)).prop_map(|(ttl, window, hold)| Through {
+        ttl,
+        window,
+        hold,
+    })
 }
 
 fn at() -> impl Strategy<Value = At> {
@@ -215,6 +229,7 @@ fn how() -> impl Strategy<Value = How> {
         3 => (0..RECEIPTS.len()).prop_map(How::ConfirmWith),
         3 => Just(How::Release),
         4 => (0..REASONS.len()).prop_map(How::Fail),
+        1 => (0..REASONS.len()).prop_map(How::FailFinally),
         3 => lease().prop_map(How::Renew),
     ]
 }
@@ -266,6 +281,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(back, which, by, how)| Op::Stray(back, which, by, how)),
         2 => back().prop_map(Op::Drop),
         1 => back().prop_map(Op::IntoToken),
+        4 => (which(), through(), any::<bool>()).prop_map(|(w, by, done)| Op::Resolve(w, by, done)),
     ];
     let ages = vec![0, 1, 5_000, 600_000, u64::MAX];
     let rest = prop_oneof![
@@ -282,7 +298,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..2_usize, any::<bool>(), any::<bool>())
             .prop_map(|(store, purge, release)| Op::Reopen { store, purge, release }),
     ];
-    prop_oneof![37 => first, 37 => claims, 22 => rest]
+    prop_oneof![37 => first, 41 => claims, 22 => rest]
 }
 
 /// A history that is lost, and one that is as long and much like it. That a store mistakes one for the other

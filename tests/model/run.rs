@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use seen_store::{
-    Claim as Granting, Entry, ErrorKind, Lease, ManualClock, Result, SeenStore, State as Label,
-    Token, Verdict,
+    Claim as Granting, Entry, ErrorKind, Failure, Lease, ManualClock, Previous, Resolution, Result,
+    SeenStore, State as Label, Token, Verdict,
 };
 
 use crate::clocks::{StoreClocks, time};
@@ -17,7 +17,7 @@ use crate::listings::Listing;
 use crate::ops::{
     At, Back, How, Op, REASONS, RECEIPTS, SCOPES, Setup, Stores, Which, ids, is_valid,
 };
-use crate::state::{Answer, LAST_MS, NEVER, Setting, Span, State, Verb, View};
+use crate::state::{Answer, Before, LAST_MS, NEVER, Outcome, Setting, Span, State, Verb, View};
 use crate::through::Through;
 
 const START_MS: i64 = 1_700_000_000_000;
@@ -68,6 +68,8 @@ pub(crate) fn view_of(entry: &Entry) -> View {
         expires: entry.expires_at.map_or(NEVER, unix_ms),
         until: entry.lease_until.map(unix_ms),
         attempts: entry.attempts,
+        abandoned: entry.abandoned,
+        held: entry.held,
         error: entry.last_error.clone(),
         receipt: entry.receipt.clone(),
     }
@@ -92,6 +94,16 @@ fn held(outcome: Result<()>) -> Answer {
     }
 }
 
+pub(crate) fn before(previous: &Previous) -> Before {
+    match previous {
+        Previous::None => Before::Nothing,
+        Previous::Released => Before::Ended(Outcome::Released),
+        Previous::Failed { .. } => Before::Ended(Outcome::Failed),
+        Previous::Abandoned { since, .. } => Before::Abandoned { since: unix_ms(*since) },
+        other => panic!("{other:?} is new to the model"),
+    }
+}
+
 fn is_zero(how: How) -> bool {
     matches!(how, How::Renew(Span::Ms(0)))
 }
@@ -102,6 +114,9 @@ fn by_token(handle: &SeenStore, id: &[u8], token: &Token, how: How) -> Result<()
         How::ConfirmWith(receipt) => handle.confirm_with(id, token, RECEIPTS[receipt]),
         How::Release => handle.release(id, token),
         How::Fail(reason) => handle.fail(id, token, REASONS[reason]),
+        How::FailFinally(reason) => {
+            handle.fail(id, token, Failure::new(REASONS[reason]).is_final())
+        }
         How::Renew(lease) => handle.renew(id, token, lease.duration()),
     }
 }
@@ -112,6 +127,7 @@ fn by_lease(lease: &mut Lease, how: How) -> Result<()> {
         How::ConfirmWith(receipt) => lease.confirm_with(RECEIPTS[receipt]),
         How::Release => lease.release(),
         How::Fail(reason) => lease.fail(REASONS[reason]),
+        How::FailFinally(reason) => lease.fail(Failure::new(REASONS[reason]).is_final()),
         How::Renew(length) => lease.renew(length.duration()),
     }
 }
@@ -123,7 +139,10 @@ fn verb_of(token: Token, how: How) -> Verb {
             Verb::Confirm { token, receipt: Some(RECEIPTS[receipt].to_vec()) }
         }
         How::Release => Verb::Release { token },
-        How::Fail(reason) => Verb::Fail { token, reason: REASONS[reason].to_owned() },
+        How::Fail(reason) | How::FailFinally(reason) => {
+            let is_final = matches!(how, How::FailFinally(_));
+            Verb::Fail { token, reason: REASONS[reason].to_owned(), is_final }
+        }
         How::Renew(lease) => Verb::Renew { token, lease },
     }
 }
@@ -164,6 +183,7 @@ impl Run {
             life: through.life(self.setup.window),
             retry_delay: Span::Ms(self.setup.retry_delay_ms),
             max_attempts: self.setup.max_attempts,
+            max_abandoned: self.setup.max_abandoned,
         }
     }
 
@@ -190,9 +210,10 @@ impl Run {
             handle.release(id, &token),
             handle.fail(id, &token, "503"),
             handle.renew(id, &token, second),
+            handle.resolve(id, Resolution::Done).map(drop),
         ]
         .map(|outcome| outcome.unwrap_err().kind());
-        assert_eq!(kinds, [ErrorKind::InvalidId; 12]);
+        assert_eq!(kinds, [ErrorKind::InvalidId; 13]);
         assert!(!handle.is_seen(id));
         None
     }
@@ -263,6 +284,7 @@ impl Run {
             | Op::Claim(which, ..)
             | Op::ClaimAll(which, ..)
             | Op::Stray(_, which, ..)
+            | Op::Resolve(which, ..)
             | Op::Forget(which) => Some(which.store),
             Op::ByToken(_, store, ..)
             | Op::Purge(store)
@@ -334,6 +356,7 @@ impl Run {
                 }
             }
             Op::Forget(which) => self.forget(*which),
+            Op::Resolve(which, through, done) => self.resolve(*which, *through, *done),
             Op::Purge(store) => self.purge(*store),
             Op::Cleanup { store, scope, older_than_ms } => {
                 self.cleanup(*store, *scope, *older_than_ms);
@@ -439,9 +462,9 @@ impl Run {
             assert_eq!((&*entry.scope, &entry.id), (SCOPES[scope], &self.ids[id]));
             // A ghost's count, like a ghost, may be there or not. Claims have none.
             let certain = matches!(counted.known.certain, State::Mark(_));
-            let kept = counted.suppressed(store);
+            let kept = counted.duplicates(store);
             let right = if certain { kept } else { 0..=*kept.end() };
-            let count = entry.suppressed;
+            let count = entry.duplicates;
             assert!(right.contains(&count), "{count} of {name:?} turned away, not {right:?}");
         }
     }
@@ -575,7 +598,7 @@ impl Run {
         let answer = match claim {
             Granting::Granted(lease) => {
                 let (token, attempt) = (lease.token(), lease.attempt());
-                let until = unix_ms(lease.expires_at());
+                let (until, previous) = (unix_ms(lease.expires_at()), before(lease.previous()));
                 granted = Some(token);
                 assert_eq!(lease.id(), self.ids[name.1]);
                 assert!(self.tickets.iter().all(|ticket| ticket.token != token));
@@ -583,14 +606,16 @@ impl Run {
                 let ending = false;
                 let ticket = Ticket { name, token, store, through, lease, until, attempt, ending };
                 self.tickets.push(ticket);
-                Answer::Granted { attempt, until }
+                Answer::Granted { attempt, until, previous }
             }
-            Granting::InFlight { until } => Answer::InFlight { until: unix_ms(until) },
-            Granting::Seen => Answer::Seen,
+            Granting::InFlight { until, .. } => Answer::InFlight { until: unix_ms(until) },
+            Granting::Seen(_) => Answer::Seen,
+            Granting::Unresolved { since, .. } => Answer::Unresolved { since: unix_ms(since) },
             Granting::GivenUp { attempts } => Answer::GivenUp { attempts },
             other => panic!("{other:?} is new to the model"),
         };
-        self.step(store, name, through, &Verb::Claim { lease: length, granted }, Some(answer));
+        let verb = Verb::Claim { lease: length, hold: through.hold, granted };
+        self.step(store, name, through, &verb, Some(answer));
         answer
     }
 
@@ -660,6 +685,15 @@ impl Run {
         self.model.looked(which.store);
         let answer = Some(Answer::Forgot(known));
         self.step(which.store, name, Through::PLAIN, &Verb::Forget, answer);
+    }
+
+    fn resolve(&mut self, which: Which, through: Through, done: bool) {
+        let Some((handle, id, name)) = self.target(which, through) else { return };
+        let resolution = if done { Resolution::Done } else { Resolution::Retry };
+        let resolved = handle.resolve(id, resolution).unwrap();
+        self.model.looked(which.store);
+        let answer = Some(Answer::Resolved(resolved));
+        self.step(which.store, name, through, &Verb::Resolve { done }, answer);
     }
 
     /// The count of what a purge or a cleanup deletes is checked against the file itself, for it holds

@@ -132,15 +132,29 @@ impl Mark {
     }
 }
 
+/// How a holder ended its claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    Released,
+    Failed,
+    FailedFinally,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
-    /// `None` once it was released or has failed.
+    /// `None` once its holder has ended it.
     pub(crate) token: Option<Token>,
+    /// `None` while it has a token.
+    pub(crate) outcome: Option<Outcome>,
+    /// Whether it binds after its lease, until it is resolved.
+    pub(crate) held: bool,
     pub(crate) at: i64,
     /// When the lease ends; after a failure with a delay, when the id may be claimed again; otherwise,
     /// once it was given back, `at`.
     pub(crate) until: i64,
     pub(crate) attempts: u32,
+    /// How many attempts before this one ended with their leases.
+    pub(crate) abandoned: u32,
     pub(crate) error: Option<String>,
     /// When the attempts are forgotten.
     pub(crate) expires: i64,
@@ -158,29 +172,49 @@ impl Claim {
         (binds && now < self.until).then_some(self.until)
     }
 
+    /// The lease has run out, and the holder said nothing.
+    fn is_abandoned(&self, now: i64) -> bool {
+        self.token.is_some() && now >= self.until
+    }
+
+    /// How many attempts have ended with their leases, this one included.
+    fn abandoned_by(&self, now: i64) -> u32 {
+        self.abandoned + u32::from(self.is_abandoned(now))
+    }
+
+    /// And somebody must decide.
+    fn is_unresolved(&self, now: i64) -> bool {
+        self.held && self.is_abandoned(now)
+    }
+
     pub(crate) fn is_forgotten(&self, now: i64) -> bool {
-        self.blocks_until(now).is_none() && now >= self.expires
+        self.blocks_until(now).is_none() && !self.is_unresolved(now) && now >= self.expires
     }
 
     /// Given back at `now`, to be claimed again at `again`. Without a delay no time is left that a clock
     /// set back could make a trap of.
-    fn ended(&self, now: i64, again: i64, life: Life) -> Self {
+    fn ended(&self, outcome: Outcome, now: i64, again: i64, life: Life) -> Self {
         let at = self.at.min(now);
         let until = if again > now { again } else { at };
-        Self { token: None, at, until, expires: life.ttl.end(again), ..self.clone() }
+        let outcome = Some(outcome);
+        Self { token: None, outcome, at, until, expires: life.ttl.end(again), ..self.clone() }
     }
 
-    /// When it last changed, as far as a cleanup is concerned.
+    /// When it last changed, as far as a cleanup is concerned. One that is held changes only when somebody
+    /// ends it.
     pub(crate) fn changed(&self) -> i64 {
-        self.at.max(self.until)
+        if self.held && self.token.is_some() { i64::MAX } else { self.at.max(self.until) }
     }
 
     pub(crate) fn label(&self, now: i64) -> Label {
-        match self {
-            _ if self.is_in_flight(now) => Label::InFlight,
-            // A release is "as if never claimed", so that the failure before it counts again.
-            Self { token: None, error: Some(_), .. } => Label::Failed,
-            _ => Label::Expired,
+        match self.outcome {
+            _ if self.is_forgotten(now) => Label::Expired,
+            None if self.is_in_flight(now) => Label::InFlight,
+            None if self.held => Label::Unresolved,
+            None => Label::Abandoned,
+            Some(Outcome::Released) => Label::Released,
+            Some(Outcome::Failed) => Label::Failed,
+            Some(Outcome::FailedFinally) => Label::GivenUp,
         }
     }
 
@@ -208,6 +242,8 @@ pub(crate) struct View {
     pub(crate) expires: i64,
     pub(crate) until: Option<i64>,
     pub(crate) attempts: u32,
+    pub(crate) abandoned: u32,
+    pub(crate) held: bool,
     pub(crate) error: Option<String>,
     pub(crate) receipt: Option<Vec<u8>>,
 }
@@ -223,6 +259,8 @@ impl State {
                 expires: mark.expires,
                 until: None,
                 attempts: mark.attempts,
+                abandoned: 0,
+                held: false,
                 error: mark.error.clone(),
                 receipt: mark.receipt.clone(),
             }),
@@ -230,9 +268,11 @@ impl State {
                 label: claim.label(now),
                 first: claim.at,
                 last: claim.at,
-                expires: claim.expires,
+                expires: if claim.is_unresolved(now) { NEVER } else { claim.expires },
                 until: Some(claim.blocks_until(now).unwrap_or(claim.until.min(now))),
                 attempts: claim.attempts,
+                abandoned: claim.abandoned,
+                held: claim.held,
                 error: claim.error.clone(),
                 receipt: None,
             }),
@@ -246,10 +286,11 @@ pub(crate) enum Verb {
     Mark { at: i64 },
     Check,
     Seed,
-    Claim { lease: Span, granted: Option<Token> },
+    Claim { lease: Span, hold: bool, granted: Option<Token> },
     Confirm { token: Token, receipt: Option<Vec<u8>> },
     Release { token: Token },
-    Fail { token: Token, reason: String },
+    Fail { token: Token, reason: String, is_final: bool },
+    Resolve { done: bool },
     Renew { token: Token, lease: Span },
     Forget,
 }
@@ -260,13 +301,23 @@ pub(crate) enum Answer {
     New,
     Duplicate,
     Flying,
-    Granted { attempt: u32, until: i64 },
+    Granted { attempt: u32, until: i64, previous: Before },
     InFlight { until: i64 },
     Seen,
+    Unresolved { since: i64 },
     GivenUp { attempts: u32 },
     Held,
     Lost,
     Forgot(bool),
+    Resolved(bool),
+}
+
+/// How the attempt before one that is granted ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Before {
+    Nothing,
+    Ended(Outcome),
+    Abandoned { since: i64 },
 }
 
 /// What becomes of what was known.
@@ -285,6 +336,7 @@ pub(crate) struct Setting {
     pub(crate) life: Life,
     pub(crate) retry_delay: Span,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) max_abandoned: Option<u32>,
 }
 
 /// The right answers and what each leaves, in this state. `hollow` is a mark whose store still knows
@@ -307,8 +359,9 @@ fn on_nothing(verb: &Verb, setting: Setting) -> (Answer, End) {
     match verb {
         Verb::Mark { at } => (Answer::Done, End::Mark(Mark::fresh(*at, life))),
         Verb::Check | Verb::Seed => (Answer::New, End::Mark(Mark::fresh(now, life))),
-        Verb::Claim { lease, granted } => grant(*lease, *granted, 1, None, setting),
+        Verb::Claim { lease, hold, granted } => grant((*lease, *hold), *granted, None, setting),
         Verb::Forget => (Answer::Forgot(false), End::Same),
+        Verb::Resolve { .. } => (Answer::Resolved(false), End::Same),
         Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
             (Answer::Lost, End::Same)
         }
@@ -316,16 +369,29 @@ fn on_nothing(verb: &Verb, setting: Setting) -> (Answer, End) {
 }
 
 fn grant(
-    lease: Span,
+    (lease, held): (Span, bool),
     token: Option<Token>,
-    attempt: u32,
-    error: Option<String>,
+    before: Option<&Claim>,
     Setting { now, life, .. }: Setting,
 ) -> (Answer, End) {
     let until = lease.end(now);
-    let expires = life.ttl.end(until);
-    let claim = Claim { token, at: now, until, attempts: attempt, error, expires };
-    (Answer::Granted { attempt, until }, End::Claim(claim))
+    let previous = before.map_or(Before::Nothing, |claim| match claim.outcome {
+        Some(outcome) => Before::Ended(outcome),
+        None => Before::Abandoned { since: claim.until },
+    });
+    let attempt = before.map_or(0, |claim| claim.attempts) + 1;
+    let claim = Claim {
+        token,
+        outcome: None,
+        held,
+        at: now,
+        until,
+        attempts: attempt,
+        abandoned: before.map_or(0, |claim| claim.abandoned_by(now)),
+        error: before.and_then(|claim| claim.error.clone()),
+        expires: life.ttl.end(until),
+    };
+    (Answer::Granted { attempt, until, previous }, End::Claim(claim))
 }
 
 fn on_mark(verb: &Verb, mark: &Mark, hollow: bool, setting: Setting) -> Vec<(Answer, End)> {
@@ -354,6 +420,7 @@ fn on_mark(verb: &Verb, mark: &Mark, hollow: bool, setting: Setting) -> Vec<(Ans
             vec![(Answer::Held, end)]
         }
         Verb::Forget => vec![(Answer::Forgot(true), End::Gone)],
+        Verb::Resolve { .. } => vec![(Answer::Resolved(false), End::Same)],
         Verb::Confirm { .. } | Verb::Release { .. } | Verb::Fail { .. } | Verb::Renew { .. } => {
             vec![(Answer::Lost, End::Same)]
         }
@@ -372,10 +439,10 @@ fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
     // A mark that expires at once does not end a lease, and no other ends before it.
     let marked = |at| {
         let mut mark = left_behind(Mark::fresh(at, life), claim.token);
+        if (claim.is_in_flight(now) || claim.is_unresolved(now)) && mark.expires <= now {
+            return End::Same;
+        }
         if claim.is_in_flight(now) {
-            if mark.expires <= now {
-                return End::Same;
-            }
             mark.expires = mark.expires.max(claim.until);
         }
         End::Mark(mark)
@@ -384,16 +451,37 @@ fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
         // The holder's confirm will succeed.
         Verb::Mark { at } => (Answer::Done, marked(*at)),
         Verb::Seed => (Answer::New, marked(now)),
-        Verb::Check if claim.is_in_flight(now) => (Answer::Flying, End::Same),
+        Verb::Check if claim.is_in_flight(now) || claim.is_unresolved(now) => {
+            (Answer::Flying, End::Same)
+        }
         // Whoever held it lost it.
         Verb::Check => (Answer::New, End::Mark(left_behind(Mark::fresh(now, life), None))),
-        Verb::Claim { lease, granted } => match (claim.blocks_until(now), setting.max_attempts) {
-            (Some(until), _) => (Answer::InFlight { until }, End::Same),
-            (None, Some(most)) if claim.attempts >= most => {
-                (Answer::GivenUp { attempts: claim.attempts }, End::Same)
+        Verb::Claim { lease, hold, granted } => {
+            let reached = |most: Option<u32>, count| most.is_some_and(|most| count >= most);
+            let given_up = claim.outcome == Some(Outcome::FailedFinally)
+                || reached(setting.max_attempts, claim.attempts)
+                || reached(setting.max_abandoned, claim.abandoned_by(now));
+            match claim.blocks_until(now) {
+                Some(until) => (Answer::InFlight { until }, End::Same),
+                None if claim.is_unresolved(now) => {
+                    (Answer::Unresolved { since: claim.until }, End::Same)
+                }
+                None if given_up => (Answer::GivenUp { attempts: claim.attempts }, End::Same),
+                None => grant((*lease, *hold), *granted, Some(claim), setting),
             }
-            _ => grant(*lease, *granted, claim.attempts + 1, claim.error.clone(), setting),
-        },
+        }
+        Verb::Resolve { done } => {
+            if claim.is_in_flight(now) {
+                return (Answer::Resolved(false), End::Same);
+            }
+            let end = if *done {
+                marked(now)
+            } else {
+                let ended = claim.ended(Outcome::Released, now, now, life);
+                End::Claim(Claim { attempts: 0, abandoned: 0, ..ended })
+            };
+            (Answer::Resolved(end != End::Same), end)
+        }
         Verb::Confirm { token, receipt } if is_its(token) => {
             let first = life.begun(claim.at, now);
             let mark = Mark { first, last: now, expires: life.end(now, first), ..Mark::default() };
@@ -401,10 +489,14 @@ fn on_claim(verb: &Verb, claim: &Claim, setting: Setting) -> (Answer, End) {
             (Answer::Held, End::Mark(Mark { receipt: receipt.clone(), ..mark }))
         }
         Verb::Release { token } if is_its(token) => {
-            (Answer::Held, End::Claim(claim.ended(now, now, life)))
+            (Answer::Held, End::Claim(claim.ended(Outcome::Released, now, now, life)))
         }
-        Verb::Fail { token, reason } if is_its(token) => {
-            let ended = claim.ended(now, setting.retry_delay.end(now), life);
+        Verb::Fail { token, reason, is_final } if is_its(token) => {
+            let ended = if *is_final {
+                claim.ended(Outcome::FailedFinally, now, now, life)
+            } else {
+                claim.ended(Outcome::Failed, now, setting.retry_delay.end(now), life)
+            };
             (Answer::Held, End::Claim(Claim { error: Some(reason.clone()), ..ended }))
         }
         Verb::Renew { token, lease } if is_its(token) => {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use seen_store::{SeenStore, Window};
+use seen_store::{Abandoned, SeenStore, Window};
 
 use crate::state::{Life, Span, Windowing};
 
@@ -17,10 +17,12 @@ pub(crate) struct Through {
     pub(crate) ttl: Option<Span>,
     /// `None` leaves the store's own window in force.
     pub(crate) window: Option<Windowing>,
+    /// Whether claims are held once they are abandoned.
+    pub(crate) hold: bool,
 }
 
 impl Through {
-    pub(crate) const PLAIN: Self = Self { ttl: None, window: None };
+    pub(crate) const PLAIN: Self = Self { ttl: None, window: None, hold: false };
 
     /// The handle of the store in this scope.
     pub(crate) fn handle(self, store: &SeenStore, scope: &str) -> SeenStore {
@@ -30,6 +32,9 @@ impl Through {
         }
         if let Some(window) = self.window {
             handle = handle.window(window_of(window));
+        }
+        if self.hold {
+            handle = handle.abandoned(Abandoned::Hold);
         }
         handle
     }

@@ -11,12 +11,12 @@ const MOST: u64 = i64::MAX.unsigned_abs();
 fn with_count(place: &Place, ids: &[&str], count: i64) -> SeenStore {
     let store = place.open(Config::default().purge_interval(None));
     store.seed(ids).unwrap();
-    place.sql().execute("UPDATE seen SET suppressed = ?1", [count]).unwrap();
+    place.sql().execute("UPDATE seen SET duplicates = ?1", [count]).unwrap();
     store
 }
 
-fn suppressed(store: &SeenStore, id: &str) -> u64 {
-    store.get(id).unwrap().unwrap().suppressed
+fn duplicates(store: &SeenStore, id: &str) -> u64 {
+    store.get(id).unwrap().unwrap().duplicates
 }
 
 #[test]
@@ -24,15 +24,15 @@ fn a_count_is_brought_to_the_largest_that_the_file_can_hold() {
     let place = Place::in_ram();
     let store = place.open(Config::default());
     let mut entry = Entry::new("", "a", std::time::SystemTime::UNIX_EPOCH);
-    entry.suppressed = u64::MAX;
+    entry.duplicates = u64::MAX;
     assert_eq!(store.restore([entry.clone()]).unwrap().added, 1);
-    assert_eq!(suppressed(&store, "a"), MOST);
+    assert_eq!(duplicates(&store, "a"), MOST);
     // Turned away once more, and brought once more.
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     assert_eq!(store.restore([entry]).unwrap().unchanged, 1);
     store.purge_expired().unwrap();
     store.close().unwrap();
-    assert!(suppressed(&place.open(Config::default()), "a") >= MOST);
+    assert!(duplicates(&place.open(Config::default()), "a") >= MOST);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_count_that_is_full_fails_no_verb_of_its_id() {
         let Claim::Granted(lease) = store.claim("confirmed", secs(60)).unwrap() else { panic!() };
         let token = lease.into_token();
         store.mark_seen("confirmed").unwrap();
-        let sql = "UPDATE seen SET suppressed = ?1 WHERE id = 'confirmed'";
+        let sql = "UPDATE seen SET duplicates = ?1 WHERE id = 'confirmed'";
         place.sql().execute(sql, [count]).unwrap();
         for id in ["flushed", "marked", "receipt", "sliding", "confirmed"] {
             for _ in 0..3 {
@@ -56,7 +56,7 @@ fn a_count_that_is_full_fails_no_verb_of_its_id() {
         assert_eq!(sliding.check_and_mark("sliding").unwrap(), Verdict::Duplicate);
         store.purge_expired().unwrap();
         for id in ["flushed", "marked", "receipt", "sliding", "confirmed"] {
-            assert!(suppressed(&store, id) >= MOST, "{id}");
+            assert!(duplicates(&store, id) >= MOST, "{id}");
         }
         store.close().unwrap();
     }
@@ -67,14 +67,14 @@ fn a_count_below_zero_counts_as_none() {
     for count in [-1, i64::MIN] {
         let place = Place::in_ram();
         let store = with_count(&place, &["a", "b"], count);
-        assert_eq!(suppressed(&store, "a"), 0);
+        assert_eq!(duplicates(&store, "a"), 0);
         assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
         assert_eq!(store.check_and_mark("b").unwrap(), Verdict::Duplicate);
         store.mark_seen("b").unwrap();
         store.purge_expired().unwrap();
-        assert_eq!((suppressed(&store, "a"), suppressed(&store, "b")), (1, 1));
+        assert_eq!((duplicates(&store, "a"), duplicates(&store, "b")), (1, 1));
         let reader = Reader::open(place.path()).unwrap();
-        assert_eq!(reader.get("a").unwrap().unwrap().suppressed, 1);
+        assert_eq!(reader.get("a").unwrap().unwrap().duplicates, 1);
         store.close().unwrap();
     }
 }

@@ -10,33 +10,33 @@ fn an_entry_counts_the_duplicates_that_were_turned_away_also_across_a_restart() 
     let place = Place::new();
     let (clock, store) = manual_store(&place, secs(60));
     store.mark_seen("a").unwrap();
-    let suppressed = |store: &SeenStore| store.get("a").unwrap().unwrap().suppressed;
-    assert_eq!(suppressed(&store), 0);
+    let duplicates = |store: &SeenStore| store.get("a").unwrap().unwrap().duplicates;
+    assert_eq!(duplicates(&store), 0);
     for _ in 0..3 {
         assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     }
     assert_eq!(store.check_and_mark_all(["a", "a"]).unwrap(), [Verdict::Duplicate; 2]);
-    assert_eq!(suppressed(&store), 5);
+    assert_eq!(duplicates(&store), 5);
     // Neither a look nor a mark is a duplicate turned away; a refresh keeps the count.
     assert!(store.is_seen("a"));
     store.mark_seen("a").unwrap();
-    assert_eq!(suppressed(&store), 5);
+    assert_eq!(duplicates(&store), 5);
     drop(store);
     let config = Config::default().ttl(secs(60)).clock(clock.clone());
     let store = place.open(config.clone());
-    assert_eq!(suppressed(&store), 5);
+    assert_eq!(duplicates(&store), 5);
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     store.purge_expired().unwrap();
-    assert_eq!(suppressed(&store), 6);
-    assert_eq!(rows(&place.sql()).last().unwrap().suppressed, 6);
+    assert_eq!(duplicates(&store), 6);
+    assert_eq!(rows(&place.sql()).last().unwrap().duplicates, 6);
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::Duplicate);
     store.close().unwrap();
-    assert_eq!(rows(&place.sql()).last().unwrap().suppressed, 7);
+    assert_eq!(rows(&place.sql()).last().unwrap().duplicates, 7);
     // What expired and came back begins at nought.
     let store = place.open(config);
     clock.advance(secs(60));
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::New);
-    assert_eq!(suppressed(&store), 0);
+    assert_eq!(duplicates(&store), 0);
 }
 
 #[test]

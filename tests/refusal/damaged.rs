@@ -69,7 +69,7 @@ fn cut_last_page(path: &Path) {
 }
 
 /// Rows on the last pages of the file, so that the page that is cut matters.
-const CHANGE_ALL: &str = "UPDATE seen SET suppressed = suppressed + 1";
+const CHANGE_ALL: &str = "UPDATE seen SET duplicates = duplicates + 1";
 
 /// As a checkpoint leaves it that a power cut or a full disk ended.
 #[test]
@@ -90,8 +90,8 @@ fn a_database_cut_inside_a_page_that_its_log_holds_is_whole() {
         let store = place.open(Config::default());
         store.close().unwrap();
         assert_eq!(fs::metadata(place.path()).unwrap().len() % 1024, 0);
-        let suppressed = marks(&place.sql()).iter().all(|row| row.suppressed == 1);
-        assert!(suppressed, "what the log held is not in the file");
+        let duplicates = marks(&place.sql()).iter().all(|row| row.duplicates == 1);
+        assert!(duplicates, "what the log held is not in the file");
     }
 }
 
@@ -112,7 +112,7 @@ fn a_database_that_lost_pages_of_which_the_log_holds_only_some_is_refused() {
     // The last row, which is on the last page.
     tamper_and_crash(
         place.path(),
-        "UPDATE seen SET suppressed = 1 WHERE seq = (SELECT max(seq) FROM seen)",
+        "UPDATE seen SET duplicates = 1 WHERE seq = (SELECT max(seq) FROM seen)",
     );
     let _ = fs::remove_file(place.beside("-shm"));
     let bytes = fs::metadata(place.path()).unwrap().len();

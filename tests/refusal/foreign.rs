@@ -43,11 +43,37 @@ fn a_database_of_another_application_keeps_its_log_with_all_that_is_in_it() {
 }
 
 #[test]
+fn a_store_that_is_not_marked_as_one_is_refused() {
+    let place = Place::new();
+    closed_store(&place);
+    tamper(&place, "PRAGMA application_id = 0");
+    refused(place.path(), ErrorKind::WrongApplication, "give another path");
+}
+
+#[test]
 fn a_store_of_a_newer_version_is_refused() {
     let place = Place::new();
     closed_store(&place);
     tamper(&place, "PRAGMA user_version = 2");
     refused(place.path(), ErrorKind::NewerVersion, "update the program");
+}
+
+#[test]
+fn a_store_of_a_build_from_before_the_first_release_is_refused() {
+    let place = Place::new();
+    tamper(
+        &place,
+        "CREATE TABLE claims (scope TEXT NOT NULL, id ANY NOT NULL, token BLOB NOT NULL,
+           claimed_at INTEGER NOT NULL, lease_until INTEGER NOT NULL, attempts INTEGER NOT NULL,
+           last_error TEXT, expires_at INTEGER, PRIMARY KEY (scope, id)) STRICT, WITHOUT ROWID;
+         CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+         CREATE TABLE seen (seq INTEGER PRIMARY KEY, scope TEXT NOT NULL DEFAULT '', id ANY NOT NULL,
+           first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, expires_at INTEGER,
+           suppressed INTEGER NOT NULL DEFAULT 0, token BLOB, attempts INTEGER, last_error TEXT,
+           receipt BLOB) STRICT;
+         PRAGMA application_id = 0x5345454E; PRAGMA user_version = 1",
+    );
+    refused(place.path(), ErrorKind::WrongApplication, "before the first release");
 }
 
 #[test]
@@ -59,12 +85,11 @@ fn a_store_that_somebody_added_code_or_tables_to_is_refused() {
         "CREATE INDEX i ON seen (id)",
         "ALTER TABLE seen ADD COLUMN extra INTEGER",
         "DROP TABLE claims",
-        "PRAGMA application_id = 0",
     ] {
         let place = Place::new();
         closed_store(&place);
         tamper(&place, sql);
-        refused(place.path(), ErrorKind::WrongApplication, "give another path");
+        refused(place.path(), ErrorKind::WrongApplication, "altered by another program");
     }
 }
 

@@ -100,7 +100,7 @@ fn no_number_in_the_file_makes_a_verb_panic() {
         for key in ["generation", "floor", "last_purge_at", "clock", "buried"] {
             changes.push(format!("INSERT OR REPLACE INTO meta VALUES ('{key}', {value})"));
         }
-        for column in ["first_seen", "last_seen", "suppressed", "attempts", "expires_at"] {
+        for column in ["first_seen", "last_seen", "duplicates", "attempts", "expires_at"] {
             changes.push(format!("UPDATE seen SET {column} = {value} WHERE seq % 2 = 0"));
         }
         changes.push(format!("UPDATE seen SET seq = {value} WHERE id = 'id 19'"));

@@ -70,7 +70,7 @@ fn an_entry_is_restored_as_it_was_listed_whatever_the_handle() {
     let bench = Bench::new();
     let mut entry = Entry::new("scope", b"\xff\0".as_slice(), bench.now - HOUR);
     entry.last_seen = bench.now;
-    (entry.suppressed, entry.attempts) = (7, 3);
+    (entry.duplicates, entry.attempts) = (7, 3);
     (entry.last_error, entry.receipt) = (Some("once".into()), Some(vec![0, 1]));
     let handle = bench.store.scope("other").ttl(Duration::from_secs(1));
     assert_eq!(counts(&handle.restore([entry.clone()]).unwrap()), [1, 0, 0, 0]);
@@ -84,7 +84,7 @@ fn an_entry_is_restored_as_it_was_listed_whatever_the_handle() {
 fn the_same_again_changes_nothing_and_counts_nothing_twice() {
     let bench = Bench::new();
     let mut entry = bench.seen("a", HOUR, HOUR);
-    entry.suppressed = 5;
+    entry.duplicates = 5;
     let failed = bench.claimed("f", State::Failed, Duration::ZERO);
     let in_flight = bench.claimed("i", State::InFlight, HOUR);
     let all = [entry, failed, in_flight];
@@ -103,18 +103,18 @@ fn the_same_again_changes_nothing_and_counts_nothing_twice() {
 fn a_mark_that_meets_a_mark_takes_the_widest_times_and_the_largest_counts() {
     let bench = Bench::new();
     let mut known = bench.seen("a", HOUR, 2 * HOUR);
-    (known.suppressed, known.receipt) = (4, Some(b"known".to_vec()));
+    (known.duplicates, known.receipt) = (4, Some(b"known".to_vec()));
     bench.bring(known);
     let _ = bench.store.check_and_mark("a").unwrap(); // one more, not written down yet
     let mut brought = bench.seen("a", 2 * HOUR, HOUR);
-    (brought.last_seen, brought.suppressed, brought.attempts) = (bench.now, 3, 1);
+    (brought.last_seen, brought.duplicates, brought.attempts) = (bench.now, 3, 1);
     (brought.last_error, brought.receipt) = (Some("new".into()), Some(b"brought".to_vec()));
     assert_eq!(counts(&bench.restore(brought.clone())), [0, 1, 0, 0]);
     let merged = bench.get("a");
     assert_eq!(merged.first_seen, bench.now - 2 * HOUR);
     assert_eq!(merged.last_seen, bench.now);
     assert_eq!(merged.expires_at, Some(bench.now + 2 * HOUR));
-    assert_eq!((merged.suppressed, merged.attempts), (5, 1));
+    assert_eq!((merged.duplicates, merged.attempts), (5, 1));
     assert_eq!(merged.last_error.as_deref(), Some("new"));
     assert_eq!(merged.receipt.as_deref(), Some(&b"known"[..]));
     brought.expires_at = None;
@@ -203,7 +203,7 @@ fn what_no_store_takes_is_refused_alone() {
     let bench = Bench::new();
     let good = |id| bench.seen(id, HOUR, HOUR);
     let mut receipt = good("receipt");
-    receipt.receipt = Some(vec![0; 65_537]);
+    receipt.receipt = Some(vec![0; (1 << 20) + 1]);
     let mut error = good("error");
     error.last_error = Some("x".repeat(65_537));
     let mut scope = good("scope");
@@ -235,7 +235,7 @@ fn an_entry_that_cannot_be_written_is_refused_alone_wherever_it_stands() {
         let bench = Bench::new();
         let ids: Vec<String> = (0..25).map(|n| format!("id {n}")).collect();
         for at in &poisoned {
-            let insert = "INSERT INTO claims VALUES ('', ?1, x'', 1, 1, 1, CAST(x'ff' AS TEXT), 9)";
+            let insert = "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), 9)";
             bench.place.sql().execute(insert, [&ids[*at]]).unwrap();
         }
         let entries = || ids.iter().map(|id| bench.seen(id, HOUR, HOUR));

@@ -18,6 +18,7 @@ mod mark;
 mod purge;
 mod release;
 mod renew;
+mod resolve;
 mod run;
 mod show;
 mod stats;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Fail(fail::Arguments),
     Release(release::Arguments),
     Renew(renew::Arguments),
+    Resolve(resolve::Arguments),
     Export(export::Arguments),
     Import(import::Arguments),
     Purge(purge::Arguments),
@@ -75,6 +77,7 @@ impl Command {
             Self::Fail(arguments) => fail::run(arguments),
             Self::Release(arguments) => release::run(arguments),
             Self::Renew(arguments) => renew::run(arguments),
+            Self::Resolve(arguments) => resolve::run(arguments),
             Self::Export(arguments) => export::run(arguments),
             Self::Import(arguments) => import::run(arguments),
             Self::Purge(arguments) => purge::run(arguments),

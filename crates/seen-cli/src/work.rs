@@ -3,3 +3,4 @@
 pub(crate) mod child;
 pub(crate) mod memory;
 pub(crate) mod renewer;
+pub(crate) mod replay;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use seen_store::{State as Label, Token};
 
 use crate::known::Known;
-use crate::state::{Answer, Life, Setting, Span, Verb, View, outcomes};
+use crate::state::{Answer, Before, Life, Setting, Span, Verb, View, outcomes};
 
 /// An id in its scope.
 pub type Name = (usize, usize);
@@ -32,6 +32,7 @@ pub enum Act {
     Seed,
     Claim {
         lease: Span,
+        hold: bool,
     },
     Confirm {
         token: Token,
@@ -43,6 +44,10 @@ pub enum Act {
     Fail {
         token: Token,
         reason: String,
+        is_final: bool,
+    },
+    Resolve {
+        done: bool,
     },
     Renew {
         token: Token,
@@ -80,6 +85,7 @@ pub enum Told {
     Granted {
         attempt: u32,
         until: i64,
+        previous: Before,
         token: Token,
     },
     IsSeen(bool),
@@ -91,8 +97,8 @@ pub enum Told {
 impl Told {
     fn of(answer: Answer, number: Number) -> Self {
         match answer {
-            Answer::Granted { attempt, until } => {
-                Self::Granted { attempt, until, token: placeholder(number) }
+            Answer::Granted { attempt, until, previous } => {
+                Self::Granted { attempt, until, previous, token: placeholder(number) }
             }
             answer => Self::Answer(answer),
         }
@@ -103,9 +109,9 @@ impl Told {
         match (self, told) {
             (Self::Nothing, _) | (_, Self::Nothing) => true,
             (
-                Self::Granted { attempt, until, .. },
-                Self::Granted { attempt: its_attempt, until: its_until, .. },
-            ) => (attempt, until) == (its_attempt, its_until),
+                Self::Granted { attempt, until, previous, .. },
+                Self::Granted { attempt: its_attempt, until: its_until, previous: its, .. },
+            ) => (attempt, until, previous) == (its_attempt, its_until, its),
             (Self::Listed(right), Self::Listed(listed)) => {
                 let lasting =
                     |view: &Option<View>| view.clone().filter(|view| view.label != Label::Expired);
@@ -133,6 +139,7 @@ pub struct Asked {
     pub life: Life,
     pub retry_delay: Span,
     pub max_attempts: Option<u32>,
+    pub max_abandoned: Option<u32>,
     /// The times that it may have read.
     pub nows: BTreeSet<i64>,
     /// Whether it may answer from memory that the id is seen.
@@ -469,14 +476,17 @@ impl Pending {
             Act::MarkAt(at) => Verb::Mark { at: *at },
             Act::Check => Verb::Check,
             Act::Seed => Verb::Seed,
-            Act::Claim { lease } => {
-                Verb::Claim { lease: *lease, granted: Some(placeholder(number)) }
+            Act::Claim { lease, hold } => {
+                Verb::Claim { lease: *lease, hold: *hold, granted: Some(placeholder(number)) }
             }
             Act::Confirm { token, receipt } => {
                 Verb::Confirm { token: *token, receipt: receipt.clone() }
             }
             Act::Release { token } => Verb::Release { token: *token },
-            Act::Fail { token, reason } => Verb::Fail { token: *token, reason: reason.clone() },
+            Act::Fail { token, reason, is_final } => {
+                Verb::Fail { token: *token, reason: reason.clone(), is_final: *is_final }
+            }
+            Act::Resolve { done } => Verb::Resolve { done: *done },
             Act::Renew { token, lease } => Verb::Renew { token: *token, lease: *lease },
             Act::Forget | Act::ForgetAll => Verb::Forget,
             Act::IsSeen => return self.looks(known, now),
@@ -508,6 +518,7 @@ impl Pending {
             life: self.asked.life,
             retry_delay: self.asked.retry_delay,
             max_attempts: self.asked.max_attempts,
+            max_abandoned: self.asked.max_abandoned,
         };
         let mut ways = Vec::new();
         for start in known.starts(now) {

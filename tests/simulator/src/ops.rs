@@ -130,7 +130,7 @@ impl Draw<'_> {
             _ => None,
         };
         let window = (self.rng.u32(..10) == 0).then_some(Windowing::Fixed);
-        Through { ttl, window }
+        Through { ttl, window, hold: self.rng.u32(..3) == 0 }
     }
 
     fn lease(&mut self) -> Span {
@@ -251,12 +251,14 @@ pub const TABLE: &[(u32, Make)] = &[
     (8, claims::claim),
     (4, claims::claim_all),
     (4, claims::lease),
+    (3, claims::once),
     (8, claims::confirm),
     (2, claims::confirm_all),
     (4, claims::release),
     (2, claims::release_all),
     (5, claims::fail),
     (3, claims::renew),
+    (4, claims::resolve),
     (2, claims::renew_all),
     (6, reading::try_is_seen),
     (2, reading::is_seen),

@@ -27,6 +27,7 @@ pub struct Setup {
     pub window: Windowing,
     pub retry_delay_ms: u64,
     pub max_attempts: Option<u32>,
+    pub max_abandoned: Option<u32>,
     pub wal_autocheckpoint: u32,
     pub purge_interval: Option<Duration>,
     pub purge_thread: bool,
@@ -58,6 +59,7 @@ impl Setup {
             ),
             retry_delay_ms: *choose(&mut rng, &[0, 0, 1, 30_000]),
             max_attempts: *choose(&mut rng, &[None, None, Some(1), Some(3)]),
+            max_abandoned: *choose(&mut rng, &[None, None, None, Some(1), Some(2)]),
             // Below 1,000 commits keep the log short themselves, from there on a thread does.
             wal_autocheckpoint: *choose(&mut rng, &[10, 60, 1_000, 1_000]),
             purge_interval: *choose(
@@ -76,6 +78,7 @@ impl Setup {
             .window(window_of(self.window))
             .retry_delay(Duration::from_millis(self.retry_delay_ms))
             .max_attempts(self.max_attempts)
+            .max_abandoned(self.max_abandoned)
             .wal_autocheckpoint(self.wal_autocheckpoint)
             .purge_interval(self.purge_interval)
             .purge_thread(self.purge_thread && self.purge_interval.is_some())

@@ -243,6 +243,7 @@ impl World {
             life: call.life,
             retry_delay: Span::Ms(self.setup.retry_delay_ms),
             max_attempts: self.setup.max_attempts,
+            max_abandoned: self.setup.max_abandoned,
             nows: if call.by_reader {
                 self.stores[store].reader_nows()
             } else {

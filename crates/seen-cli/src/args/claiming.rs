@@ -5,18 +5,18 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use seen_store::{Claim, Config, SeenStore, State, Token, Ttl};
+use seen_store::{Abandoned, Claim, Config, Known, Lease, RetryDelay, SeenStore, State, Ttl};
 
 use crate::Result;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
 use crate::args::ids::shown;
-use crate::output::words::{counted, local_time};
+use crate::output::words::{counted, harmless, local_time};
 
 const RETRIES_HELP: &str = "\
 Give the id up after N attempts in all. Without it there is no end.
 
 Attempts are counted for the id, over all runs, for one --ttl after the last: a failed one, one that ended \
-with its lease, and one that was given back. An id that was given up is not tried again until `seen forget` \
+with its lease, and one that was given back. An id that was given up is not tried again until `seen resolve` \
 or the end of that time.";
 
 /// The options of a claim.
@@ -34,18 +34,31 @@ pub(crate) struct Claiming {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
           long_help = RETRIES_HELP)]
     pub(crate) retries: Option<u32>,
+
+    /// When this worker vanishes, keep the id from all others until `seen resolve`
+    ///
+    /// Without it, the id can be claimed again once the lease has ended, although the work may have been done.
+    /// With it, nothing is done twice, and somebody must decide.
+    #[arg(long)]
+    hold: bool,
 }
 
 /// The result of a claim.
 pub(crate) enum Claimed {
-    Ours { token: Token, attempt: u32 },
+    Ours(Lease),
     Refused(Refusal),
 }
 
 pub(crate) enum Refusal {
-    Seen,
+    Seen(Known),
     InFlight {
         until: SystemTime,
+        holder: Option<String>,
+    },
+    /// Its last worker vanished, and holds it until somebody decides.
+    Unresolved {
+        since: SystemTime,
+        holder: Option<String>,
     },
     /// Its last attempt failed a moment ago.
     Waiting {
@@ -58,21 +71,21 @@ pub(crate) enum Refusal {
 
 impl Claiming {
     pub(crate) fn config(&self) -> Config {
-        Config::default().ttl(self.ttl).max_attempts(self.retries)
+        let abandoned = if self.hold { Abandoned::Hold } else { Abandoned::Retry };
+        Config::default().ttl(self.ttl).max_attempts(self.retries).abandoned(abandoned)
     }
 
     pub(crate) fn claim(&self, store: &SeenStore, id: &[u8]) -> Result<Claimed> {
         Ok(Claimed::Refused(match store.claim(id, self.lease)? {
-            Claim::Granted(lease) => {
-                let attempt = lease.attempt();
-                return Ok(Claimed::Ours { token: lease.into_token(), attempt });
-            }
-            Claim::InFlight { until } => match store.get(id)? {
+            Claim::Granted(lease) => return Ok(Claimed::Ours(lease)),
+            Claim::InFlight { until, holder } => match store.get(id)? {
                 Some(entry) if entry.state == State::Failed => Refusal::Waiting { until },
-                _ => Refusal::InFlight { until },
+                _ => Refusal::InFlight { until, holder },
             },
+            Claim::Unresolved { since, holder } => Refusal::Unresolved { since, holder },
             Claim::GivenUp { attempts } => Refusal::GivenUp { attempts },
-            _ => Refusal::Seen,
+            Claim::Seen(known) => Refusal::Seen(known),
+            other => return Err(format!("{other:?} is not known to this version of seen").into()),
         }))
     }
 }
@@ -83,11 +96,19 @@ pub(crate) struct RetryAfter {
     /// Refuse claims of the id until this time has passed since the failure. Default: no wait.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retry_after: Option<Duration>,
+
+    /// Double --retry-after after each attempt, up to this time, and vary it by chance
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "retry_after")]
+    retry_max: Option<Duration>,
 }
 
 impl RetryAfter {
     pub(crate) fn put_into(&self, config: Config) -> Config {
-        config.retry_delay(self.retry_after.unwrap_or_default())
+        let first = self.retry_after.unwrap_or_default();
+        config.retry_delay(match self.retry_max {
+            Some(max) => RetryDelay::Exponential { first, max },
+            None => RetryDelay::Fixed(first),
+        })
     }
 }
 
@@ -95,17 +116,30 @@ impl Refusal {
     /// The reason in one line, without control characters.
     pub(crate) fn told(&self, id: &[u8]) -> String {
         let id = shown(id);
-        match *self {
-            Self::Seen => format!("{id}: seen before"),
-            Self::InFlight { until } => {
-                format!("{id}: another worker has it, until {} at most", local_time(until))
+        let by = |holder: &Option<String>| match holder {
+            Some(holder) => format!(" ({})", harmless(holder)),
+            None => String::new(),
+        };
+        match self {
+            Self::Seen(_) => format!("{id}: seen before"),
+            Self::InFlight { until, holder } => {
+                let until = local_time(*until);
+                format!("{id}: another worker{} has it, until {until} at most", by(holder))
             }
+            Self::Unresolved { since, holder } => format!(
+                "{id}: its worker{} vanished, and had it until {}; whether it did the work is not known: \
+                 `seen resolve` decides",
+                by(holder),
+                local_time(*since)
+            ),
             Self::Waiting { until } => {
-                format!("{id}: it failed, and is not tried again before {}", local_time(until))
+                format!("{id}: it failed, and is not tried again before {}", local_time(*until))
             }
             Self::GivenUp { attempts } => {
-                let attempts = counted(attempts.into(), "attempt");
-                format!("{id}: given up after {attempts}; `seen forget` lets it be tried again")
+                let attempts = counted((*attempts).into(), "attempt");
+                format!(
+                    "{id}: given up after {attempts}; `seen resolve` decides what becomes of it"
+                )
             }
         }
     }

@@ -5,19 +5,21 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use seen_store::Previous;
 
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming};
 use crate::args::database::{self, Database};
 use crate::args::ids;
+use crate::output::words::local_time;
 
 /// Claim an id, and print the token of the claim
 ///
 /// Of any number of workers, one gets the claim, until its lease ends. It does its work and then calls
 /// `seen confirm ID --token TOKEN`; or `seen fail` or `seen release`, after which the id can be claimed again. If
 /// the work takes longer, it calls `seen renew` before the lease ends. `seen run` does all this for a command.
-/// Statuses: 0 claimed; 1 not claimed (seen before, claimed by another worker, or given up: standard error says
-/// which); 2 an error.
+/// Statuses: 0 claimed; 1 not claimed (seen before, claimed by another worker, given up, or to be
+/// resolved: standard error says which); 2 an error.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The id. `-` reads it from standard input, which must be one line.
@@ -35,7 +37,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let id = ids::one(&arguments.id)?;
     let store = arguments.database.open(arguments.claiming.config())?;
     let status = match arguments.claiming.claim(&store, &id)? {
-        Claimed::Ours { token, .. } => {
+        Claimed::Ours(lease) => {
+            if let Previous::Abandoned { since, .. } = *lease.previous() {
+                log::warn!(
+                    "{}: its worker vanished, and had it until {}; the work may have been done",
+                    ids::shown(&id),
+                    local_time(since)
+                );
+            }
+            let token = lease.into_token();
             if let Err(e) = writeln!(io::stdout(), "{token}") {
                 // The token was not printed, so no worker could end the claim.
                 store.release(&id, &token)?;

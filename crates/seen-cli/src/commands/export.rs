@@ -36,7 +36,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     format: Format,
 
-    /// Print only entries in this state: seen, in-flight, failed, expired.
+    /// Print only entries in this state: seen, in-flight, released, failed, given-up,
+    /// abandoned, unresolved, expired.
     #[arg(long, value_name = "STATE", value_parser = parse_state)]
     state: Option<State>,
 }

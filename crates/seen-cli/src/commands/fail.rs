@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::Config;
+use seen_store::{Config, Failure};
 
 use crate::Result;
 use crate::args::claiming::RetryAfter;
@@ -22,11 +22,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "failed", allow_hyphen_values = true)]
     error: String,
 
+    /// Let it not be tried again: it is given up until `seen resolve`, or until its attempts are forgotten
+    #[arg(long = "final", conflicts_with_all = ["retry_after", "retry_max"])]
+    is_final: bool,
+
     #[command(flatten)]
     retry_after: RetryAfter,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let config = arguments.retry_after.put_into(Config::default());
-    arguments.holder.act(config, |store, id, token| store.fail(id, token, &arguments.error))
+    let failure = Failure::new(&arguments.error);
+    let failure = if arguments.is_final { failure.is_final() } else { failure };
+    arguments.holder.act(config, |store, id, token| store.fail(id, token, failure))
 }

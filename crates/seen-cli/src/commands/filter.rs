@@ -25,6 +25,7 @@ use crate::args::key::{Key, NoKey, id_of};
 use crate::input::lines::Lines;
 use crate::output::message;
 use crate::output::progress::{self, Progress};
+use crate::output::words::counted;
 use crate::work::memory::{Decision, Held, Memory};
 use crate::work::renewer::Renewer;
 
@@ -181,12 +182,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             counts.lost
         );
     }
+    if counts.withheld > 0 {
+        log::warn!(
+            "{} not printed: their ids were given up, or are held for a worker that vanished; `seen resolve` decides",
+            counted(counts.withheld, "line")
+        );
+    }
     if counts.without_id > WARNINGS {
         log::warn!("{} more lines without an id, taken as new", counts.without_id - WARNINGS);
     }
     done?;
     if arguments.stats {
-        let (new, duplicates) = (counts.read - counts.duplicates, counts.duplicates);
+        let (new, duplicates) =
+            (counts.read - counts.duplicates - counts.withheld, counts.duplicates);
         message::tell(&format!("read {}, new {new}, duplicates {duplicates}", counts.read));
     }
     Ok(ExitCode::SUCCESS)
@@ -208,6 +216,7 @@ struct Counts {
     duplicates: u64,
     without_id: u64,
     lost: u64,
+    withheld: u64,
 }
 
 /// The id of a line, if it has one.
@@ -391,6 +400,10 @@ impl Filter<'_> {
                 Decision::Duplicate => {
                     self.counts.duplicates += 1;
                     decided.prints.push(self.arguments.invert);
+                }
+                Decision::Withheld => {
+                    self.counts.withheld += 1;
+                    decided.prints.push(false);
                 }
                 Decision::InFlight => {
                     decided.waits = true;

@@ -29,7 +29,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
 
-    /// List only entries in this state: seen, in-flight, failed, expired. Without it, all but expired
+    /// List only entries in this state: seen, in-flight, released, failed, given-up,
+    /// abandoned, unresolved, expired. Without it, all but expired
     /// entries.
     #[arg(long, value_name = "STATE", value_parser = parse_state)]
     state: Option<State>,

@@ -7,9 +7,10 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use seen_store::{ErrorKind, SeenStore, Token};
+use seen_store::{ErrorKind, Lease, Previous};
 
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
@@ -18,7 +19,7 @@ use crate::args::ids;
 use crate::args::key::Key;
 use crate::output::message::{self, with_causes};
 use crate::work::child::{self, Input, Signals};
-use crate::work::renewer::Renewer;
+use crate::work::replay::{self, Recorder, Replay, command_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,9 +45,14 @@ Examples:
 /// SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP and SIGCONT are passed on to CMD, unless they
 /// were ignored from the start. CMD keeps the terminal, so Ctrl-C and Ctrl-Z reach it as usual.
 ///
+/// CMD finds in its environment `SEEN_ATTEMPT`, the number of this attempt, and `SEEN_PREVIOUS`, how the attempt
+/// before it ended: `none`, `released`, `failed` or `abandoned`. After `abandoned` the work may have been done: CMD
+/// should ask the receiver before it does it again. With --hold such an id is not handed on.
+///
 /// Statuses: CMD's own; 128 plus the number of the signal that killed CMD; 127, CMD was not found; 126, CMD could
 /// not be started (for 126 and 127 the id is released at once, and the attempt counts for --retries); 0, or that of
-/// --duplicate-status, the id is seen or in flight; 1, the id was given up; 2, an error.
+/// --duplicate-status, the id is seen or in flight; 1, the id was given up, or is held and
+/// to be resolved; 2, an error.
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("subject").required(true).args(["id", "key"]),
@@ -74,6 +80,19 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     retry_after: RetryAfter,
 
+    /// Store what CMD prints and its status, and print them and end alike when the id is asked for again
+    ///
+    /// Standard output, standard error and the status of a CMD that succeeded are stored, up to 1 MiB together. A
+    /// later run with --replay prints them instead of running CMD. More is printed and not stored; a later run then
+    /// says so, as for an id that was seen without --replay, with the status of --duplicate-status. The two outputs
+    /// are replayed one after the other. The same id with another command line is an error: see --any-command.
+    #[arg(long)]
+    replay: bool,
+
+    /// With --replay, print what is stored for the id whatever command line it came from.
+    #[arg(long, requires = "replay")]
+    any_command: bool,
+
     /// The status if the id was seen before or another worker has claimed it
     #[arg(long, value_name = "N", default_value_t = 0)]
     duplicate_status: u8,
@@ -86,27 +105,28 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (id, input) = arguments.id_and_input()?;
     let input = input.prepare()?;
-    let config = arguments.retry_after.put_into(arguments.claiming.config());
+    let mut config = arguments.retry_after.put_into(arguments.claiming.config());
+    if arguments.replay {
+        config = config.max_receipt(replay::MAX_BYTES);
+    }
     let store = arguments.database.open(config)?;
-    let renewer = Renewer::of(&store, arguments.claiming.lease)?;
     // Before the claim: from now on, a signal that would end this process ends the command instead, and the claim
     // is then confirmed or failed.
     let signals = Signals::catch()?;
-    let status = match arguments.claiming.claim(&store, &id)? {
+    // CMD may take as long as it takes.
+    let status = match arguments.claiming.claim(&store.renewing(Duration::MAX), &id)? {
+        Claimed::Refused(Refusal::Seen(known)) if arguments.replay => {
+            arguments.replay(&id, known.receipt()?.as_deref())?
+        }
         Claimed::Refused(refusal) => {
             log::warn!("{}", refusal.told(&id));
             match refusal {
-                Refusal::GivenUp { .. } => 1,
+                Refusal::GivenUp { .. } | Refusal::Unresolved { .. } => 1,
                 _ => arguments.duplicate_status,
             }
         }
-        Claimed::Ours { token, attempt } => {
-            renewer.hold(vec![(id.clone(), token)]);
-            let run = Run { arguments, store: &store, id: &id, token, attempt };
-            run.to_its_end(input, signals, &renewer)?
-        }
+        Claimed::Ours(lease) => Run { arguments, lease }.carry_out(input, signals)?,
     };
-    drop(renewer);
     database::close(&store);
     Ok(ExitCode::from(status))
 }
@@ -124,62 +144,127 @@ impl Arguments {
         Ok((ids::one(id)?.into_owned(), input))
     }
 
+    /// Prints what is stored for an id that is seen, and returns the status to end with.
+    fn replay(&self, id: &[u8], receipt: Option<&[u8]>) -> Result<u8> {
+        let id = ids::shown(id);
+        let Some(stored) = receipt.and_then(Replay::from_receipt) else {
+            log::warn!("{id}: seen before, and nothing is stored that could be printed again");
+            return Ok(self.duplicate_status);
+        };
+        if stored.command != command_name(&self.command) && !self.any_command {
+            return Err(format!(
+                "{id}: what is stored for it came from another command line; give the command another id, or \
+                 --any-command to print it all the same"
+            )
+            .into());
+        }
+        stored.print().map_err(|e| format!("cannot write to standard output: {e}"))?;
+        Ok(stored.status)
+    }
+
     fn program(&self) -> String {
         self.command[0].to_string_lossy().into_owned()
     }
 }
 
+/// How the attempt before ended, in one word.
+fn told(previous: &Previous) -> String {
+    let word = match previous {
+        Previous::None => "none",
+        Previous::Released => "released",
+        Previous::Failed { .. } => "failed",
+        Previous::Abandoned { .. } => "abandoned",
+        _ => "unknown",
+    };
+    word.to_owned()
+}
+
 /// Makes one attempt at the claimed id.
 struct Run<'a> {
     arguments: &'a Arguments,
-    store: &'a SeenStore,
-    id: &'a [u8],
-    token: Token,
-    attempt: u32,
+    lease: Lease,
 }
 
 impl Run<'_> {
-    fn to_its_end(&self, input: Stdio, mut signals: Signals, renewer: &Renewer) -> Result<u8> {
+    fn carry_out(mut self, input: Stdio, mut signals: Signals) -> Result<u8> {
         if let Some(signal) = signals.asked_to_end() {
-            let _ = renewer.give_back();
-            self.settle("released", self.store.release(self.id, &self.token))?;
+            self.settle("released", Lease::release)?;
             return Ok(signal);
         }
-        let mut child = match child::start(&self.arguments.command, input) {
+        let facts = [
+            ("SEEN_ATTEMPT", self.lease.attempt().to_string()),
+            ("SEEN_PREVIOUS", told(self.lease.previous())),
+        ];
+        let records = self.arguments.replay;
+        let mut child = match child::start(&self.arguments.command, input, records, facts) {
             Ok(child) => child,
             Err(e) => {
-                let _ = renewer.give_back();
                 message::tell(&format!("cannot run {}: {e}", self.arguments.program()));
-                self.settle("released", self.store.release(self.id, &self.token))?;
+                self.settle("released", Lease::release)?;
                 return Ok(child::status_not_started(&e));
             }
         };
-        let ended = signals.pass_on_until_ended(&mut child);
-        let _ = renewer.give_back();
-        let status =
-            ended.map_err(|e| format!("cannot wait for {}: {e}", self.arguments.program()))?;
+        let recorder = match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), Some(stderr)) => Some(Recorder::start(stdout, stderr)),
+            _ => None,
+        };
+        let status = match signals.pass_on_until_ended(&mut child) {
+            Ok(status) => status,
+            Err(e) => {
+                // CMD may still be running: the id is free only when the lease ends.
+                let program = self.arguments.program();
+                self.lease.into_token();
+                return Err(format!("cannot wait for {program}: {e}").into());
+            }
+        };
+        // The command has run: that its output was not recorded is no reason to run it again.
+        let written = recorder.map(|recorder| recorder.ok().and_then(Recorder::written));
         if status.success() {
-            self.settle("confirmed", self.store.confirm(self.id, &self.token))?;
+            let receipt = written.and_then(|written| self.receipt(written, status));
+            self.settle("confirmed", |lease| match receipt {
+                Some(receipt) => lease.confirm_with(receipt),
+                None => lease.confirm(),
+            })?;
         } else {
             self.fail(status);
         }
         Ok(child::shell_status(status))
     }
 
+    /// Returns what is stored of the command.
+    fn receipt(&self, written: Option<(Vec<u8>, Vec<u8>)>, status: ExitStatus) -> Option<Vec<u8>> {
+        let receipt = written.and_then(|(stdout, stderr)| {
+            let command = command_name(&self.arguments.command);
+            Replay { status: child::shell_status(status), command, stdout, stderr }.to_receipt()
+        });
+        if receipt.is_none() {
+            let id = ids::shown(self.lease.id());
+            log::warn!(
+                "{id}: what the command printed is not stored: more than 1 MiB, or unreadable"
+            );
+        }
+        receipt
+    }
+
     /// Records that the command failed. If that fails, it is only logged: the status of the run is the command's.
-    fn fail(&self, status: ExitStatus) {
+    fn fail(&mut self, status: ExitStatus) {
         let reason = format!("{} {}", self.arguments.program(), child::told(status));
-        if let Err(e) = self.settle("failed", self.store.fail(self.id, &self.token, &reason)) {
+        if let Err(e) = self.settle("failed", |lease| lease.fail(reason)) {
             log::error!("{}", with_causes(&*e));
         }
-        if self.arguments.claiming.retries.is_some_and(|most| self.attempt >= most) {
-            let attempts = self.attempt;
-            log::warn!("{}", Refusal::GivenUp { attempts }.told(self.id));
+        let attempts = self.lease.attempt();
+        if self.arguments.claiming.retries.is_some_and(|most| attempts >= most) {
+            log::warn!("{}", Refusal::GivenUp { attempts }.told(self.lease.id()));
         }
     }
 
-    fn settle(&self, how: &str, settled: seen_store::Result<()>) -> Result<()> {
-        let id = ids::shown(self.id);
+    fn settle(
+        &mut self,
+        how: &str,
+        settle: impl FnOnce(&mut Lease) -> seen_store::Result<()>,
+    ) -> Result<()> {
+        let settled = settle(&mut self.lease);
+        let id = ids::shown(self.lease.id());
         match settled {
             Ok(()) => log::info!("{id}: {how}"),
             Err(e) if e.kind() == ErrorKind::LeaseLost => log::warn!(

@@ -13,6 +13,7 @@ use crate::args::ids;
 use crate::output::Output;
 use crate::output::entry;
 use crate::output::words::{self, harmless, local_time, rough_duration};
+use crate::work::replay::Replay;
 
 /// Print everything that is known about ids
 ///
@@ -92,6 +93,9 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     }
     match (entry.lease_until, entry.state) {
         (Some(until), State::InFlight) => facts.push(("lease ends", moment(until, now))),
+        (Some(until), State::Abandoned | State::Unresolved) => {
+            facts.push(("lease ended", moment(until, now)));
+        }
         (Some(until), State::Failed) if until > now => {
             facts.push(("retry from", moment(until, now)));
         }
@@ -100,21 +104,43 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     let expires = entry.expires_at.map_or_else(|| "never".into(), |at| moment(at, now));
     facts.push((if is_claim { "forgotten" } else { "expires" }, expires));
     if !is_claim {
-        facts.push(("suppressed", words::count(entry.suppressed)));
+        facts.push(("duplicates", words::count(entry.duplicates)));
+    }
+    if let Some(holder) = &entry.holder {
+        facts.push(("holder", harmless(holder)));
+    }
+    if entry.held {
+        facts.push(("held", "when its worker vanishes, until `seen resolve`".to_owned()));
     }
     if entry.attempts > 0 {
-        facts.push(("attempts", entry.attempts.to_string()));
+        let abandoned = match entry.abandoned {
+            0 => String::new(),
+            abandoned => format!(", {abandoned} of them abandoned"),
+        };
+        facts.push(("attempts", format!("{}{abandoned}", entry.attempts)));
     }
     if let Some(error) = &entry.last_error {
         facts.push(("last error", harmless(error)));
     }
     if let Some(receipt) = &entry.receipt {
-        facts.push(("receipt", words::id(receipt)));
+        facts.push(match Replay::from_receipt(receipt) {
+            Some(stored) => ("replays", replayed(&stored)),
+            None => ("receipt", words::id(receipt)),
+        });
     }
     facts
 }
 
 /// Returns a time and its distance from now.
+fn replayed(stored: &Replay) -> String {
+    format!(
+        "status {}, {} of standard output, {} of standard error",
+        stored.status,
+        words::size(stored.stdout.len() as u64),
+        words::size(stored.stderr.len() as u64)
+    )
+}
+
 fn moment(time: SystemTime, now: SystemTime) -> String {
     let distance = match time.duration_since(now) {
         Ok(ahead) if !ahead.is_zero() => format!("in {}", rough_duration(ahead)),

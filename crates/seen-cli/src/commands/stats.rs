@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use seen_store::{Counts, FileStats, Reader};
+use seen_store::{Counts, FileStats, Reader, State};
+
 use serde_json::{Map, Value, json};
 
 use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::args::duration::parse_since;
 use crate::output::Output;
+use crate::output::entry::state_word;
 use crate::output::words::{count, harmless, local_time, rough_duration, size, utc_time};
 
 /// The number of parts of the time of `--since`: each is one character of the sparkline.
@@ -60,15 +62,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The states in the order in which they are printed, with their words.
-fn by_state(counts: &Counts) -> [(&'static str, u64); 4] {
-    [
-        ("seen", counts.seen),
-        ("in-flight", counts.in_flight),
-        ("failed", counts.failed),
-        ("expired", counts.expired),
-    ]
+/// The counts in the order in which they are told, with the words for their states.
+fn by_state(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
+    State::ALL.iter().map(|state| (state_word(*state), counts.of(*state)))
 }
+
+/// The states that people are always told of; of the others, those in which there are ids.
+const USUAL: [State; 4] = [State::Seen, State::InFlight, State::Failed, State::Expired];
 
 fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> {
     let mut lines = vec![harmless(&reader.path().to_string_lossy())];
@@ -117,17 +117,22 @@ fn table(stats: &FileStats) -> Vec<String> {
         rows.push(("all".into(), stats.total()));
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(10);
-    let line = |name: &str, cells: [String; 4]| {
+    let total = stats.total();
+    let told: Vec<State> = State::ALL
+        .iter()
+        .copied()
+        .filter(|state| USUAL.contains(state) || total.of(*state) > 0)
+        .collect();
+    let line = |name: &str, cell: &dyn Fn(State) -> String| {
         let mut line = format!("{name:<width$}");
-        for cell in cells {
-            let _ = write!(line, " {cell:>13}"); // A String takes everything.
+        for state in &told {
+            let _ = write!(line, " {:>13}", cell(*state)); // A String takes everything.
         }
         line
     };
-    let titles = by_state(&Counts::default()).map(|(state, _)| state.to_owned());
-    let mut lines = vec![line("", titles)];
+    let mut lines = vec![line("", &|state| state_word(state).to_owned())];
     for (name, counts) in rows {
-        lines.push(line(&name, by_state(&counts).map(|(_, number)| count(number))));
+        lines.push(line(&name, &|state| count(counts.of(state))));
     }
     lines
 }
@@ -153,7 +158,7 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
     let counts = |counts: &Counts| {
         let members =
             by_state(counts).map(|(state, number)| (state.replace('-', "_"), number.into()));
-        Value::Object(Map::from_iter(members))
+        Value::Object(members.collect::<Map<_, _>>())
     };
     let scopes: Vec<Value> = stats
         .scopes

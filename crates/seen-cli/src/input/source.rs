@@ -210,10 +210,14 @@ fn names_an_id<'a>(mut columns: impl Iterator<Item = &'a [u8]>) -> bool {
 fn valid(entry: &Entry) -> Result<(), String> {
     let note = entry.last_error.as_ref().map_or(0, String::len);
     let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
-    let lengths = [("id", entry.id.len()), ("scope", entry.scope.len())];
-    for (what, length) in lengths.into_iter().chain([("last_error", note), ("receipt", receipt)]) {
-        if length > 65_536 {
-            return Err(format!("its {what} has {length} bytes; at most 65536 are stored"));
+    for (what, length, most) in [
+        ("id", entry.id.len(), 65_536),
+        ("scope", entry.scope.len(), 65_536),
+        ("last_error", note, 65_536),
+        ("receipt", receipt, 1 << 20),
+    ] {
+        if length > most {
+            return Err(format!("its {what} has {length} bytes; at most {most} are stored"));
         }
     }
     if entry.id.is_empty() { Err("its id is empty".into()) } else { Ok(()) }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::output::words::utc_time;
 
 /// The names of all members, in the order in which people read them.
-pub(crate) const MEMBERS: [&str; 13] = [
+pub(crate) const MEMBERS: [&str; 16] = [
     "scope",
     "id",
     "id_hex",
@@ -23,8 +23,11 @@ pub(crate) const MEMBERS: [&str; 13] = [
     "last_seen",
     "expires_at",
     "lease_until",
-    "suppressed",
+    "holder",
+    "held",
+    "duplicates",
     "attempts",
+    "abandoned",
     "last_error",
     "receipt",
     "receipt_hex",
@@ -35,7 +38,11 @@ pub(crate) fn state_word(state: State) -> &'static str {
     match state {
         State::Seen => "seen",
         State::InFlight => "in-flight",
+        State::Released => "released",
         State::Failed => "failed",
+        State::GivenUp => "given-up",
+        State::Abandoned => "abandoned",
+        State::Unresolved => "unresolved",
         State::Expired => "expired",
         _ => "unknown",
     }
@@ -43,10 +50,10 @@ pub(crate) fn state_word(state: State) -> &'static str {
 
 /// Returns the state with this word.
 pub(crate) fn parse_state(word: &str) -> Result<State, String> {
-    [State::Seen, State::InFlight, State::Failed, State::Expired]
-        .into_iter()
-        .find(|state| state_word(*state) == word)
-        .ok_or_else(|| "a state is one of seen, in-flight, failed, expired".into())
+    State::ALL.iter().copied().find(|state| state_word(*state) == word).ok_or_else(|| {
+        let words: Vec<&str> = State::ALL.iter().map(|state| state_word(*state)).collect();
+        format!("a state is one of {}", words.join(", "))
+    })
 }
 
 pub(crate) fn to_json(entry: &Entry) -> Value {
@@ -68,9 +75,18 @@ pub(crate) fn to_object(entry: &Entry) -> Map<String, Value> {
     if let Some(until) = entry.lease_until {
         put("lease_until", time(until));
     }
-    put("suppressed", entry.suppressed.into());
+    if let Some(holder) = &entry.holder {
+        put("holder", holder.as_str().into());
+    }
+    if entry.held {
+        put("held", true.into());
+    }
+    put("duplicates", entry.duplicates.into());
     if entry.attempts > 0 {
         put("attempts", entry.attempts.into());
+    }
+    if entry.abandoned > 0 {
+        put("abandoned", entry.abandoned.into());
     }
     if let Some(error) = &entry.last_error {
         put("last_error", error.as_str().into());
@@ -160,8 +176,11 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
         Some(_) => read_time(object, "expires_at")?,
     };
     entry.lease_until = read_time(object, "lease_until")?;
-    entry.suppressed = read_number(object, "suppressed")?.unwrap_or(0);
+    entry.duplicates = read_number(object, "duplicates")?.unwrap_or(0);
+    entry.holder = read_text(object, "holder")?;
+    entry.held = read_flag(object, "held")?;
     entry.attempts = read_number(object, "attempts")?.unwrap_or(0);
+    entry.abandoned = read_number(object, "abandoned")?.unwrap_or(0);
     entry.last_error = read_text(object, "last_error")?;
     entry.receipt = read_bytes(object, "receipt")?;
     Ok(entry)
@@ -178,6 +197,16 @@ fn read_text(object: &Map<String, Value>, name: &str) -> Result<Option<String>, 
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
         Some(_) => Err(format!("{name} is not a text")),
+    }
+}
+
+fn read_flag(object: &Map<String, Value>, name: &str) -> Result<bool, String> {
+    match known(object, name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(Value::String(text)) if text == "true" => Ok(true),
+        Some(Value::String(text)) if text == "false" => Ok(false),
+        Some(value) => Err(format!("{name} is {value}, which is neither true nor false")),
     }
 }
 
@@ -241,7 +270,7 @@ mod tests {
         let mut entry = Entry::new("s", b"\xff\n\"".as_slice(), defaults().now);
         entry.expires_at = Some(far);
         entry.first_seen = UNIX_EPOCH - Duration::from_secs(5);
-        (entry.suppressed, entry.attempts) = (3, 2);
+        (entry.duplicates, entry.attempts) = (3, 2);
         (entry.last_error, entry.receipt) = (Some(String::new()), Some(b"\x00\xfe".to_vec()));
         assert_eq!(from_json(&to_object(&entry), &defaults()).unwrap(), entry);
         (entry.id, entry.expires_at) = ("é\u{1b}".into(), None);
@@ -280,7 +309,7 @@ mod tests {
             (r#"{"id": "a", "state": "gone"}"#, "gone"),
             (r#"{"id": "a", "last_seen": "yesterday"}"#, "yesterday"),
             (r#"{"id": "a", "attempts": 4294967296}"#, "4294967296"),
-            (r#"{"id": "a", "suppressed": -1}"#, "-1"),
+            (r#"{"id": "a", "duplicates": -1}"#, "-1"),
         ] {
             let why = read(text).unwrap_err();
             assert!(why.contains(named), "{text}: {why}");

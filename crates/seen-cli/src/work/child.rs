@@ -36,9 +36,22 @@ impl Input {
     }
 }
 
-pub(crate) fn start(command: &[OsString], input: Stdio) -> io::Result<Child> {
+/// Starts the command. With `records`, its output comes to this process.
+pub(crate) fn start(
+    command: &[OsString],
+    input: Stdio,
+    records: bool,
+    environment: impl IntoIterator<Item = (&'static str, String)>,
+) -> io::Result<Child> {
     let (program, arguments) = command.split_first().expect("the parser asks for one at least");
-    Command::new(program).args(arguments).stdin(input).spawn()
+    let output = || if records { Stdio::piped() } else { Stdio::inherit() };
+    Command::new(program)
+        .args(arguments)
+        .stdin(input)
+        .stdout(output())
+        .stderr(output())
+        .envs(environment)
+        .spawn()
 }
 
 /// Returns the status that a shell gives for a command that could not be started.

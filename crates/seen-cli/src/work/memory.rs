@@ -24,6 +24,8 @@ pub(crate) enum Decision {
     Duplicate,
     /// Another filter has claimed it and may be printing it at this moment.
     InFlight,
+    /// A worker that had claimed it vanished or gave it up: it is not to be printed before somebody decides.
+    Withheld,
 }
 
 pub(crate) enum Memory {
@@ -141,6 +143,7 @@ fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> V
             Claim::InFlight { .. } if forgetful || !ours.contains(id.as_ref()) => {
                 Decision::InFlight
             }
+            Claim::Unresolved { .. } | Claim::GivenUp { .. } => Decision::Withheld,
             _ => Decision::Duplicate,
         })
         .collect()

@@ -1,5 +1,5 @@
-//! Renews claims while their work goes on: while the output of a batch blocks on a full pipe or a stopped terminal,
-//! or while a command runs.
+//! Renews the claims of a batch while its output blocks, on a full pipe or a stopped terminal. (A single lease
+//! renews itself.)
 //!
 //! Owns the thread that renews. What always holds: once [`Renewer::give_back`] has returned, the claims that it
 //! returned are no longer renewed.
@@ -32,7 +32,7 @@ impl Renewer {
     }
 
     /// Renews claims of this store for as long again.
-    pub(crate) fn of(store: &SeenStore, lease: Duration) -> Result<Self> {
+    fn of(store: &SeenStore, lease: Duration) -> Result<Self> {
         let held = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = mpsc::channel();
         let (store, renewed) = (store.clone(), Arc::clone(&held));

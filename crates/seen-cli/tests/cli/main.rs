@@ -3,6 +3,8 @@
 //! `support_process.rs` is a link to the library's, and `recipes.md` to its README, so that the package has them.
 
 #[cfg(unix)]
+mod decisions;
+#[cfg(unix)]
 mod exchange;
 mod filter;
 #[cfg(unix)]

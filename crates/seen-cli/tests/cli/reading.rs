@@ -140,7 +140,7 @@ fn show_tells_what_became_of_an_id_in_words() {
     let told = place.answers(0, &["show", "a"]);
     assert!(told.starts_with("a\n  state       seen\n  first seen  20"), "{told}");
     assert!(told.contains("+00:00 (in 6d 23h)\n"), "{told}");
-    assert!(told.contains("  suppressed  1\n"), "{told}");
+    assert!(told.contains("  duplicates  1\n"), "{told}");
 
     let told = place.answers(0, &["show", "broken"]);
     assert!(told.contains("  state       failed\n  claimed     20"), "{told}");

@@ -115,7 +115,7 @@ fn a_command_that_cannot_be_started_leaves_the_id_free() {
     place.told(&run(&["--id", "a"], &["./missing"])).assert(127, &["cannot run ./missing"]);
     place.told(&run(&["--id", "a"], &["./plain"])).assert(126, &["cannot run ./plain", "denied"]);
     let entry = place.entry("a").unwrap();
-    assert_eq!((entry.state, entry.last_error), (State::Expired, None));
+    assert_eq!((entry.state, entry.last_error), (State::Released, None));
     place.told(&run(&["--id", "a"], &["true"])).assert(0, &[]);
 }
 
@@ -127,7 +127,7 @@ fn while_another_worker_has_the_id_nothing_is_run() {
         panic!()
     };
     let told = place.told(&[&["run", "--id", "a"], &LEAVE_TRACE[..]].concat());
-    told.assert(0, &["a: another worker has it, until 20"]);
+    told.assert(0, &["a: another worker ("]);
     let status = ["run", "--id", "a", "--duplicate-status", "75"];
     place.told(&[&status, &LEAVE_TRACE[..]].concat()).assert(75, &["another worker"]);
     assert_eq!(place.text("trace"), "");
@@ -157,7 +157,7 @@ fn an_id_can_be_tried_only_so_often() {
     let place = Place::new();
     let failing = run(&["--id", "a", "--retries", "2"], &["sh", "-c", "echo tried; exit 9"]);
     place.told(&failing).assert(9, &[]);
-    place.told(&failing).assert(9, &["a: given up after 2 attempts", "seen forget"]);
+    place.told(&failing).assert(9, &["a: given up after 2 attempts", "seen resolve"]);
     let third = place.told(&failing);
     third.assert(1, &["a: given up after 2 attempts"]);
     assert_eq!(third.stdout, "");

@@ -1,17 +1,30 @@
 //! Claims and what their holders do with them.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use rusqlite::ffi::SQLITE_IOERR;
-use seen_store::{Claim, Config, ErrorKind, Lease, Ownership, Result, SeenStore, Token};
+use seen_store::{
+    Claim, Config, ErrorKind, Failure, Lease, Once, OnceError, Ownership, Previous, Resolution,
+    Result, SeenStore, Token,
+};
 
 use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, SCOPES, Says, id_of, ms_of};
 use crate::model::{Act, Told, placeholder};
 use crate::setup::choose;
-use crate::state::Answer;
+use crate::state::{Answer, Before, Outcome};
 use crate::vfs::{self, Fault};
 
 fn granted(lease: &Lease) -> Told {
     let (attempt, until) = (lease.attempt(), ms_of(lease.expires_at()));
-    Told::Granted { attempt, until, token: lease.token() }
+    let previous = match lease.previous() {
+        Previous::None => Before::Nothing,
+        Previous::Released => Before::Ended(Outcome::Released),
+        Previous::Failed { .. } => Before::Ended(Outcome::Failed),
+        Previous::Abandoned { since, .. } => Before::Abandoned { since: ms_of(*since) },
+        other => panic!("{other:?} is new to the simulator"),
+    };
+    Told::Granted { attempt, until, previous, token: lease.token() }
 }
 
 fn claimed(claim: Claim) -> Told {
@@ -21,8 +34,9 @@ fn claimed(claim: Claim) -> Told {
             lease.into_token();
             told
         }
-        Claim::InFlight { until } => Told::Answer(Answer::InFlight { until: ms_of(until) }),
-        Claim::Seen => Told::Answer(Answer::Seen),
+        Claim::InFlight { until, .. } => Told::Answer(Answer::InFlight { until: ms_of(until) }),
+        Claim::Seen(_) => Told::Answer(Answer::Seen),
+        Claim::Unresolved { since, .. } => Told::Answer(Answer::Unresolved { since: ms_of(since) }),
         Claim::GivenUp { attempts } => Told::Answer(Answer::GivenUp { attempts }),
         other => panic!("{other:?} is new to the simulator"),
     }
@@ -47,8 +61,11 @@ fn ownerships(all: Vec<Ownership>) -> Vec<Told> {
 
 pub fn claim(draw: &mut Draw<'_>) -> Call {
     let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
-    draw.on_one("claim", through, name, Act::Claim { lease }, move |store, id| {
-        store.claim(id, lease.duration()).map(claimed)
+    // A claim that waits answers as of the moment at which it asked last.
+    let waits = Duration::from_millis(*choose(&mut draw.rng, &[0, 0, 0, 40, 200]));
+    let act = Act::Claim { lease, hold: through.hold };
+    draw.on_one("claim", through, name, act, move |store, id| {
+        store.waiting(waits).claim(id, lease.duration()).map(claimed)
     })
 }
 
@@ -58,7 +75,7 @@ pub fn claim_all(draw: &mut Draw<'_>) -> Call {
     // A claim that meets one of its own batch has a token that is not known yet: such are judged here.
     names.sort_unstable();
     names.dedup();
-    let acts = vec![Act::Claim { lease }; names.len()];
+    let acts = vec![Act::Claim { lease, hold: through.hold }; names.len()];
     let again = draw.rng.usize(..3).min(names.len());
     draw.on_batch("claim_all", through, names, acts, move |store, ids| {
         let claims = store.claim_all(ids.iter().chain(&ids[..again]), lease.duration())?;
@@ -135,31 +152,73 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
         (Act::Release { token }, None),
         (Act::Release { token }, Some(Lease::release)),
         (Act::Confirm { token, receipt: None }, Some(Lease::confirm)),
-        (Act::Fail { token, reason: "503".to_owned() }, Some(|lease| lease.fail("503"))),
+        (
+            Act::Fail { token, reason: "503".to_owned(), is_final: false },
+            Some(|lease| lease.fail("503")),
+        ),
     ];
     let (act, then) = choose(&mut draw.rng, &uses).clone();
     let fails_after = (draw.rng.u32(..3) == 0).then(|| draw.rng.u32(..20));
+    let renews = draw.rng.bool();
     let run = move |store: &SeenStore, _: &Config| {
-        let told =
-            match through.handle(store, SCOPES[name.0]).claim(id_of(name), lease.duration())? {
-                Claim::Granted(mut lease) => {
-                    // What it does then is what fails: its dropping must not undo it.
-                    if let Some(calls) = fails_after {
-                        vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
-                    }
-                    let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
-                    vec![granted(&lease), used]
+        let mut handle = through.handle(store, SCOPES[name.0]);
+        if renews {
+            handle = handle.renewing(Duration::from_secs(3_600));
+        }
+        let told = match handle.claim(id_of(name), lease.duration())? {
+            Claim::Granted(mut lease) => {
+                // What it does then is what fails: its dropping must not undo it.
+                if let Some(calls) = fails_after {
+                    vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
                 }
-                refused => vec![claimed(refused), Told::Nothing],
-            };
+                let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
+                vec![granted(&lease), used]
+            }
+            refused => vec![claimed(refused), Told::Nothing],
+        };
         Ok(Says { told: vec![told], ..Says::default() })
     };
     draw.call(
         "lease",
         through,
-        Effect::InSteps(name, vec![Act::Claim { lease }, act]),
+        Effect::InSteps(name, vec![Act::Claim { lease, hold: through.hold }, act]),
         Box::new(run),
     )
+}
+
+/// Work that is done once: a claim, and its confirm.
+pub fn once(draw: &mut Draw<'_>) -> Call {
+    let (mut name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
+    if draw.rng.bool() {
+        name = draw.fresh(name.0, 1)[0];
+    }
+    let token = placeholder(draw.number);
+    let run = move |store: &SeenStore, _: &Config| {
+        let store = through.handle(store, SCOPES[name.0]);
+        let refused = |answer| vec![Told::Answer(answer), Told::Nothing];
+        let work = || Ok::<_, Infallible>("4711");
+        let told = match store.once(id_of(name), lease.duration(), work) {
+            // It does not tell what it was granted.
+            Ok(Once::Ran(_)) => vec![Told::Nothing, Told::Answer(Answer::Held)],
+            Ok(Once::Replayed(_)) => refused(Answer::Seen),
+            Ok(Once::InFlight { until, .. }) => refused(Answer::InFlight { until: ms_of(until) }),
+            Ok(Once::Unresolved { since, .. }) => {
+                refused(Answer::Unresolved { since: ms_of(since) })
+            }
+            Ok(Once::GivenUp { attempts }) => refused(Answer::GivenUp { attempts }),
+            Ok(other) => panic!("{other:?} is new to the simulator"),
+            // Its claim was taken over before it was confirmed.
+            Err(OnceError::Store(e)) if e.kind() == ErrorKind::LeaseLost => {
+                vec![Told::Nothing, Told::Answer(Answer::Lost)]
+            }
+            Err(OnceError::Store(e)) => return Err(e),
+            Err(OnceError::Work(never)) => match never {},
+        };
+        Ok(Says { told: vec![told], ..Says::default() })
+    };
+    let confirm = Act::Confirm { token, receipt: Some(b"4711".to_vec()) };
+    let acts = vec![Act::Claim { lease, hold: through.hold }, confirm];
+    draw.call("once", through, Effect::InSteps(name, acts), Box::new(run))
 }
 
 pub fn release(draw: &mut Draw<'_>) -> Call {
@@ -174,8 +233,20 @@ pub fn fail(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.claimed(), draw.through());
     let token = draw.token(name);
     let reason = (*choose(&mut draw.rng, &["", "503"])).to_owned();
-    let act = Act::Fail { token, reason: reason.clone() };
-    draw.on_one("fail", through, name, act, move |store, id| held(store.fail(id, &token, &reason)))
+    let is_final = draw.rng.u32(..4) == 0;
+    let act = Act::Fail { token, reason: reason.clone(), is_final };
+    draw.on_one("fail", through, name, act, move |store, id| {
+        let failure = Failure::new(reason);
+        held(store.fail(id, &token, if is_final { failure.is_final() } else { failure }))
+    })
+}
+
+pub fn resolve(draw: &mut Draw<'_>) -> Call {
+    let (name, through, done) = (draw.claimed(), draw.through(), draw.rng.bool());
+    let resolution = if done { Resolution::Done } else { Resolution::Retry };
+    draw.on_one("resolve", through, name, Act::Resolve { done }, move |store, id| {
+        store.resolve(id, resolution).map(|resolved| Told::Answer(Answer::Resolved(resolved)))
+    })
 }
 
 pub fn renew(draw: &mut Draw<'_>) -> Call {

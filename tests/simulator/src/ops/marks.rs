@@ -88,13 +88,13 @@ pub fn restore(draw: &mut Draw<'_>) -> Call {
     let first = (draw.now_ms + away).max(1);
     let last = first + *choose(&mut draw.rng, &[0, 1, 60_000]);
     let expires = last + *choose(&mut draw.rng, &[1, 600_000, 7_200_000]);
-    let suppressed = *choose(&mut draw.rng, &[0, 1, 1 << 40, u64::MAX]);
+    let duplicates = *choose(&mut draw.rng, &[0, 1, 1 << 40, u64::MAX]);
     let act = Act::Import { first, last, expires };
     draw.on_one("restore", Through::PLAIN, name, act, move |store, id| {
         let mut entry = Entry::new(SCOPES[scope], id, time(first));
         entry.last_seen = time(last);
         entry.expires_at = Some(time(expires));
-        entry.suppressed = suppressed;
+        entry.duplicates = duplicates;
         let restored = store.restore([entry])?;
         assert!(restored.refused.is_empty(), "{restored:?}");
         Ok(Told::Nothing)

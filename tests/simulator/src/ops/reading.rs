@@ -19,6 +19,8 @@ fn view_of(entry: &Entry) -> View {
         expires: entry.expires_at.map_or(NEVER, ms_of),
         until: entry.lease_until.map(ms_of),
         attempts: entry.attempts,
+        abandoned: entry.abandoned,
+        held: entry.held,
         error: entry.last_error.clone(),
         receipt: entry.receipt.clone(),
     }

@@ -88,6 +88,7 @@ impl World {
             life: Life { ttl: Span::Never, window: setup.window },
             retry_delay: Span::Ms(0),
             max_attempts: None,
+            max_abandoned: None,
             nows: [0].into(),
             is_late: false,
         };

@@ -1,0 +1,56 @@
+//! `seen resolve`: a decision on ids whose last attempt is over.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use seen_store::{Config, Resolution, Ttl};
+
+use crate::Result;
+use crate::args::database::{self, Database};
+use crate::args::duration::parse_ttl;
+use crate::args::ids;
+
+/// Decide on ids whose worker vanished, or that failed
+///
+/// A worker whose lease ended before it confirmed may have done its work or not. `seen list --state unresolved` lists
+/// the ids that wait for this decision because they were claimed with --hold, `--state abandoned` those that can be
+/// claimed again, and `--state given-up` those that failed finally. Statuses: 0 all were decided on; 1 some were seen,
+/// in flight or unknown, and are unchanged (standard error says which); 2 an error.
+#[derive(Args)]
+#[command(group = ArgGroup::new("decision").required(true).args(["done", "retry"]))]
+pub(crate) struct Arguments {
+    /// The ids. `-` reads ids from standard input, one a line.
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<OsString>,
+
+    #[command(flatten)]
+    database: Database,
+
+    /// The work was done: the ids are seen from now on.
+    #[arg(long)]
+    done: bool,
+
+    /// The work was not done: the ids can be claimed again, and their attempts are counted anew.
+    #[arg(long)]
+    retry: bool,
+
+    /// How long the ids are remembered from now on: 90s, 36h, 7d, never. A day has 24 hours.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    ttl: Ttl,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let store = arguments.database.open_existing(Config::default().ttl(arguments.ttl))?;
+    let resolution = if arguments.done { Resolution::Done } else { Resolution::Retry };
+    let mut others = 0;
+    ids::for_each(&arguments.ids, |id| {
+        if !store.resolve(id, resolution)? {
+            others += 1;
+            log::warn!("{}: seen, in flight or not known: nothing to decide", ids::shown(id));
+        }
+        Ok(())
+    })?;
+    database::close(&store);
+    Ok(ExitCode::from(u8::from(others > 0)))
+}
