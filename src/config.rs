@@ -79,7 +79,7 @@ pub enum Abandoned {
     /// [`Lease::previous`](crate::Lease::previous). An alert may be sent twice, and is not lost.
     #[default]
     Retry,
-    /// The id stays claimed until somebody [resolves](crate::SeenStore::resolve) it, or the holder confirms late.
+    /// The id stays claimed until it is [resolved](crate::SeenStore::resolve), or its holder confirms late.
     /// An alert is not sent twice by the store's doing.
     Hold,
 }

@@ -73,7 +73,7 @@ pub struct Entry {
     pub lease_until: Option<SystemTime>,
     /// Who holds or last held the claim: the label of its [holder](crate::Config::holder).
     pub holder: Option<String>,
-    /// Whether the claim binds after its lease has run out, until somebody decides:
+    /// Whether the claim binds after its lease has run out, until it is resolved:
     /// [`Abandoned::Hold`](crate::Abandoned::Hold).
     pub held: bool,
     /// How often it was claimed; 0 for an id that was only marked.

@@ -304,7 +304,7 @@ impl SeenStore {
     ///
     /// A waiter is woken when the claim ends in this process; claims of other processes it looks at every 50 ms.
     /// Of several waiters for an id in this process, the one that came first asks first, except that one whose time
-    /// is over asks a last time. A waiter does not wait longer than asked for, whatever becomes of the holder; its
+    /// is over asks a last time. A waiter does not wait longer than asked for, even if the holder never ends; its
     /// last question may wait for other processes like any other claim, for up to the busy timeout.
     ///
     /// ```

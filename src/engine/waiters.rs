@@ -1,4 +1,4 @@
-//! Callers that wait for a claim of somebody else to end.
+//! Callers that wait until the claim of another worker ends.
 //!
 //! Owns a queue for each id that is waited for. What always holds: of the waiters for one id, the one that came
 //! first asks first, and the others ask only after it has an answer. The first is woken by each commit of this

@@ -117,7 +117,7 @@ impl ClaimRow {
     }
 
     /// Returns whether the claim last changed before `before_ms`. A claim in flight changes when its lease
-    /// ends. A held claim changes only when somebody ends it: no age is old enough, except all of time.
+    /// ends. A held claim that is not ended has no age: only the removal of everything takes it.
     fn is_older_than(&self, before_ms: i64) -> bool {
         let waits_for_decision = self.held && self.token.is_some();
         let age = self.claimed_at.max(self.lease_until) < before_ms;

@@ -44,7 +44,7 @@ pub enum Claim {
     },
     /// It was handled before.
     Seen(Known),
-    /// Its claim was abandoned, and is [held](crate::Abandoned::Hold) until somebody decides: see
+    /// Its claim was abandoned, and is [held](crate::Abandoned::Hold) until a decision: see
     /// [`resolve`](SeenStore::resolve).
     Unresolved {
         /// When the lease ran out.

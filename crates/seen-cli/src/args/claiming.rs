@@ -38,7 +38,7 @@ pub(crate) struct Claiming {
     /// When this worker vanishes, keep the id from all others until `seen resolve`
     ///
     /// Without it, the id can be claimed again once the lease has ended, although the work may have been done.
-    /// With it, nothing is done twice, and somebody must decide.
+    /// With it, the work is not done twice, and a person must decide.
     #[arg(long)]
     hold: bool,
 }
@@ -55,7 +55,7 @@ pub(crate) enum Refusal {
         until: SystemTime,
         holder: Option<String>,
     },
-    /// Its last worker vanished, and holds it until somebody decides.
+    /// Its last worker vanished, and it is held until a decision.
     Unresolved {
         since: SystemTime,
         holder: Option<String>,

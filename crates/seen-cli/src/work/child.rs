@@ -36,7 +36,7 @@ impl Input {
     }
 }
 
-/// Starts the command. With `records`, its output comes to this process.
+/// Starts the command. With `records`, its output goes to pipes that this process reads.
 pub(crate) fn start(
     command: &[OsString],
     input: Stdio,

@@ -24,7 +24,7 @@ pub(crate) enum Decision {
     Duplicate,
     /// Another filter has claimed it and may be printing it at this moment.
     InFlight,
-    /// A worker that had claimed it vanished or gave it up: it is not to be printed before somebody decides.
+    /// It is held because its worker vanished, or it was given up: it is not printed before a decision.
     Withheld,
 }
 
