@@ -10,14 +10,16 @@ mod maintenance;
 mod marks;
 mod once;
 mod restore;
+mod settle;
 
-pub use claims::{Claim, Known, Ownership, Resolution};
+pub use claims::{Claim, Known};
 pub use entries::Entries;
 pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
 pub use marks::Verdict;
 pub use once::{Once, OnceError};
 pub use restore::{LegacyFile, Refused, RestoreSummary};
+pub use settle::{Ownership, Resolution};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
