@@ -4,6 +4,9 @@
 //! once [`Config::validate`] has passed, which every `open` calls before it touches a file. Does not know how
 //! a setting is applied.
 
+#[cfg(feature = "serde")]
+mod serialized;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +52,11 @@ impl Ttl {
 
 /// Whether a sighting of a seen id extends its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "serialized::WindowForm", into = "serialized::WindowForm")
+)]
 #[non_exhaustive]
 pub enum Window {
     /// A mark lasts one TTL, however often the id comes back.
@@ -73,6 +81,11 @@ impl Window {
 /// What becomes of an id whose claim was abandoned: the lease ran out, and its holder said nothing. Whether the
 /// holder did its work is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Abandoned {
     /// The id can be claimed again at once. The new holder can ask how the attempt before it ended:
@@ -86,6 +99,11 @@ pub enum Abandoned {
 
 /// How long an id cannot be claimed again after its claim failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "serialized::RetryDelayForm", into = "serialized::RetryDelayForm")
+)]
 #[non_exhaustive]
 pub enum RetryDelay {
     /// This long after each failure.
@@ -126,6 +144,11 @@ impl RetryDelay {
 /// In both modes an acknowledged mark survives `kill -9`, and the file is never corrupted. (They are SQLite's
 /// levels of the same name. SQLite's `OFF` could corrupt the file and is not offered.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Synchronous {
     /// Wait for the write. A power cut may undo the newest commits.
@@ -173,6 +196,21 @@ settings! {
     /// let config = Config::default()
     ///     .ttl(Duration::from_secs(36 * 3600))
     ///     .synchronous(Synchronous::Full);
+    /// ```
+    ///
+    /// With the feature `serde`, a program reads the settings of its store from its own configuration file. They have
+    /// the names of the methods here; durations are texts such as `90s`, `36h` or `7d`. A setting that is missing has
+    /// its default, and an unknown one is an error that names it. The clock is no setting of a file.
+    ///
+    /// ```toml
+    /// [store]
+    /// ttl = "30d"                                 # or "never"
+    /// window = { max_age = "90d" }                # or "fixed", "sliding"
+    /// retry_delay = { first = "10s", max = "1h" } # or "30s"
+    /// abandoned = "hold"                          # or "retry"
+    /// synchronous = "full"                        # or "normal"
+    /// busy_timeout = "5s"
+    /// purge_interval = "never"                    # or "1h"
     /// ```
     #[derive(Clone, Debug)]
     pub struct Config;

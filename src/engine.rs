@@ -24,8 +24,9 @@ pub(crate) mod waiters;
 mod write;
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use self::checkpointer::Checkpointer;
 use self::group_commit::GroupCommit;
@@ -66,7 +67,15 @@ pub(crate) type Job = Box<dyn FnMut(&mut Transaction<'_>) -> Result<()> + Send>;
 /// The mutex, its queue, and the writer that it protects: `None` once the store is closed.
 pub(crate) type SharedWriter = Arc<GroupCommit<Option<Writer>, Job, Result<()>>>;
 
+/// The engine as its callers use it: what all of them share, and how long these wait for other processes.
+#[derive(Clone)]
 pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    busy_timeout: Duration,
+}
+
+/// What the callers of a store share.
+pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) tokens: Tokens,
     pub(crate) clock: SteadyClock,
@@ -148,7 +157,8 @@ impl Engine {
             _registration: registration,
         };
         let writer = Arc::new(GroupCommit::new(Some(writer), yields));
-        Self {
+        let busy_timeout = config.busy_timeout;
+        let shared = Arc::new(Shared {
             index,
             tokens: Tokens::new(),
             name,
@@ -170,7 +180,22 @@ impl Engine {
             purge_thread: Mutex::new(None),
             renewals: Renewals::default(),
             waiters: Waiters::default(),
-        }
+        });
+        Self { shared, busy_timeout }
+    }
+
+    /// Returns the engine for callers that wait this long for other processes.
+    pub(crate) fn waiting_at_most(&self, busy_timeout: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), busy_timeout }
+    }
+
+    pub(crate) fn busy_timeout(&self) -> Duration {
+        self.busy_timeout
+    }
+
+    /// Returns the engine for a background thread, which must not keep it in memory.
+    fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.shared))
     }
 
     /// Writes this store's time to the file, so that stores that open later start from it. A failure is only
@@ -219,46 +244,74 @@ impl Engine {
     }
 }
 
-/// What the handles of a store share. Dropping the last handle closes the store, even while background
-/// threads of the store still run: they hold the engine, not the owner.
-pub(crate) struct Owner(Arc<Engine>);
+impl Deref for Engine {
+    type Target = Shared;
 
-impl Owner {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self(Arc::new(engine))
-    }
-
-    /// Returns the engine for a background thread, which must not keep the store open.
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.0
+    fn deref(&self) -> &Shared {
+        &self.shared
     }
 }
 
-impl Deref for Owner {
+/// The engine of a background thread, between two steps.
+struct WeakEngine(Weak<Shared>);
+
+impl WeakEngine {
+    /// Returns the engine with the store's own timeout, unless it is gone.
+    fn upgrade(&self) -> Option<Engine> {
+        let shared = self.0.upgrade()?;
+        Some(Engine { busy_timeout: shared.config.busy_timeout, shared })
+    }
+}
+
+/// A handle's engine. Dropping the last handle closes the store, even while background threads of the store still
+/// run: they have the engine, not its owner.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    engine: Engine,
+    owner: Arc<Owner>,
+}
+
+impl Handle {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { owner: Arc::new(Owner(engine.clone())), engine }
+    }
+
+    /// Returns another handle on the same store, whose calls wait this long for other processes.
+    pub(crate) fn waiting_at_most(&self, busy_timeout: Duration) -> Self {
+        let engine = self.engine.waiting_at_most(busy_timeout);
+        Self { engine, owner: Arc::clone(&self.owner) }
+    }
+}
+
+impl Deref for Handle {
     type Target = Engine;
 
     fn deref(&self) -> &Engine {
-        &self.0
+        &self.engine
     }
 }
+
+/// What the handles of a store share.
+struct Owner(Engine);
 
 impl Drop for Owner {
     /// The caller must hold no lock: closing takes the mutex. A queued job has a handle too, but never the
     /// last one: the job is dropped before the call that queued it returns, and that call has another handle.
     fn drop(&mut self) {
-        if !self.process.is_current() {
+        let engine = &self.0;
+        if !engine.process.is_current() {
             // In a forked child, closing would wait for threads of the parent and release the parent's file
             // locks. Leak the engine instead.
-            std::mem::forget(Arc::clone(&self.0));
+            std::mem::forget(engine.clone());
             return;
         }
-        if !self.closed.load(SeqCst)
-            && let Err(e) = self.close()
+        if !engine.closed.load(SeqCst)
+            && let Err(e) = engine.close()
         {
             // Missing files are not a failure of closing: earlier calls have reported them.
             let is_gone = e.kind() == ErrorKind::FileReplaced;
             let level = if is_gone { log::Level::Info } else { log::Level::Error };
-            log::log!(level, "{}: closing failed: {e}", self.name);
+            log::log!(level, "{}: closing failed: {e}", engine.name);
         }
     }
 }

@@ -1,13 +1,26 @@
-//! Entries, and the filter that selects them for a listing.
+//! Entries, the filter that selects them, and the newest of a listing.
 //!
 //! Plain values: nothing here refers to a store.
 
+#[cfg(feature = "serde")]
+mod serialized;
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{duration_ms, from_ms};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The state of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum State {
     /// Marked or confirmed, and not expired.
@@ -46,14 +59,53 @@ impl State {
         Self::Expired,
     ];
 
+    /// Returns the state in the command's words: `seen`, `in-flight`, `released`, `failed`, `given-up`, `abandoned`,
+    /// `unresolved`, `expired`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::InFlight => "in-flight",
+            Self::Released => "released",
+            Self::Failed => "failed",
+            Self::GivenUp => "given-up",
+            Self::Abandoned => "abandoned",
+            Self::Unresolved => "unresolved",
+            Self::Expired => "expired",
+        }
+    }
+
     /// Returns whether the entry is of a claim that was not confirmed. An expired entry may be of either.
     pub fn is_claim(self) -> bool {
         !matches!(self, Self::Seen | Self::Expired)
     }
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = Error;
+
+    /// Reads one of the words of [`State::as_str`]. Fails with [`ErrorKind::InvalidConfig`].
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == text).ok_or_else(|| {
+            let states: Vec<&str> = Self::ALL.iter().map(|state| state.as_str()).collect();
+            let message = format!("a state is one of {}", states.join(", "));
+            Error::new(ErrorKind::InvalidConfig, message)
+        })
+    }
+}
+
 /// What a store knows about an id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "serialized::EntryForm", into = "serialized::EntryForm")
+)]
 #[non_exhaustive]
 pub struct Entry {
     /// The scope of the id.
@@ -114,7 +166,8 @@ impl Entry {
 }
 
 /// The number of entries in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Counts {
     /// The number of ids that are seen.
@@ -167,11 +220,16 @@ impl Counts {
     }
 }
 
-/// Selects the entries of a listing. The default selects all but expired marks.
-#[derive(Clone, Debug, Default)]
+/// Selects the entries of a listing, a count or a removal. The default selects all but expired marks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "serialized::FilterForm", into = "serialized::FilterForm")
+)]
 #[must_use]
 pub struct Filter {
-    scope: Option<String>,
+    pub(crate) scope: Option<String>,
     pub(crate) state: Option<State>,
     prefix: Vec<u8>,
     older_than: Option<Duration>,
@@ -179,7 +237,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Selects the entries of this scope. Without it, those of all scopes, whichever handle is asked.
+    /// Selects the entries of this scope. Without it, a listing has those of all scopes, whichever handle is asked;
+    /// [`count`](crate::SeenStore::count) and [`remove`](crate::SeenStore::remove) take those of the handle's scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
@@ -217,11 +276,81 @@ impl Filter {
     }
 
     pub(crate) fn admits(&self, entry: &Entry, now_ms: i64) -> bool {
-        let since = |age: Duration| from_ms(now_ms.saturating_sub(duration_ms(age)));
         self.scope.as_ref().is_none_or(|scope| *scope == entry.scope)
             && self.state.is_none_or(|state| state == entry.state)
-            && entry.id.starts_with(&self.prefix)
-            && self.older_than.is_none_or(|age| entry.last_seen < since(age))
-            && self.newer_than.is_none_or(|age| entry.last_seen >= since(age))
+            && self.admits_id(&entry.id, entry.last_seen, now_ms)
+    }
+
+    /// Returns true when the filter selects this id with this age, in a scope and a state that it admits.
+    pub(crate) fn admits_id(&self, id: &[u8], last_seen: SystemTime, now_ms: i64) -> bool {
+        let since = |age: Duration| from_ms(now_ms.saturating_sub(duration_ms(age)));
+        id.starts_with(&self.prefix)
+            && self.older_than.is_none_or(|age| last_seen < since(age))
+            && self.newer_than.is_none_or(|age| last_seen >= since(age))
+    }
+}
+
+/// Returns the `count` entries that were last seen, the newest first. Of entries of the same time, the one that
+/// was listed last comes first. An id that is listed twice is returned once, as it was seen last.
+pub(crate) fn newest(
+    listing: impl Iterator<Item = Result<Entry>>,
+    count: usize,
+) -> Result<Vec<Entry>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut listed = Vec::new();
+    for (place, entry) in listing.enumerate() {
+        listed.push((place, entry?));
+        if listed.len() >= count.saturating_mul(2).max(1_000) {
+            keep_newest(&mut listed, count);
+        }
+    }
+    keep_newest(&mut listed, count);
+    Ok(listed.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn keep_newest(listed: &mut Vec<(usize, Entry)>, count: usize) {
+    listed.sort_unstable_by_key(|(place, entry)| Reverse((entry.last_seen, *place)));
+    let mut ids = HashSet::new();
+    listed.retain(|(_, entry)| {
+        ids.len() < count && ids.insert((entry.scope.clone(), entry.id.clone()))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(id: &str, second: u64) -> Entry {
+        Entry::new("", id, SystemTime::UNIX_EPOCH + Duration::from_secs(second))
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<&str> {
+        entries.iter().map(|entry| str::from_utf8(&entry.id).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_newest_entries_come_first_and_each_id_once() {
+        let listing = [at("a", 5), at("b", 9), at("c", 1), at("d", 9), at("a", 7), at("e", 8)];
+        let newest = newest(listing.into_iter().map(Ok), 4).unwrap();
+        assert_eq!(ids(&newest), ["d", "b", "e", "a"]);
+        assert_eq!(newest[3].last_seen, at("a", 7).last_seen);
+    }
+
+    #[test]
+    fn of_a_long_listing_no_more_entries_are_kept_than_needed() {
+        // Pseudo-random times, of which the greatest are known.
+        let listing = (0..10_007).map(|n| at(&n.to_string(), n * 5_003 % 10_007));
+        let newest = newest(listing.map(Ok), 600).unwrap();
+        let expected: Vec<_> = (0..600).map(|n| at("", 10_006 - n).last_seen).collect();
+        assert_eq!(newest.iter().map(|entry| entry.last_seen).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_error_of_the_listing_is_returned() {
+        let error = || Err(crate::error::Error::try_again());
+        assert!(newest([Ok(at("a", 1)), error()].into_iter(), 1).is_err());
+        assert_eq!(newest([error()].into_iter(), 0).unwrap(), []);
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod load;
 mod purge;
 mod reports;
 pub(crate) mod row;
+pub(crate) mod selection;
 mod stale;
 mod transaction;
 

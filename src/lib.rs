@@ -19,14 +19,21 @@ mod machine;
 mod process;
 mod reader;
 mod store;
+#[cfg(feature = "serde")]
+mod texts;
 mod token;
+
+/// Compiles and runs the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide.md")]
+struct Guide;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
 pub use decide::claim::Previous;
 pub use entry::{Counts, Entry, Filter, State};
 pub use error::{Error, ErrorKind, Result};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, fingerprint_fields};
 pub use format::pragmas::{FileInfo, Pragmas};
 pub use format::upgrade::UpgradeReport;
 pub use journal::IntegrityReport;

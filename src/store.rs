@@ -22,13 +22,12 @@ pub use restore::{LegacyFile, Refused, RestoreSummary};
 pub use settle::{Ownership, Resolution};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Abandoned, Config, Ttl, Window, read_environment};
 use crate::decide::lifetime::Lifetime;
 use crate::engine::purge::PurgeThread;
-use crate::engine::{Engine, Owner};
+use crate::engine::{Engine, Handle};
 use crate::error::Result;
 use crate::id::{Id, Scope};
 use crate::journal::Transaction;
@@ -64,7 +63,7 @@ const IDS_PER_COMMIT: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct SeenStore {
-    pub(crate) engine: Arc<Owner>,
+    pub(crate) engine: Handle,
     pub(crate) scope: Scope,
     pub(crate) lifetime: Lifetime,
     pub(crate) abandoned: Abandoned,
@@ -166,7 +165,7 @@ impl SeenStore {
     fn start_purge_thread(&self) -> Result<()> {
         let config = &self.engine.config;
         if let (true, Some(interval)) = (config.purge_thread, config.purge_interval) {
-            let thread = PurgeThread::start(self.engine.engine(), interval)?;
+            let thread = PurgeThread::start(&self.engine, interval)?;
             *self.engine.purge_thread.lock() = Some(thread);
         }
         Ok(())
@@ -220,7 +219,7 @@ impl SeenStore {
         let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
         let (scope, abandoned) = (Scope::new("", &engine.hasher), engine.config.abandoned);
         Self {
-            engine: Arc::new(Owner::new(engine)),
+            engine: Handle::new(engine),
             scope,
             lifetime,
             abandoned,
@@ -324,6 +323,34 @@ impl SeenStore {
     #[must_use]
     pub fn waiting(&self, at_most: Duration) -> Self {
         Self { waiting: at_most, ..self.clone() }
+    }
+
+    /// Returns a handle on the same store whose calls wait this long for other stores and processes that hold the
+    /// file, before they fail with [`Busy`](crate::ErrorKind::Busy). Default: [`Config::busy_timeout`]. With zero a
+    /// call tries once.
+    ///
+    /// A bot that would rather send an alert twice than late uses a short timeout. The time is counted for each commit
+    /// and each page of a call: a batch, a listing or a purge may take longer. Waits for other callers of this store
+    /// do not count; they take no longer than what those do. The store's threads keep the timeout of the [`Config`],
+    /// and so do the renewals of leases.
+    ///
+    /// ```
+    /// use seen_store::{ErrorKind, SeenStore, Verdict};
+    /// use std::time::Duration;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = SeenStore::in_memory()?;
+    /// let alerts = store.busy_timeout(Duration::from_millis(200));
+    /// match alerts.check_and_mark("incident-17") {
+    ///     Ok(Verdict::New) => println!("sends it"),
+    ///     Ok(_) => {}
+    ///     Err(e) if e.kind() == ErrorKind::Busy => println!("sends it all the same"),
+    ///     Err(e) => return Err(e),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn busy_timeout(&self, busy_timeout: Duration) -> Self {
+        Self { engine: self.engine.waiting_at_most(busy_timeout), ..self.clone() }
     }
 
     /// Runs one small decision about an id under the write lock, in one commit with those of other callers

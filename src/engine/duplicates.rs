@@ -32,7 +32,7 @@ impl Engine {
 
     /// Writes the duplicate counts that were pending when the call began, and calls `pause` after each step.
     pub(crate) fn flush_duplicates(&self, pause: &mut dyn FnMut()) -> Result<()> {
-        self.flush_duplicates_within(self.config.busy_timeout, pause)
+        self.flush_duplicates_within(self.busy_timeout, pause)
     }
 
     /// Like [`flush_duplicates`](Self::flush_duplicates), with this timeout for other processes at each step.
@@ -78,7 +78,7 @@ impl Engine {
     /// Flushes the counts when the store closes. Counts are not worth a long wait: while another process
     /// writes, they are dropped.
     pub(super) fn flush_before_closing(&self) -> Result<()> {
-        let timeout = CLOSING_FLUSH_TIMEOUT.min(self.config.busy_timeout);
+        let timeout = CLOSING_FLUSH_TIMEOUT.min(self.busy_timeout);
         match self.flush_duplicates_within(timeout, &mut || {}) {
             Err(e) if e.kind() == ErrorKind::Busy => {
                 log::debug!("{}: some counts of duplicates are not written down: {e}", self.name);

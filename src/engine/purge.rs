@@ -5,19 +5,21 @@
 //! time. The processes on one file share the work by `last_purge_at` in its `meta`, which each step that
 //! deletes something updates. A purge that finds nothing writes nothing.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
-use crate::engine::{Engine, Writer};
+use crate::engine::{Engine, WeakEngine, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::claims::ClaimPosition;
+use crate::journal::selection::Selection;
 use crate::journal::{ExpiredSearch, Step, Transaction};
 use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sync_channel};
 
 /// How many rows one step of a requested purge goes through: about a millisecond.
 const ROWS_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
+/// How many rows are counted while the mutex is held.
+const ROWS_COUNTED_PER_STEP: i64 = step_size!(2_000, in_a_simulation: 5);
 /// How many rows one step beside a commit goes through.
 const ROWS_PER_COMMIT: i64 = step_size!(128, in_a_simulation: 3);
 /// How many slots of the index one step beside a commit sweeps, at least.
@@ -122,7 +124,7 @@ impl Engine {
                 ExpiredSearch::Expired => {
                     let step =
                         self.write_step(|transaction| transaction.purge_step(from, ROWS_PER_STEP))?;
-                    deleted += step.deleted;
+                    deleted += step.count;
                     step.next
                 }
             };
@@ -140,32 +142,60 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Removes the marks of `scope` that were last seen longer ago than `older_than`, expired or not, and its
-    /// claims that are not in flight and last changed longer ago. Returns the number of both.
-    pub(crate) fn cleanup(&self, scope: &str, older_than: Duration) -> Result<u64> {
+    /// Removes the selected claims and marks and returns the number of both.
+    pub(crate) fn remove(&self, selection: &Selection) -> Result<u64> {
         self.check_open()?;
-        let before_ms = self.clock.now_ms().saturating_sub(duration_ms(older_than));
-        self.delete_older(scope, before_ms)
-    }
-
-    /// Removes all claims and marks of `scope` and returns their number.
-    pub(crate) fn forget_scope(&self, scope: &str) -> Result<u64> {
-        self.check_open()?;
-        self.delete_older(scope, i64::MAX)
-    }
-
-    fn delete_older(&self, scope: &str, before_ms: i64) -> Result<u64> {
         // Claims first: a claim that is confirmed between the two leaves a mark, which is removed then.
-        let first = ClaimPosition { scope: scope.to_owned(), ..ClaimPosition::default() };
-        let claims = self.delete_in_steps(first, |transaction, after| {
-            transaction.cleanup_claims(scope, before_ms, after, ROWS_PER_STEP)
+        let claims = self.delete_in_steps(selection.first_claim(), |transaction, after| {
+            transaction.remove_claims(selection, after, ROWS_PER_STEP)
         })?;
         let marks = self.delete_in_steps(0, |transaction, after| {
-            transaction.cleanup_step(scope, before_ms, *after, ROWS_PER_STEP)
+            transaction.remove_marks(selection, *after, ROWS_PER_STEP)
         })?;
         // Frees the memory of the removed marks.
         self.sweep()?;
         Ok(claims + marks)
+    }
+
+    /// Counts what [`remove`](Self::remove) would remove.
+    pub(crate) fn count(&self, selection: &Selection) -> Result<u64> {
+        let claims = self.count_in_steps(selection.first_claim(), |writer, after| {
+            let now_ms = self.clock.now_ms();
+            writer.journal.count_selected_claims(selection, after, ROWS_COUNTED_PER_STEP, now_ms)
+        })?;
+        let marks = self.count_in_steps(0, |writer, after| {
+            let now_ms = self.clock.now_ms();
+            writer.journal.count_selected_marks(selection, *after, ROWS_COUNTED_PER_STEP, now_ms)
+        })?;
+        Ok(claims + marks)
+    }
+
+    /// Returns the number of marks that [`purge_expired`](Self::purge_expired) would remove.
+    pub(crate) fn count_expired(&self) -> Result<u64> {
+        self.count_in_steps(0, |writer, after| {
+            writer.journal.count_expired(*after, ROWS_COUNTED_PER_STEP, self.clock.now_ms())
+        })
+    }
+
+    /// Sums up counts of rows in steps.
+    fn count_in_steps<P>(
+        &self,
+        first: P,
+        mut step: impl FnMut(&mut Writer, &P) -> Result<Step<P>>,
+    ) -> Result<u64> {
+        self.check_open()?;
+        let (mut count, mut next) = (0, Some(first));
+        while let Some(after) = next {
+            let done = self.with_journal(|writer| {
+                // Catch up first: another store may know of a later time, which a purge would use.
+                self.catch_up(writer)?;
+                step(writer, &after)
+            })?;
+            count += done.count;
+            next = done.next;
+            self.yield_to_waiters();
+        }
+        Ok(count)
     }
 
     /// Deletes rows in steps, each in a transaction of its own, and returns their number.
@@ -177,7 +207,7 @@ impl Engine {
         let (mut deleted, mut next) = (0, Some(first));
         while let Some(after) = next {
             let done = self.write_step(|transaction| step(transaction, &after))?;
-            deleted += done.deleted;
+            deleted += done.count;
             next = done.next;
         }
         Ok(deleted)
@@ -273,16 +303,16 @@ pub(crate) struct PurgeThread {
 impl PurgeThread {
     /// Starts the thread. It holds no handle of the store, so that dropping the last handle closes the store,
     /// also during a purge.
-    pub(crate) fn start(engine: &Arc<Engine>, interval: Duration) -> Result<Self> {
+    pub(crate) fn start(engine: &Engine, interval: Duration) -> Result<Self> {
         let (stop, stopped) = sync_channel(0);
-        let weak = Arc::downgrade(engine);
+        let weak = engine.downgrade();
         machine::spawn("seen-purge", move || purge_every(&weak, interval, &stopped))
             .map_err(|e| Error::io("cannot start the purge thread", e))?;
         Ok(Self { _stop: stop })
     }
 }
 
-fn purge_every(engine: &Weak<Engine>, interval: Duration, stopped: &Receiver<()>) {
+fn purge_every(engine: &WeakEngine, interval: Duration, stopped: &Receiver<()>) {
     while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { return };
         // Pause after each step for as long as the step took, to leave the processors to callers.

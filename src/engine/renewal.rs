@@ -8,11 +8,11 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, WeakEngine};
 use crate::clock::Stopwatch;
 use crate::config::Ttl;
 use crate::decide::claim::Change;
@@ -99,11 +99,11 @@ impl Renewals {
 
 impl Engine {
     /// Renews the lease of this token from now on.
-    pub(crate) fn keep_renewed(self: &Arc<Self>, token: Token, renewal: Renewal) -> Result<()> {
+    pub(crate) fn keep_renewed(&self, token: Token, renewal: Renewal) -> Result<()> {
         let mut wake = self.renewals.wake.lock();
         if wake.is_none() {
             let (sender, receiver) = sync_channel(1);
-            let weak = Arc::downgrade(self);
+            let weak = self.downgrade();
             machine::spawn("seen-renew", move || renew_until_stopped(&weak, &receiver))
                 .map_err(|e| Error::io("cannot start the thread that renews leases", e))?;
             *wake = Some(sender);
@@ -204,7 +204,7 @@ impl Engine {
     }
 }
 
-fn renew_until_stopped(engine: &Weak<Engine>, stopped: &Receiver<()>) {
+fn renew_until_stopped(engine: &WeakEngine, stopped: &Receiver<()>) {
     let mut retry = None;
     loop {
         let Some(next) = engine.upgrade().map(|engine| engine.next_renewal()) else { return };

@@ -64,7 +64,7 @@ impl Engine {
             *answered.lock() = Some(decide(transaction)?);
             Ok(())
         });
-        let mut backoff = Backoff::new(self.config.busy_timeout);
+        let mut backoff = Backoff::new(self.busy_timeout);
         let outcome = self.writer.submit(
             job,
             |writer, jobs| self.commit_group(writer, jobs),
@@ -185,7 +185,7 @@ impl Engine {
         and_then: impl Fn(&mut Writer),
     ) -> Result<T> {
         self.check_process()?;
-        let mut backoff = Backoff::for_long_work(self.config.busy_timeout);
+        let mut backoff = Backoff::for_long_work(self.busy_timeout);
         loop {
             let mut share = self.share.lock();
             share.pause();
@@ -294,7 +294,7 @@ impl Engine {
     /// Runs `step` with the journal until it returns anything but `Busy`, which means that another process is
     /// in the way. Between two tries the mutex is released and the call pauses.
     pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
-        self.with_journal_within(self.config.busy_timeout, step)
+        self.with_journal_within(self.busy_timeout, step)
     }
 
     pub(super) fn with_journal_within<T>(
@@ -324,7 +324,7 @@ impl Engine {
             ErrorKind::Busy,
             format!(
                 "{}: another process has held the file for {:?}; try again",
-                self.name, self.config.busy_timeout
+                self.name, self.busy_timeout
             ),
         )
     }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::purge::Step;
+use super::selection::Selection;
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
 use crate::clock::{ABSORBED_STEP_MS, from_ms};
@@ -117,11 +118,10 @@ impl ClaimRow {
     }
 
     /// Returns whether the claim last changed before `before_ms`. A claim in flight changes when its lease
-    /// ends. A held claim that is not ended has no age: only the removal of everything takes it.
-    fn is_older_than(&self, before_ms: i64) -> bool {
+    /// ends. A held claim that is not ended has no age.
+    pub(super) fn is_older_than(&self, before_ms: i64) -> bool {
         let waits_for_decision = self.held && self.token.is_some();
-        let age = self.claimed_at.max(self.lease_until) < before_ms;
-        age && (!waits_for_decision || before_ms == i64::MAX)
+        self.claimed_at.max(self.lease_until) < before_ms && !waits_for_decision
     }
 
     pub(crate) fn state(&self, now_ms: i64) -> State {
@@ -394,27 +394,25 @@ impl Transaction<'_> {
     ) -> Result<Step<ClaimPosition>> {
         let now_ms = self.now_ms;
         let step = self.delete_among(after, limit, |_, claim| claim.is_expired(now_ms))?;
-        if step.deleted > 0 {
+        if step.count > 0 {
             self.note_purge()?;
         }
         Ok(step)
     }
 
-    /// Deletes the claims of a scope that last changed before `before_ms`, among the next `limit` rows after
-    /// `after`, which is in that scope.
-    pub(crate) fn cleanup_claims(
+    /// Deletes the selected claims among the next `limit` rows after `after`, which is in the selection's scope.
+    pub(crate) fn remove_claims(
         &mut self,
-        scope: &str,
-        before_ms: i64,
+        selection: &Selection,
         after: &ClaimPosition,
         limit: i64,
     ) -> Result<Step<ClaimPosition>> {
-        let is_old = |claim: &ClaimRow| claim.is_older_than(before_ms);
+        let (scope, now_ms) = (&selection.scope, self.now_ms);
         let mut step = self.delete_among(after, limit, |position, claim| {
-            position.scope == scope && is_old(claim)
+            position.scope == *scope && selection.takes_claim(&position.id, claim, now_ms)
         })?;
-        // The table is ordered by scope, so a row of another scope ends the cleanup.
-        step.next = step.next.filter(|next| next.scope == scope);
+        // The table is ordered by scope, so a row of another scope ends the removal.
+        step.next = step.next.filter(|next| next.scope == *scope);
         Ok(step)
     }
 
@@ -424,7 +422,7 @@ impl Transaction<'_> {
         limit: i64,
         should_delete: impl Fn(&ClaimPosition, &ClaimRow) -> bool,
     ) -> Result<Step<ClaimPosition>> {
-        let mut step = Step { next: None, deleted: 0 };
+        let mut step = Step { next: None, count: 0 };
         self.check_for_claims()?;
         if matches!(&self.journal.claims, ClaimsCache::All(claims) if claims.is_empty()) {
             return Ok(step);
@@ -433,12 +431,13 @@ impl Transaction<'_> {
         for (position, _) in page.iter().filter(|(position, claim)| should_delete(position, claim))
         {
             self.journal.claims = ClaimsCache::Unknown;
+            self.changed_claims = true;
             self.with(|connection| {
                 connection
                     .prepare_cached(DELETE)?
                     .execute((scope_parameter(&position.scope), IdValue(&position.id)))
             })?;
-            step.deleted += 1;
+            step.count += 1;
         }
         let full = i64::try_from(page.len()).is_ok_and(|length| length == limit);
         step.next = page.into_iter().next_back().map(|(position, _)| position).filter(|_| full);
@@ -497,6 +496,25 @@ impl Journal {
         limit: i64,
     ) -> Result<Vec<(ClaimPosition, ClaimRow)>> {
         self.read(|connection| page(connection, after, limit))
+    }
+
+    /// Counts the selected claims among the next `limit` rows after `after`, which is in the selection's scope.
+    pub(crate) fn count_selected_claims(
+        &mut self,
+        selection: &Selection,
+        after: &ClaimPosition,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<Step<ClaimPosition>> {
+        let page = self.claims_after(after, limit)?;
+        let full = i64::try_from(page.len()).is_ok_and(|length| length == limit);
+        let in_scope = page.iter().take_while(|(position, _)| position.scope == selection.scope);
+        let selected =
+            in_scope.filter(|(position, claim)| selection.takes_claim(&position.id, claim, now_ms));
+        let count = selected.count() as u64;
+        let last = page.into_iter().next_back().map(|(position, _)| position);
+        let next = last.filter(|last| full && last.scope == selection.scope);
+        Ok(Step { next, count })
     }
 
     /// Counts the claims by their states.

@@ -1,10 +1,11 @@
-//! Deleting rows: expired ones (a purge), and ones older than asked (a cleanup).
+//! Deleting rows: expired ones (a purge), and selected ones (a cleanup or another removal).
 //!
 //! Owns the steps. Each reads a bounded number of rows, so that no other caller waits long, and returns where
 //! the next one goes on. What always holds: the newest row is deleted only after its tombstone was appended,
 //! and every deletion leaves the trace that other processes need (see the header of `journal`). A step that
 //! finds nothing to delete writes nothing.
 
+use super::selection::{SelectedMark, Selection};
 use super::{Journal, Transaction};
 use crate::error::Result;
 use crate::id::Id;
@@ -12,12 +13,12 @@ use crate::id::Id;
 /// How long tombstones are kept, so that processes that rarely catch up need not scan their index.
 const TOMBSTONE_MS: i64 = 3_600_000;
 
-/// The result of one step of a purge or a cleanup, of marks (by `seq`) or of claims (by their position).
+/// The result of one step of a purge, a removal or a count, of marks (by `seq`) or of claims (by their position).
 pub(crate) struct Step<P> {
     /// The position after which to go on; `None` at the end of the table.
     pub(crate) next: Option<P>,
-    /// How many marks or claims were deleted, not counting tombstones.
-    pub(crate) deleted: u64,
+    /// How many marks or claims were deleted or counted, without tombstones.
+    pub(crate) count: u64,
 }
 
 /// What to delete among some rows.
@@ -105,57 +106,41 @@ impl Journal {
         Ok(ExpiredSearch::Nothing { next: scan.next })
     }
 
-    /// Returns how many marks a purge would delete among the next `limit` rows after `after`, and where to go
-    /// on.
+    /// Counts the marks that a purge would delete among the next `limit` rows after `after`.
     pub(crate) fn count_expired(
         &mut self,
         after: i64,
         limit: i64,
         now_ms: i64,
-    ) -> Result<(u64, Option<i64>)> {
+    ) -> Result<Step<i64>> {
         self.read(|connection| {
             connection
                 .prepare_cached(
                     "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
                      FROM (SELECT seq, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
                 )?
-                .query_row((after, limit, now_ms), |row| read_count(row, limit))
+                .query_row((after, limit, now_ms), |row| {
+                    let (count, read): (i64, i64) = (row.get(0)?, row.get(1)?);
+                    let next = row.get::<_, Option<i64>>(2)?.filter(|_| read == limit);
+                    Ok(Step { next, count: count.cast_unsigned() })
+                })
         })
     }
 
-    /// Returns how many marks a cleanup would delete among the next `limit` rows after `after`, and where to go
-    /// on.
-    pub(crate) fn count_older(
+    /// Counts the selected marks among the next `limit` rows after `after`.
+    pub(crate) fn count_selected_marks(
         &mut self,
-        scope: &str,
-        before_ms: i64,
+        selection: &Selection,
         after: i64,
         limit: i64,
-    ) -> Result<(u64, Option<i64>)> {
-        self.read(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT count(*) FILTER \
-                       (WHERE scope = ?3 AND last_seen < ?4 AND expires_at IS NOT 0), \
-                       count(*), max(seq) \
-                     FROM (SELECT seq, scope, last_seen, expires_at FROM seen \
-                           WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
-                )?
-                .query_row((after, limit, scope, before_ms), |row| read_count(row, limit))
-        })
-    }
-
-    /// Returns how many claims a cleanup would delete.
-    pub(crate) fn count_older_claims(&mut self, scope: &str, before_ms: i64) -> Result<u64> {
-        let count = self.read(|connection| {
-            connection.query_row(
-                "SELECT count(*) FROM claims WHERE scope = ?1 AND max(claimed_at, lease_until) < ?2 \
-                 AND (held = 0 OR token = x'')",
-                (scope, before_ms),
-                |row| row.get::<_, i64>(0),
-            )
+        now_ms: i64,
+    ) -> Result<Step<i64>> {
+        let mut count = 0;
+        let next = self.read(|connection| {
+            count = 0;
+            for_each_selected(connection, selection, after, limit, now_ms, |_, _| count += 1)
         })?;
-        Ok(count.cast_unsigned())
+        Ok(Step { next, count })
     }
 
     pub(crate) fn last_purge_ms(&mut self) -> Result<i64> {
@@ -165,12 +150,6 @@ impl Journal {
                 .query_row([], |row| row.get(0))
         })
     }
-}
-
-/// Reads the columns: matching rows, all rows, the last `seq`. Returns the first, and where to go on.
-fn read_count(row: &rusqlite::Row<'_>, limit: i64) -> rusqlite::Result<(u64, Option<i64>)> {
-    let (counts, read): (i64, i64) = (row.get(0)?, row.get(1)?);
-    Ok((counts.cast_unsigned(), row.get::<_, Option<i64>>(2)?.filter(|_| read == limit)))
 }
 
 /// The result of [`Journal::find_expired`].
@@ -204,7 +183,7 @@ impl Transaction<'_> {
             self.set_counter("floor", tombstone)?;
             self.counters.1 = tombstone;
         }
-        Ok(Step { next: scan.next, deleted: scan.marks })
+        Ok(Step { next: scan.next, count: scan.marks })
     }
 
     /// Tells the other processes on the file that a purge is running.
@@ -222,31 +201,20 @@ impl Transaction<'_> {
         self.append_tombstone(Id { scope: &scope, bytes: &id, key })
     }
 
-    /// Deletes the marks of one scope that were last seen before `before_ms`, among the next `limit` rows.
-    pub(crate) fn cleanup_step(
+    /// Deletes the selected marks among the next `limit` rows after `after`.
+    pub(crate) fn remove_marks(
         &mut self,
-        scope: &str,
-        before_ms: i64,
+        selection: &Selection,
         after: i64,
         limit: i64,
     ) -> Result<Step<i64>> {
+        let (scope, now_ms) = (selection.scope.as_str(), self.now_ms);
         let scoped = self.journal.hasher.scoped(scope);
-        let (to_delete, last, count) = self.with(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT seq, scope, id, expires_at, last_seen FROM seen \
-                 WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )?;
-            let mut rows = statement.query((after, limit))?;
-            let (mut to_delete, mut last, mut count) = (Vec::new(), after, 0);
-            while let Some(row) = rows.next()? {
-                count += 1;
-                last = row.get(0)?;
-                let old = row.get::<_, i64>(4)? < before_ms && row.get_ref(3)? != TOMBSTONE;
-                if old && row.get_ref(1)?.as_bytes()? == scope.as_bytes() {
-                    to_delete.push((last, row.get_ref(2)?.as_bytes()?.to_vec()));
-                }
-            }
-            Ok((to_delete, last, count))
+        let mut to_delete = Vec::new();
+        let next = self.with(|connection| {
+            for_each_selected(connection, selection, after, limit, now_ms, |seq, id| {
+                to_delete.push((seq, id.to_vec()));
+            })
         })?;
         if let Some((seq, id)) = to_delete.last()
             && self.tip.is_some_and(|tip| tip.seq == *seq)
@@ -262,8 +230,41 @@ impl Transaction<'_> {
             self.set_counter("generation", generation)?;
             self.counters.0 = generation;
         }
-        Ok(Step { next: (count == limit).then_some(last), deleted: to_delete.len() as u64 })
+        Ok(Step { next, count: to_delete.len() as u64 })
     }
 }
 
-const TOMBSTONE: rusqlite::types::ValueRef<'static> = rusqlite::types::ValueRef::Integer(0);
+/// Calls a function with the number and the id of each selected mark among the next `limit` rows after `after`, and
+/// returns the row after which to go on.
+fn for_each_selected(
+    connection: &rusqlite::Connection,
+    selection: &Selection,
+    after: i64,
+    limit: i64,
+    now_ms: i64,
+    mut found: impl FnMut(i64, &[u8]),
+) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, scope, id, expires_at, last_seen FROM seen \
+         WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = statement.query((after, limit))?;
+    let (mut last, mut count) = (after, 0);
+    while let Some(row) = rows.next()? {
+        count += 1;
+        last = row.get(0)?;
+        let (id, expires_at) = (row.get_ref(2)?.as_bytes()?, row.get(3)?);
+        let is_candidate =
+            expires_at != TOMBSTONE && row.get_ref(1)?.as_bytes()? == selection.scope.as_bytes();
+        if is_candidate {
+            let mark = SelectedMark { id, last_seen: row.get(4)?, expires_at };
+            if selection.takes_mark(&mark, now_ms) {
+                found(last, id);
+            }
+        }
+    }
+    Ok((count == limit).then_some(last))
+}
+
+/// The expiry of a tombstone.
+const TOMBSTONE: Option<i64> = Some(0);

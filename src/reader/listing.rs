@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row};
 
 use super::Reader;
 use super::access::{FileReader, Read, Snapshot};
-use crate::entry::{Entry, Filter, State};
+use crate::entry::{Entry, Filter, State, newest};
 use crate::error::Result;
 use crate::journal::MarkRow;
 use crate::journal::catch_up::read_schema_version;
@@ -28,6 +28,7 @@ const EXPIRED_PER_SCAN: usize = step_size!(20_000, in_a_simulation: 3);
 
 /// An iterator over the entries of a store's file: see [`Reader::entries`]. Ends after the first error.
 #[derive(Debug)]
+#[must_use = "a listing reads nothing until it is iterated"]
 pub struct Listing<'r> {
     reader: &'r Reader,
     filter: Filter,
@@ -78,6 +79,19 @@ impl Reader {
             page: VecDeque::new(),
             history: None,
         }
+    }
+}
+
+impl Listing<'_> {
+    /// Returns the `count` entries that were last seen, the newest first; of marks of the same millisecond, the one
+    /// that was written last comes first. Goes through all entries that the filter selects, with memory for twice
+    /// the count or 1,000 entries.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reader::get`].
+    pub fn newest(self, count: usize) -> Result<Vec<Entry>> {
+        newest(self, count)
     }
 }
 

@@ -23,13 +23,16 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// What a store's file holds at one moment, counted by [`Reader::stats`](crate::Reader::stats).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct FileStats {
     /// The counts of each scope that has entries.
     pub scopes: BTreeMap<String, Counts>,
     /// The earliest time at which an id that is now seen was first seen.
+    #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
     pub oldest: Option<SystemTime>,
     /// The latest time at which an id that is now seen was last seen.
+    #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
     pub newest: Option<SystemTime>,
     /// The number of ids that stop being seen within an hour.
     pub expiring_within_hour: u64,
@@ -39,6 +42,7 @@ pub struct FileStats {
     /// that was asked for, the earliest bucket first.
     pub marks: Vec<u64>,
     /// When a purge by any process last removed something from the file.
+    #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
     pub last_purge_at: Option<SystemTime>,
     /// The size of the database file, in bytes.
     pub file_bytes: u64,

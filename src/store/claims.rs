@@ -297,7 +297,7 @@ impl SeenStore {
             granted: Stopwatch::start(),
             renewed: Stopwatch::start(),
         };
-        self.engine.engine().keep_renewed(granted.token, renewal)
+        self.engine.keep_renewed(granted.token, renewal)
     }
 
     /// Returns whether the claim is this token's and its lease has not run out.

@@ -6,10 +6,11 @@
 //! the shards of the index, which an id never leaves, and looked up again by key when their row has moved.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 
 use super::SeenStore;
 use crate::engine::Writer;
-use crate::entry::{Entry, Filter, State};
+use crate::entry::{Entry, Filter, State, newest};
 use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
@@ -22,6 +23,7 @@ const PAGE: u16 = step_size!(500, in_a_simulation: 3);
 
 /// An iterator over the entries of a store, in no particular order: see [`SeenStore::entries`]. Ends after
 /// the first error.
+#[must_use = "a listing reads nothing until it is iterated"]
 pub struct Entries {
     store: SeenStore,
     filter: Filter,
@@ -100,6 +102,34 @@ impl SeenStore {
             claims: HashSet::new(),
             page: VecDeque::new(),
         }
+    }
+}
+
+impl Entries {
+    /// Returns the `count` entries that were last seen, the newest first; entries of the same millisecond in any
+    /// order. Goes through all entries that the filter selects, with memory for twice the count or 1,000 entries.
+    ///
+    /// ```
+    /// use seen_store::{Filter, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = SeenStore::in_memory()?;
+    /// store.seed(["a", "b", "c"])?;
+    /// let newest = store.entries(Filter::default()).newest(2)?;
+    /// assert_eq!(newest.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_is_seen`](SeenStore::try_is_seen).
+    pub fn newest(self, count: usize) -> Result<Vec<Entry>> {
+        newest(self, count)
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("filter", &self.filter).finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of steps for one id, or for each id of a batch, under the write lock.
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -16,6 +17,11 @@ use crate::journal::Transaction;
 
 /// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
 #[non_exhaustive]
 pub enum Verdict {
@@ -26,6 +32,17 @@ pub enum Verdict {
     /// Claimed by a worker that has neither confirmed nor returned it, or waiting to be
     /// [resolved](crate::SeenStore::resolve). Nothing was changed.
     InFlight,
+}
+
+impl fmt::Display for Verdict {
+    /// Writes `new`, `duplicate` or `in-flight`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::New => "new",
+            Self::Duplicate => "duplicate",
+            Self::InFlight => "in-flight",
+        })
+    }
 }
 
 impl SeenStore {

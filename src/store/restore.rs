@@ -5,6 +5,7 @@
 //! restore is simply repeated. An entry that cannot be written fails alone.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -347,12 +348,19 @@ fn mark_row(entry: &Entry) -> MarkRow {
 /// SeenStore::open("seen.db")?.restore(entries)?;
 /// # Ok(()) }
 /// ```
+#[must_use = "a file is not read until it is iterated"]
 pub struct LegacyFile {
     rows: LegacyRows,
     ttl: Ttl,
     page: VecDeque<LegacyRow>,
     at_end: bool,
     skipped: u64,
+}
+
+impl fmt::Debug for LegacyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LegacyFile").field("ttl", &self.ttl).finish_non_exhaustive()
+    }
 }
 
 impl LegacyFile {

@@ -24,6 +24,11 @@ const LONGEST_GROUPED_RECEIPT: usize = 4_096;
 
 /// What is decided of an id whose last attempt is over: see [`SeenStore::resolve`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Resolution {
     /// The work was done: the id is seen.

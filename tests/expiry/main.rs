@@ -13,6 +13,7 @@ mod common;
 mod corrected_clocks;
 mod lifetimes;
 mod purges;
+mod removals;
 #[path = "../support_process/mod.rs"]
 mod support_process;
 mod tidying;

@@ -9,6 +9,9 @@ mod common;
 mod counts;
 mod entries;
 mod reader;
+#[cfg(feature = "serde")]
+mod serialized;
 mod stats;
 #[path = "../support_process/mod.rs"]
 mod support_process;
+mod types;

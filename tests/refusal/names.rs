@@ -24,7 +24,7 @@ fn child() {
             support_process::say(format!("{:?} {error}", error.kind()));
         }
         let seed = support_process::variable("SEED");
-        let error = LegacyFile::open(&seed, Ttl::Never).err().expect("it was opened");
+        let error = LegacyFile::open(&seed, Ttl::Never).expect_err("it was opened");
         support_process::say(format!("{:?} {error}", error.kind()));
     }
 }
@@ -92,7 +92,7 @@ fn an_old_file_with_a_second_name_is_refused_and_not_upgraded() {
     for error in errors_of_every_way(place.path()) {
         assert_refused(&error, &["hard link"]);
     }
-    let error = LegacyFile::open(&second, Ttl::Never).err().expect("it was opened");
+    let error = LegacyFile::open(&second, Ttl::Never).expect_err("it was opened");
     assert_refused(&error, &["second.db", "hard link"]);
     assert_eq!(place.files(), ["second.db", "seen.db"]);
 }
@@ -234,7 +234,7 @@ fn a_link_beside_a_store_that_is_not_there_yet_and_beside_an_old_file_is_refused
         fs::remove_file(place.beside(suffix)).unwrap();
         make_seed_file(place.path());
         symlink(place.folder().join("target"), place.beside(suffix)).unwrap();
-        let error = LegacyFile::open(place.path(), Ttl::Never).err().expect("it was opened");
+        let error = LegacyFile::open(place.path(), Ttl::Never).expect_err("it was opened");
         assert_refused(&error, &[&format!("seen.db{suffix} is a symbolic link")]);
         assert_refused(&SeenStore::open(place.path()).unwrap_err(), &["is a symbolic link"]);
         assert_eq!(place.files().len(), 2, "{:?}", place.files());

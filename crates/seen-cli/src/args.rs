@@ -1,4 +1,4 @@
-//! What the arguments of several commands share: which store, which ids, which claim, how long.
+//! What the arguments of several commands share: which store, which ids, which entries, which claim, how long.
 //!
 //! Knows nothing of what a command does with them.
 
@@ -8,3 +8,4 @@ pub(crate) mod duration;
 pub(crate) mod holder;
 pub(crate) mod ids;
 pub(crate) mod key;
+pub(crate) mod selection;

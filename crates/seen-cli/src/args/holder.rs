@@ -3,23 +3,22 @@
 //! What always holds: if the claim is no longer the holder's, the command prints one line, ends with status 1, and
 //! changes nothing.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use seen_store::{Config, ErrorKind, SeenStore, Token, Ttl};
 
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
-use crate::args::ids::{self, shown};
+use crate::args::ids::{OneId, shown};
 
 /// The id, the token, and the store.
 #[derive(Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["id", "fields"]))]
 pub(crate) struct Holder {
-    /// The id. `-` reads it from standard input, which must be one line.
-    #[arg(value_name = "ID")]
-    id: OsString,
+    #[command(flatten)]
+    id: OneId,
 
     /// What `seen claim` printed
     #[arg(long, value_name = "TOKEN")]
@@ -36,7 +35,7 @@ pub(crate) struct Holder {
 
 impl Holder {
     pub(crate) fn reads_standard_input(&self) -> bool {
-        self.id == "-"
+        self.id.reads_standard_input()
     }
 
     /// Runs one verb on the claim.
@@ -45,7 +44,7 @@ impl Holder {
         config: Config,
         act: impl FnOnce(&SeenStore, &[u8], &Token) -> seen_store::Result<()>,
     ) -> Result<ExitCode> {
-        let id = ids::one(&self.id)?;
+        let id = self.id.read()?;
         let store = self.database.open_existing(config.ttl(self.ttl))?;
         let status = match act(&store, &id, &self.token) {
             Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,17 @@
-//! Ids as arguments, byte for byte; the argument `-` stands for the lines of standard input.
+//! Ids as arguments: byte for byte, `-` for the lines of standard input, or `--field` for each named field of one
+//! id.
 //!
 //! Owns the reading of them. What always holds: an empty line is no id and is skipped; one argument or line
-//! is one id, never trimmed.
+//! is one id, never trimmed. A command that takes ids asks for exactly one of the arguments `ids` (or `id`) and
+//! `fields`, by a group.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead};
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use seen_store::fingerprint_fields;
 
 use crate::Result;
 use crate::output::words;
@@ -13,33 +19,111 @@ use crate::output::words;
 /// The most bytes of an id that a message shows.
 const SHOWN_BYTES: usize = 200;
 
-/// Calls a function with each id. Reads standard input as it arrives.
-pub(crate) fn for_each(ids: &[OsString], mut act: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    for id in ids {
-        if id == "-" {
-            for_each_line(b'\n', &mut act)?;
-        } else {
-            act(id.as_encoded_bytes())?;
-        }
-    }
-    Ok(())
+/// The ids of a command that takes several.
+#[derive(Args)]
+pub(crate) struct Ids {
+    /// The ids. `-` reads ids from standard input, one a line.
+    #[arg(value_name = "ID")]
+    ids: Vec<OsString>,
+
+    #[command(flatten)]
+    fields: Fields,
 }
 
-/// Returns all ids. Lines of standard input end in a newline, or in a NUL if `null` is set.
-pub(crate) fn read(given: &[OsString], null: bool) -> Result<Vec<Vec<u8>>> {
-    let end = if null { 0 } else { b'\n' };
-    let mut ids = Vec::new();
-    for id in given {
-        if id == "-" {
-            for_each_line(end, &mut |line| {
-                ids.push(line.to_vec());
-                Ok(())
-            })?;
-        } else {
-            ids.push(id.as_encoded_bytes().to_vec());
+/// The id of a command that takes one.
+#[derive(Args)]
+pub(crate) struct OneId {
+    /// The id. `-` reads it from standard input, which must be one line.
+    #[arg(value_name = "ID")]
+    id: Option<OsString>,
+
+    #[command(flatten)]
+    fields: Fields,
+}
+
+/// The named fields of one id.
+#[derive(Args)]
+pub(crate) struct Fields {
+    /// A field of the id, instead of ID. Several, in any order, make one id
+    ///
+    /// `--field host=db1 --field check=disk` is the same id as `--field check=disk --field host=db1`, and another
+    /// one than any that --key makes. The values of a name that is given twice stay in their order.
+    #[arg(long = "field", value_name = "NAME=VALUE",
+          value_parser = OsStringValueParser::new().try_map(Field::parse))]
+    fields: Vec<Field>,
+}
+
+#[derive(Clone)]
+struct Field {
+    text: OsString,
+    name_bytes: usize,
+}
+
+impl Ids {
+    /// Calls a function with each id. Reads standard input as it arrives.
+    pub(crate) fn for_each(&self, mut act: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.for_each_until(b'\n', &mut act)
+    }
+
+    /// Returns all ids. Lines of standard input end in a newline, or in a NUL if `null` is set.
+    pub(crate) fn read(&self, null: bool) -> Result<Vec<Vec<u8>>> {
+        let mut ids = Vec::new();
+        self.for_each_until(if null { 0 } else { b'\n' }, &mut |id| {
+            ids.push(id.to_vec());
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    fn for_each_until(&self, end: u8, act: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if let Some(id) = self.fields.id() {
+            act(&id)?;
+        }
+        for id in &self.ids {
+            if id == "-" {
+                for_each_line(end, act)?;
+            } else {
+                act(id.as_encoded_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OneId {
+    pub(crate) fn read(&self) -> Result<Cow<'_, [u8]>> {
+        match self.fields.id() {
+            Some(id) => Ok(Cow::Owned(id)),
+            None => one(self.id.as_deref().expect("the parser asks for an id")),
         }
     }
-    Ok(ids)
+
+    pub(crate) fn reads_standard_input(&self) -> bool {
+        self.id.as_deref() == Some(OsStr::new("-"))
+    }
+}
+
+impl Fields {
+    /// Returns the id that the fields make, if any were given.
+    pub(crate) fn id(&self) -> Option<Vec<u8>> {
+        let fields = self.fields.iter().map(|field| {
+            let (name, value) = field.text.as_encoded_bytes().split_at(field.name_bytes);
+            (name, &value[1..])
+        });
+        (!self.fields.is_empty()).then(|| fingerprint_fields(fields))
+    }
+}
+
+impl Field {
+    fn parse(text: OsString) -> std::result::Result<Self, &'static str> {
+        let bytes = text.as_encoded_bytes();
+        match bytes.iter().position(|byte| *byte == b'=') {
+            None | Some(0) => Err("give a name and a value, such as host=db1"),
+            // An unset variable of a script: all ids would be one.
+            Some(end) if end + 1 == bytes.len() => Err("the value is empty"),
+            Some(name_bytes) => Ok(Self { text, name_bytes }),
+        }
+    }
 }
 
 fn for_each_line(end: u8, act: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {

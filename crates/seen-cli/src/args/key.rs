@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use seen_store::fingerprint;
+use seen_store::{fingerprint, fingerprint_fields};
 
 /// The longest id that a store takes, in bytes.
 const MAX_ID_BYTES: usize = 65_536;
@@ -41,12 +41,16 @@ impl FromStr for Key {
 }
 
 impl Key {
-    /// Returns the id: the text of the one field, or the fingerprint of several.
-    pub(crate) fn id(&self, line: &[u8]) -> Result<Vec<u8>, NoKey> {
+    /// Returns the id: the text of the one field, or the fingerprint of several, or the fingerprint of the fields
+    /// with their names.
+    pub(crate) fn id(&self, line: &[u8], named: bool) -> Result<Vec<u8>, NoKey> {
         let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
         let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
         let texts =
             self.fields.iter().map(|field| text(&object, field)).collect::<Result<Vec<_>, _>>()?;
+        if named {
+            return Ok(fingerprint_fields(self.fields.iter().zip(texts)));
+        }
         Ok(match texts.as_slice() {
             [text] => id_of(text.as_bytes()).into_owned(),
             texts => fingerprint(texts),
@@ -111,7 +115,11 @@ mod tests {
     use super::*;
 
     fn id(key: &str, line: &str) -> String {
-        match key.parse::<Key>().unwrap().id(line.as_bytes()) {
+        told(key.parse::<Key>().unwrap().id(line.as_bytes(), false))
+    }
+
+    fn told(id: Result<Vec<u8>, NoKey>) -> String {
+        match id {
             Ok(id) => String::from_utf8(id).unwrap(),
             Err(why) => format!("no key: {why}"),
         }
@@ -164,6 +172,17 @@ mod tests {
         assert_eq!(id("x,y", r#"{"x": "ab", "y": "c"}"#), "f1:2:ab1:c");
         assert_eq!(id("x,y", r#"{"x": "a", "y": "bc"}"#), "f1:1:a2:bc");
         assert_eq!(id("y,x", r#"{"x": "a", "y": "bc"}"#), "f1:2:bc1:a");
+    }
+
+    #[test]
+    fn with_their_names_fields_make_one_id_in_any_order() {
+        let named =
+            |key: &str, line: &str| told(key.parse::<Key>().unwrap().id(line.as_bytes(), true));
+        let line = r#"{"x": "ab", "y": 17}"#;
+        assert_eq!(named("x,y", line), "f1:named:1:x2:ab1:y2:17");
+        assert_eq!(named("y,x", line), named("x,y", line));
+        assert_eq!(named("x", line), "f1:named:1:x2:ab");
+        assert_eq!(named("z", line), r#"no key: the key "z" is missing"#);
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! `seen check`: whether ids were seen, as a status.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use seen_store::State;
 use serde_json::json;
 
 use crate::Result;
 use crate::args::database::ReadLocation;
-use crate::args::ids;
+use crate::args::ids::Ids;
 use crate::output::Output;
 use crate::output::entry;
 use crate::output::words;
@@ -22,10 +21,10 @@ use crate::output::words;
 ///
 /// The store is read once for all ids, which takes about a second for 10,000,000 ids.
 #[derive(Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {
-    /// The ids to look up; `-` reads some from standard input, one a line.
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<OsString>,
+    #[command(flatten)]
+    ids: Ids,
 
     #[command(flatten)]
     database: ReadLocation,
@@ -57,7 +56,7 @@ enum Which {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let ids = ids::read(&arguments.ids, arguments.null)?;
+    let ids = arguments.ids.read(arguments.null)?;
     let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let mut output = Output::new();
     let mut all_seen = true;
@@ -67,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         all_seen &= is_seen;
         if arguments.json {
             let mut object = entry::unknown(&arguments.scope, id);
-            object["state"] = state.map_or("unknown", entry::state_word).into();
+            object["state"] = state.map_or("unknown", State::as_str).into();
             object["seen"] = json!(is_seen);
             output.line(object.to_string())?;
         } else if arguments.print.is_some_and(|which| (which == Which::Seen) == is_seen) {

@@ -1,16 +1,15 @@
 //! `seen claim`: claims an id for one worker and prints the token of the claim.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use seen_store::Previous;
 
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming};
 use crate::args::database::{self, Database};
-use crate::args::ids;
+use crate::args::ids::{self, OneId};
 use crate::output::words::local_time;
 
 /// Claim an id, and print the token of the claim
@@ -21,10 +20,10 @@ use crate::output::words::local_time;
 /// Statuses: 0 claimed; 1 not claimed (seen before, claimed by another worker, given up, or to be
 /// resolved: standard error says which); 2 an error.
 #[derive(Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["id", "fields"]))]
 pub(crate) struct Arguments {
-    /// The id. `-` reads it from standard input, which must be one line.
-    #[arg(value_name = "ID")]
-    id: OsString,
+    #[command(flatten)]
+    id: OneId,
 
     #[command(flatten)]
     database: Database,
@@ -34,7 +33,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let id = ids::one(&arguments.id)?;
+    let id = arguments.id.read()?;
     let store = arguments.database.open(arguments.claiming.config())?;
     let status = match arguments.claiming.claim(&store, &id)? {
         Claimed::Ours(lease) => {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::args::database::ReadLocation;
-use crate::output::entry::{MEMBERS, parse_state, to_json, to_object};
+use crate::output::entry::{MEMBERS, to_json, to_object};
 
 /// Print all that the store holds, for an import elsewhere
 ///
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
     /// Print only entries in this state: seen, in-flight, released, failed, given-up,
     /// abandoned, unresolved, expired.
-    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    #[arg(long, value_name = "STATE")]
     state: Option<State>,
 }
 

@@ -87,6 +87,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FIELD[,FIELD...]")]
     key: Option<Key>,
 
+    /// Make the id of the names and values of the fields, as `--field` of the other commands does
+    ///
+    /// Then the order of the fields in --key does not matter, and the ids are other ones than without --named.
+    #[arg(long, requires = "key")]
+    named: bool,
+
     /// Lines end with a NUL character instead of a newline, in the input and in the output.
     ///
     /// For file names, as `find -print0` prints and `xargs -0` reads them.
@@ -360,7 +366,7 @@ impl Filter<'_> {
         }
         match &self.arguments.key {
             None => Name::Id(id_of(line)),
-            Some(key) => match key.id(line) {
+            Some(key) => match key.id(line, self.arguments.named) {
                 Ok(id) => Name::Id(Cow::Owned(id)),
                 Err(why) => Name::None(why),
             },

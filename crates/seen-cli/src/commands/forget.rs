@@ -1,6 +1,5 @@
 //! `seen forget`: makes ids new again.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
@@ -8,7 +7,8 @@ use seen_store::Config;
 
 use crate::Result;
 use crate::args::database::{self, Database};
-use crate::args::ids;
+use crate::args::ids::{self, Ids};
+use crate::args::selection::Selection;
 use crate::output;
 
 /// Forget ids, so that they are new again
@@ -16,12 +16,21 @@ use crate::output;
 /// Removes all that is known about an id: that it was seen, a claim on it, its failed attempts. If a worker has
 /// claimed it, its confirm fails. Statuses: 0 all ids were known, 1 some were not (standard error says which), 2 an
 /// error.
+///
+/// Instead of ids, --state, --prefix, --since and --older-than together select the entries of the --scope that are
+/// forgotten; the command prints their number. Ids that are in flight, and those that wait for `seen resolve`, are
+/// forgotten only with --state in-flight or --state unresolved.
 #[derive(Args)]
-#[command(group = ArgGroup::new("subject").required(true).args(["ids", "all"]))]
+#[command(
+    group = ArgGroup::new("subject").required(true).multiple(true)
+        .args(["ids", "fields", "all"]).args(Selection::OPTIONS),
+    group = ArgGroup::new("named").args(["ids", "fields", "all"]),
+    group = ArgGroup::new("selected").multiple(true).args(Selection::OPTIONS)
+        .conflicts_with("named")
+)]
 pub(crate) struct Arguments {
-    /// The ids. `-` reads ids from standard input, one a line.
-    #[arg(value_name = "ID")]
-    ids: Vec<OsString>,
+    #[command(flatten)]
+    ids: Ids,
 
     #[command(flatten)]
     database: Database,
@@ -30,17 +39,35 @@ pub(crate) struct Arguments {
     /// how many entries were removed, including expired ones.
     #[arg(long, requires = "scope")]
     all: bool,
+
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Change nothing, and print how many entries would be forgotten
+    #[arg(long, requires = "selected", conflicts_with = "named")]
+    dry_run: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let store = arguments.database.open_existing(Config::default().purge_on_open(false))?;
+    let config = Config::default().purge_on_open(false).read_only(arguments.dry_run);
+    let store = arguments.database.open_existing(config)?;
+    if arguments.selection.is_given() {
+        let filter = arguments.selection.filter();
+        let (count, done) = if arguments.dry_run {
+            (store.count(filter)?, "to be forgotten")
+        } else {
+            (store.remove(filter)?, "forgotten")
+        };
+        database::close(&store);
+        return output::line(&format!("{count} {done}"));
+    }
     if arguments.all {
         let forgotten = store.forget_scope()?;
         database::close(&store);
         return output::line(&format!("{forgotten} forgotten"));
     }
     let mut unknown = 0;
-    ids::for_each(&arguments.ids, |id| {
+    arguments.ids.for_each(|id| {
         if !store.forget(id)? {
             unknown += 1;
             log::warn!("{}: not known, nothing to forget", ids::shown(id));

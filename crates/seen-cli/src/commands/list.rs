@@ -1,21 +1,20 @@
 //! `seen list`: what the store holds, one entry a line.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
-use seen_store::{Filter, State};
+use seen_store::Entry;
 
 use crate::Result;
 use crate::args::database::ReadLocation;
-use crate::args::duration::parse_since;
+use crate::args::selection::Selection;
 use crate::output::Output;
-use crate::output::entry::{self, parse_state};
+use crate::output::entry;
 use crate::output::words::{self, harmless, local_time};
 
 /// List what the store holds, one entry a line
 ///
-/// First the claims, then the marks in the order in which they were written. Without --json a line is
+/// First the claims, then the marks in the order in which they were written, unless --newest is given. Without --json a line is
 /// the state, when the id was last seen, the scope in brackets unless it is the empty one, and the id
 /// with its control characters escaped. Changes nothing, and works without permission to write, in
 /// little memory however large the store. What others write meanwhile may be listed or not; an id that
@@ -29,19 +28,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
 
-    /// List only entries in this state: seen, in-flight, released, failed, given-up,
-    /// abandoned, unresolved, expired. Without it, all but expired
-    /// entries.
-    #[arg(long, value_name = "STATE", value_parser = parse_state)]
-    state: Option<State>,
+    #[command(flatten)]
+    selection: Selection,
 
-    /// List only ids that begin with this text.
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<std::ffi::OsString>,
-
-    /// List only entries that were last seen at most this long ago: 90s, 36h, 7d.
-    #[arg(long, value_name = "DURATION", value_parser = parse_since)]
-    since: Option<Duration>,
+    /// List only the N entries that were last seen, the newest first
+    ///
+    /// In memory for twice as many entries; the others are read too.
+    #[arg(long, value_name = "N")]
+    newest: Option<usize>,
 
     /// Print a line with a JSON object for each entry, with everything that is known.
     #[arg(long)]
@@ -51,9 +45,30 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
     let mut output = Output::new();
-    for entry in reader.entries(arguments.filter()) {
+    let mut filter = arguments.selection.filter();
+    if let Some(scope) = &arguments.scope {
+        filter = filter.scope(scope);
+    }
+    let listing = reader.entries(filter);
+    match arguments.newest {
+        Some(count) => {
+            let newest = listing.newest(count)?;
+            print(&mut output, newest.into_iter().map(Ok), arguments.json)?;
+        }
+        None => print(&mut output, listing, arguments.json)?,
+    }
+    output.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(
+    output: &mut Output,
+    entries: impl Iterator<Item = seen_store::Result<Entry>>,
+    json: bool,
+) -> Result<()> {
+    for entry in entries {
         let entry = entry?;
-        if arguments.json {
+        if json {
             output.line(entry::to_json(&entry).to_string())?;
         } else {
             let scope = match &*entry.scope {
@@ -62,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             output.line(format!(
                 "{:<9} {}  {scope}{}",
-                entry::state_word(entry.state),
+                entry.state.as_str(),
                 local_time(entry.last_seen),
                 words::id(&entry.id)
             ))?;
@@ -71,25 +86,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             break;
         }
     }
-    output.finish()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-impl Arguments {
-    fn filter(&self) -> Filter {
-        let mut filter = Filter::default();
-        if let Some(scope) = &self.scope {
-            filter = filter.scope(scope);
-        }
-        if let Some(state) = self.state {
-            filter = filter.state(state);
-        }
-        if let Some(prefix) = &self.prefix {
-            filter = filter.prefix(prefix.as_encoded_bytes());
-        }
-        if let Some(since) = self.since {
-            filter = filter.newer_than(since);
-        }
-        filter
-    }
+    Ok(())
 }

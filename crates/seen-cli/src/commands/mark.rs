@@ -1,15 +1,14 @@
 //! `seen mark`: remembers ids.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use seen_store::{Config, Ttl};
 
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
-use crate::args::ids;
+use crate::args::ids::Ids;
 
 /// Remember ids as seen
 ///
@@ -17,10 +16,10 @@ use crate::args::ids;
 /// whether it was seen. Ask `seen check` before; if several programs may ask at the same time, use `seen claim` or
 /// `seen run`. Statuses: 0 all are remembered; 2 an error, and the ids before it are remembered.
 #[derive(Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {
-    /// The ids. `-` reads ids from standard input, one a line.
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<OsString>,
+    #[command(flatten)]
+    ids: Ids,
 
     #[command(flatten)]
     database: Database,
@@ -32,7 +31,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.database.open(Config::default().ttl(arguments.ttl))?;
-    ids::for_each(&arguments.ids, |id| Ok(store.mark_seen(id)?))?;
+    arguments.ids.for_each(|id| Ok(store.mark_seen(id)?))?;
     database::close(&store);
     Ok(ExitCode::SUCCESS)
 }

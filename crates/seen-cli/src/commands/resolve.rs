@@ -1,6 +1,5 @@
 //! `seen resolve`: a decision on ids whose last attempt is over.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
@@ -9,7 +8,7 @@ use seen_store::{Config, Resolution, Ttl};
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
-use crate::args::ids;
+use crate::args::ids::{self, Ids};
 
 /// Decide on ids whose worker vanished, or that failed
 ///
@@ -18,11 +17,13 @@ use crate::args::ids;
 /// claimed again, and `--state given-up` those that failed finally. Statuses: 0 all were decided on; 1 some were seen,
 /// in flight or unknown, and are unchanged (standard error says which); 2 an error.
 #[derive(Args)]
-#[command(group = ArgGroup::new("decision").required(true).args(["done", "retry"]))]
+#[command(
+    group = ArgGroup::new("subject").required(true).args(["ids", "fields"]),
+    group = ArgGroup::new("decision").required(true).args(["done", "retry"])
+)]
 pub(crate) struct Arguments {
-    /// The ids. `-` reads ids from standard input, one a line.
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<OsString>,
+    #[command(flatten)]
+    ids: Ids,
 
     #[command(flatten)]
     database: Database,
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.database.open_existing(Config::default().ttl(arguments.ttl))?;
     let resolution = if arguments.done { Resolution::Done } else { Resolution::Retry };
     let mut others = 0;
-    ids::for_each(&arguments.ids, |id| {
+    arguments.ids.for_each(|id| {
         if !store.resolve(id, resolution)? {
             others += 1;
             log::warn!("{}: seen, in flight or not known: nothing to decide", ids::shown(id));

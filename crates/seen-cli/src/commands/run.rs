@@ -15,7 +15,7 @@ use seen_store::{ErrorKind, Lease, Previous};
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
-use crate::args::ids;
+use crate::args::ids::{self, Fields};
 use crate::args::key::Key;
 use crate::output::message::{self, with_causes};
 use crate::work::child::{self, Input, Signals};
@@ -55,7 +55,7 @@ Examples:
 /// to be resolved; 2, an error.
 #[derive(Args)]
 #[command(
-    group = ArgGroup::new("subject").required(true).args(["id", "key"]),
+    group = ArgGroup::new("subject").required(true).args(["id", "key", "fields"]),
     after_long_help = EXAMPLES
 )]
 pub(crate) struct Arguments {
@@ -70,6 +70,15 @@ pub(crate) struct Arguments {
     /// `seen filter --key`. A missing field is an error. Use one scope for each choice of fields.
     #[arg(long, value_name = "FIELD[,FIELD...]")]
     key: Option<Key>,
+
+    /// Make the id of the names and values of the fields, as --field does
+    ///
+    /// Then the order of the fields in --key does not matter, and the ids are other ones than without --named.
+    #[arg(long, requires = "key")]
+    named: bool,
+
+    #[command(flatten)]
+    fields: Fields,
 
     #[command(flatten)]
     database: Database,
@@ -136,10 +145,13 @@ impl Arguments {
         if let Some(key) = &self.key {
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| ids::unreadable(&e))?;
-            let id = key.id(&bytes).map_err(|why| format!("standard input: {why}"))?;
+            let id = key.id(&bytes, self.named).map_err(|why| format!("standard input: {why}"))?;
             return Ok((id, Input::Bytes(bytes)));
         }
-        let id = self.id.as_deref().expect("the parser asks for --id or --key");
+        if let Some(id) = self.fields.id() {
+            return Ok((id, Input::Inherited));
+        }
+        let id = self.id.as_deref().expect("the parser asks for --id, --key or --field");
         let input = if id == "-" { Input::Nothing } else { Input::Inherited };
         Ok((ids::one(id)?.into_owned(), input))
     }

@@ -1,15 +1,14 @@
 //! `seen show`: everything known about an id.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use seen_store::{Entry, State};
 
 use crate::Result;
 use crate::args::database::ReadLocation;
-use crate::args::ids;
+use crate::args::ids::Ids;
 use crate::output::Output;
 use crate::output::entry;
 use crate::output::words::{self, harmless, local_time, rough_duration};
@@ -24,10 +23,10 @@ use crate::work::replay::Replay;
 ///
 /// The store is read once for all ids, which takes about a second for 10,000,000 ids.
 #[derive(Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {
-    /// The ids to show; `-` reads some from standard input, one a line.
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<OsString>,
+    #[command(flatten)]
+    ids: Ids,
 
     #[command(flatten)]
     database: ReadLocation,
@@ -47,7 +46,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let ids = ids::read(&arguments.ids, arguments.null)?;
+    let ids = arguments.ids.read(arguments.null)?;
     let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let now = reader.now();
     let mut output = Output::new();
@@ -83,7 +82,7 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     if !entry.scope.is_empty() {
         facts.push(("scope", harmless(&entry.scope)));
     }
-    facts.push(("state", entry::state_word(entry.state).to_owned()));
+    facts.push(("state", entry.state.to_string()));
     let is_claim = entry.lease_until.is_some();
     if is_claim {
         facts.push(("claimed", moment(entry.first_seen, now)));

@@ -13,7 +13,6 @@ use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::args::duration::parse_since;
 use crate::output::Output;
-use crate::output::entry::state_word;
 use crate::output::words::{count, harmless, local_time, rough_duration, size, utc_time};
 
 /// The number of parts of the time of `--since`: each is one character of the sparkline.
@@ -64,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// The counts in the order in which they are told, with the words for their states.
 fn by_state(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
-    State::ALL.iter().map(|state| (state_word(*state), counts.of(*state)))
+    State::ALL.iter().map(|state| (state.as_str(), counts.of(*state)))
 }
 
 /// The states that people are always told of; of the others, those in which there are ids.
@@ -130,7 +129,7 @@ fn table(stats: &FileStats) -> Vec<String> {
         }
         line
     };
-    let mut lines = vec![line("", &|state| state_word(state).to_owned())];
+    let mut lines = vec![line("", &|state| state.to_string())];
     for (name, counts) in rows {
         lines.push(line(&name, &|state| count(counts.of(state))));
     }

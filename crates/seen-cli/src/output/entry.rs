@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use seen_store::{Entry, State, Ttl};
+use seen_store::{Entry, Error, Ttl};
 use serde_json::{Map, Value};
 
 use crate::output::words::utc_time;
@@ -33,29 +33,6 @@ pub(crate) const MEMBERS: [&str; 16] = [
     "receipt_hex",
 ];
 
-/// Returns the word for a state, in JSON and on the command line.
-pub(crate) fn state_word(state: State) -> &'static str {
-    match state {
-        State::Seen => "seen",
-        State::InFlight => "in-flight",
-        State::Released => "released",
-        State::Failed => "failed",
-        State::GivenUp => "given-up",
-        State::Abandoned => "abandoned",
-        State::Unresolved => "unresolved",
-        State::Expired => "expired",
-        _ => "unknown",
-    }
-}
-
-/// Returns the state with this word.
-pub(crate) fn parse_state(word: &str) -> Result<State, String> {
-    State::ALL.iter().copied().find(|state| state_word(*state) == word).ok_or_else(|| {
-        let words: Vec<&str> = State::ALL.iter().map(|state| state_word(*state)).collect();
-        format!("a state is one of {}", words.join(", "))
-    })
-}
-
 pub(crate) fn to_json(entry: &Entry) -> Value {
     Value::Object(to_object(entry))
 }
@@ -68,7 +45,7 @@ pub(crate) fn to_object(entry: &Entry) -> Map<String, Value> {
     put("scope", entry.scope.as_str().into());
     let (name, id) = bytes("id", &entry.id);
     put(&name, id);
-    put("state", state_word(entry.state).into());
+    put("state", entry.state.as_str().into());
     put("first_seen", time(entry.first_seen));
     put("last_seen", time(entry.last_seen));
     put("expires_at", entry.expires_at.map_or(Value::Null, time));
@@ -164,7 +141,7 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
         entry.scope = scope;
     }
     if let Some(state) = read_text(object, "state")? {
-        entry.state = parse_state(&state).map_err(|e| format!("state is {state:?}; {e}"))?;
+        entry.state = state.parse().map_err(|e: Error| format!("state is {state:?}; {e}"))?;
     }
     let (first, last) = (read_time(object, "first_seen")?, read_time(object, "last_seen")?);
     entry.last_seen = last.or(first).unwrap_or(defaults.now);
@@ -253,6 +230,8 @@ fn from_unix_ms(ms: i64) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use seen_store::State;
+
     use super::*;
 
     fn defaults() -> Defaults {

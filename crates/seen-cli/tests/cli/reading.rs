@@ -194,6 +194,10 @@ fn list_filters_and_keeps_to_the_order_of_writing() {
     assert_eq!(ids(&["--scope", "feed \"x\"\n"]), ["forever"]);
     assert_eq!(ids(&["--prefix", "lin"]), ["line\nbreak"]);
     assert_eq!(ids(&["--since", "1h"]).len(), 8);
+    assert!(ids(&["--older-than", "1h"]).is_empty());
+    let (all, newest) = (ids(&["--state", "seen"]), ids(&["--state", "seen", "--newest", "3"]));
+    assert_eq!(newest, all.iter().rev().take(3).cloned().collect::<Vec<_>>());
+    assert_eq!(ids(&["--newest", "100"]).len(), 8);
     std::thread::sleep(Duration::from_millis(20));
     assert!(ids(&["--since", "10ms"]).is_empty());
 
@@ -583,8 +587,8 @@ fn an_output_that_fails_is_an_error() {
 fn bad_arguments_are_told_in_one_line() {
     let place = Place::filled();
     for (arguments, named) in [
-        (&["check"][..], "<ID>"),
-        (&["show"], "<ID>"),
+        (&["check"][..], "<ID|"),
+        (&["show"], "<ID|"),
         (&["check", "a", "--print", "some"], "[possible values: seen, unseen]"),
         (&["check", "a", "--print", "seen", "--json"], "--json"),
         (&["list", "--state", "lost"], "in-flight"),

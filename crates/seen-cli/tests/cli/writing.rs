@@ -401,3 +401,75 @@ fn on_a_full_disk_nothing_is_reported_as_done_and_no_half_copy_is_left() {
     assert!(told[4].ends_with("first: seen before"), "{stderr}");
     assert!(!place.text("names").contains("copy"), "{}", place.text("names"));
 }
+
+#[test]
+fn forget_removes_what_its_options_select_in_the_scope() {
+    let place = Place::new();
+    place.printed(&["mark", "db1/disk", "db1/load", "db2/disk"]);
+    place.printed(&["mark", "--scope", "other", "db1/disk"]);
+    place.claimed("db1/claimed");
+    let token = place.claimed("db1/failed");
+    place.printed(&["fail", "db1/failed", "--token", &token]);
+    let forget = |options: &[&str]| place.printed(&[&["forget"], options].concat());
+    assert_eq!(forget(&["--prefix", "db1/", "--dry-run"]), "3 to be forgotten\n");
+    assert_eq!(forget(&["--prefix", "db1/", "--state", "failed"]), "1 forgotten\n");
+    assert_eq!(forget(&["--prefix", "db1/"]), "2 forgotten\n");
+    assert_eq!(forget(&["--older-than", "1h"]), "0 forgotten\n");
+    assert_eq!(forget(&["--state", "in-flight"]), "1 forgotten\n");
+    assert!(place.store().is_seen("db2/disk"));
+    assert_eq!(forget(&["--scope", "other", "--since", "1h"]), "1 forgotten\n");
+}
+
+#[test]
+fn forget_takes_either_ids_or_a_selection() {
+    let place = Place::new();
+    place.printed(&["mark", "a"]);
+    for options in [
+        &["a", "--prefix", "a"][..],
+        &["--all", "--scope", "", "--state", "seen"],
+        &["--field", "a=b", "--since", "1h"],
+        &["a", "--dry-run"],
+        &["--dry-run"],
+        &["a", "--all", "--scope", ""],
+        &[],
+    ] {
+        assert_eq!(place.told(&[&["forget"], options].concat()).status, Some(2), "{options:?}");
+    }
+    place.told(&["forget", "--state", "gone"]).assert(2, &["a state is one of seen, in-flight"]);
+    assert!(place.store().is_seen("a"));
+}
+
+#[test]
+fn named_fields_in_any_order_are_one_id_for_every_command() {
+    let place = Place::new();
+    let (host, check) = (["--field", "host=db=1"], ["--field", "check=disk"]);
+    let with = |command: &str, fields: [[&str; 2]; 2], more: &[&str]| {
+        let arguments = [&[command], &fields.concat()[..], more].concat();
+        place.told(&arguments)
+    };
+    let token = with("claim", [host, check], &[]).stdout;
+    with("confirm", [check, host], &["--token", token.trim_end()]).assert(0, &[]);
+    with("check", [check, host], &[]).assert(0, &[]);
+    let id = "f1:named:5:check4:disk4:host4:db=1";
+    assert_eq!(place.entry(id).unwrap().state, State::Seen);
+    assert!(with("show", [host, check], &[]).stdout.starts_with(id));
+    with("run", [check, host], &["--duplicate-status", "7", "--", "false"]).assert(7, &[id]);
+    // What `filter` remembers by the names of the fields is the same id.
+    let line = r#"{"host": "db=1", "check": "disk"}"#;
+    assert_eq!(place.passed(&["--key", "host,check", "--named"], line), b"");
+    with("forget", [check, host], &[]).assert(0, &[]);
+    with("mark", [check, host], &[]).assert(0, &[]);
+    assert!(place.store().is_seen(id));
+}
+
+#[test]
+fn a_field_without_a_name_or_a_value_and_an_id_beside_fields_are_refused() {
+    let place = Place::new();
+    for field in ["host", "=db1", ""] {
+        place.told(&["mark", "--field", field]).assert(2, &["--field", "such as host=db1"]);
+    }
+    place.told(&["mark", "--field", "host="]).assert(2, &["the value is empty"]);
+    place.told(&["mark", "id", "--field", "host=db1"]).assert(2, &["cannot be used with"]);
+    place.told(&["claim", "id", "--field", "host=db1"]).assert(2, &["cannot be used with"]);
+    place.told(&["claim"]).assert(2, &["required"]);
+}
