@@ -6,15 +6,19 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use seen_store::{Claim, Config, SeenStore, Window};
+use seen_store::{Claim, Config, Item, Lease, Once, SeenStore, Verdict, Window};
 use tempfile::TempDir;
 
 const SIZES: [u64; 2] = [10_000, 1_000_000];
 const THREADS: u64 = 16;
 const BATCH: u64 = 1_000;
+const LEASE: Duration = Duration::from_secs(60);
+const RECEIPT: [u8; 100] = [b'r'; 100];
+const WAKE_UPS: usize = 2_000;
 
 /// 25 bytes that follow no order, as ids of real feeds are.
 fn id(n: u64) -> String {
@@ -82,7 +86,7 @@ fn remove(store: &SeenStore, path: &Path) {
 fn shared_out(threads: u64, iterations: u64, call: impl Fn(u64) + Sync) -> Duration {
     let barrier = Barrier::new(usize::try_from(threads).unwrap() + 1);
     let (each, rest) = (iterations / threads, iterations % threads);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let (call, barrier) = (&call, &barrier);
@@ -178,12 +182,7 @@ fn claims(c: &mut Criterion, files: &Files) {
         group.bench_function(BenchmarkId::new(name, size), |b| {
             b.iter_custom(|iterations| {
                 shared_out(threads, iterations, |_| {
-                    let Claim::Granted(mut lease) =
-                        store.claim(new_id(), Duration::from_secs(60)).unwrap()
-                    else {
-                        panic!("a new id is granted");
-                    };
-                    lease.confirm().unwrap();
+                    granted(&store, &new_id()).confirm().unwrap();
                 })
             });
         });
@@ -205,6 +204,102 @@ fn claims(c: &mut Criterion, files: &Files) {
     }
     remove(&store, &path);
     group.finish();
+}
+
+/// Returns the lease of an id that is not seen and that no worker has.
+fn granted(store: &SeenStore, id: &str) -> Lease {
+    match store.claim(id, LEASE).unwrap() {
+        Claim::Granted(lease) => lease,
+        other => panic!("{id} is free, not {other:?}"),
+    }
+}
+
+/// What the file remembers of an id besides that it is seen: versions, receipts, the answer of work.
+fn answers(c: &mut Criterion, files: &Files) {
+    let size = SIZES[0];
+    let (store, path) = files.copy(size, Config::default());
+    // Beside the ids of the file, which have neither a version nor a receipt.
+    let known: Vec<String> = (0..BATCH).map(|_| new_id()).collect();
+    for id in &known {
+        granted(&store, id).confirm_with(RECEIPT).unwrap();
+    }
+    let mut at = 0;
+    let mut next = || {
+        at = (at + 7) % known.len();
+        known[at].as_str()
+    };
+    let refused = |id: &str| match store.claim(id, LEASE).unwrap() {
+        Claim::Seen(known) => known,
+        other => panic!("{id} is seen, not {other:?}"),
+    };
+    let mut group = c.benchmark_group("refused claim, receipt of 100 bytes");
+    group.bench_function("the answer alone", |b| b.iter(|| black_box(refused(next()))));
+    group.bench_function("with the receipt", |b| {
+        b.iter(|| assert_eq!(refused(next()).receipt().unwrap().unwrap().len(), RECEIPT.len()));
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("check_and_mark with a version");
+    let (mut version, mut id) = (0_u64, new_id());
+    let mut check = |is_changed: bool, expected: Verdict| {
+        version += u64::from(is_changed);
+        let item = Item::new(&id).version(version.to_le_bytes());
+        assert_eq!(store.check_and_mark(item).unwrap(), expected);
+    };
+    check(true, Verdict::New);
+    group.bench_function("changed", |b| b.iter(|| check(true, Verdict::Changed)));
+    group.bench_function("unchanged", |b| b.iter(|| check(false, Verdict::Duplicate)));
+    group.bench_function("new", |b| {
+        b.iter(|| {
+            id = new_id();
+            let item = Item::new(&id).version("1");
+            assert_eq!(store.check_and_mark(item).unwrap(), Verdict::New);
+        });
+    });
+    group.finish();
+
+    let once = |id: &str| store.once(id, LEASE, || Ok::<_, String>(RECEIPT)).unwrap();
+    let mut group = c.benchmark_group("once, answer of 100 bytes");
+    group.bench_function("runs", |b| {
+        b.iter(|| assert!(matches!(once(&new_id()), Once::Ran(_))));
+    });
+    group.bench_function("replays", |b| {
+        b.iter(|| assert!(matches!(once(next()), Once::Replayed(Some(_)))));
+    });
+    group.finish();
+    remove(&store, &path);
+}
+
+/// How long after the call of `confirm` a thread that waits for the claim has its answer. Not criterion's: what
+/// matters is how the times are spread.
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the real time")]
+fn wake_ups(files: &Files) {
+    let (store, path) = files.copy(SIZES[0], Config::default());
+    let waiting = store.waiting(LEASE);
+    let mut times: Vec<Duration> = (0..WAKE_UPS)
+        .map(|_| {
+            let id = new_id();
+            let mut lease = granted(&store, &id);
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    assert!(matches!(waiting.claim(&id, LEASE).unwrap(), Claim::Seen(_)));
+                    Instant::now()
+                });
+                // Until the waiter waits.
+                thread::sleep(Duration::from_millis(1));
+                let confirmed = Instant::now();
+                lease.confirm().unwrap();
+                waiter.join().unwrap() - confirmed
+            })
+        })
+        .collect();
+    times.sort_unstable();
+    println!(
+        "a waiter's wake-up, from the call of confirm to its answer: median {:?}, p99 {:?}, of {WAKE_UPS}",
+        times[WAKE_UPS / 2],
+        times[WAKE_UPS * 99 / 100],
+    );
+    remove(&store, &path);
 }
 
 fn batches(c: &mut Criterion, files: &Files) {
@@ -240,6 +335,8 @@ fn all(c: &mut Criterion) {
     lookups(c, &files);
     marks(c, &files);
     claims(c, &files);
+    answers(c, &files);
+    wake_ups(&files);
     batches(c, &files);
 }
 

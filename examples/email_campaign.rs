@@ -9,9 +9,10 @@
 //! are tried again. Kill it at any moment and run it again: at the end the outbox has each recipient
 //! once.
 //!
-//! A claim gives each recipient to one sender. What no store can know is whether a sender that was
-//! killed had sent: so at a second attempt the sender asks the server first, as one would ask a real
-//! one by its idempotency key or message id.
+//! A claim gives each recipient to one sender. Its lease is short, so that a sender that dies is noticed soon, and
+//! renews itself, so that a send may take long. What no store can know is whether a sender that died had sent:
+//! `Lease::previous` tells the next one, which asks the server first, as one would ask a real one by its idempotency
+//! key or message id.
 
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
@@ -20,10 +21,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use seen_store::{Claim, Config, SeenStore, Ttl};
+use seen_store::{Claim, Config, Failure, Lease, Previous, SeenStore, Ttl};
 
-/// Longer than any send takes; a sender that died gives its recipient up after this time.
+/// A sender that died gives its recipient up after this time.
 const LEASE: Duration = Duration::from_millis(500);
+/// A sender that hangs gives its recipient up after this time.
+const LONGEST_SEND: Duration = Duration::from_secs(60);
+/// How long a busy mailbox is left alone.
+const BUSY: Duration = Duration::from_millis(30);
 const SENDERS: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -35,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     fs::create_dir_all(&folder)?;
 
     let config = Config::default().ttl(Ttl::Never).max_attempts(50);
-    let store = SeenStore::open_with(folder.join("campaign.db"), config)?;
+    let store = SeenStore::open_with(folder.join("campaign.db"), config)?.renewing(LONGEST_SEND);
     let outbox = folder.join("outbox.txt");
     thread::scope(|scope| {
         let senders: Vec<_> =
@@ -60,34 +65,46 @@ fn send_all(
     outbox: &Path,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     loop {
-        let mut pending = 0;
+        let mut all_done = true;
         for recipient in recipients {
-            match store.claim(recipient, LEASE)? {
-                Claim::Granted(mut lease) => {
-                    // The attempt before may have been killed between its send and its confirm.
-                    if lease.attempt() > 1 && was_sent(outbox, recipient)? {
-                        lease.confirm()?;
-                        continue;
-                    }
-                    match send(outbox, recipient, lease.attempt()) {
-                        Ok(message) => lease.confirm_with(message)?,
-                        Err(e) => {
-                            pending += 1;
-                            lease.fail(e.to_string())?;
-                        }
-                    }
-                }
-                Claim::InFlight { .. } => pending += 1,
+            all_done &= match store.claim(recipient, LEASE)? {
+                Claim::Granted(lease) => mail(lease, recipient, outbox)?,
+                // Another sender has it, or its mailbox was busy.
+                Claim::InFlight { .. } => false,
                 Claim::GivenUp { attempts } => {
                     eprintln!("{recipient}: given up after {attempts} attempts");
+                    true
                 }
-                _ => {}
-            }
+                _ => true,
+            };
         }
-        if pending == 0 {
+        if all_done {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Mails to one recipient, and returns whether that is done.
+fn mail(mut lease: Lease, recipient: &str, outbox: &Path) -> seen_store::Result<bool> {
+    if let Previous::Abandoned { .. } = lease.previous() {
+        match was_sent(outbox, recipient) {
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                lease.confirm_with(message)?;
+                return Ok(true);
+            }
+            // It is still not known. The claim is left to run out, so that the next sender asks again.
+            Err(e) => {
+                eprintln!("{recipient}: the server does not tell: {e}");
+                lease.into_token();
+                return Ok(false);
+            }
+        }
+    }
+    match send(outbox, recipient, lease.attempt()) {
+        Ok(message) => lease.confirm_with(message).map(|()| true),
+        Err(e) => lease.fail(Failure::new(e.to_string()).retry_after(BUSY)).map(|()| false),
     }
 }
 
@@ -110,11 +127,12 @@ fn send(outbox: &Path, recipient: &str, attempt: u32) -> io::Result<String> {
     Ok(message)
 }
 
-/// Asks the server whether it has a mail to the recipient.
-fn was_sent(outbox: &Path, recipient: &str) -> io::Result<bool> {
-    match fs::read_to_string(outbox) {
-        Ok(mails) => Ok(mails.lines().any(|mail| mail.split(' ').next() == Some(recipient))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
+/// Asks the server for the id of its mail to the recipient.
+fn was_sent(outbox: &Path, recipient: &str) -> io::Result<Option<String>> {
+    let mails = match fs::read_to_string(outbox) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        mails => mails?,
+    };
+    let mut mails = mails.lines().filter_map(|mail| mail.split_once(' '));
+    Ok(mails.find(|(to, _)| *to == recipient).map(|(_, message)| message.to_owned()))
 }

@@ -28,11 +28,19 @@ pub(crate) struct Backoff {
     timeout: Duration,
     urgent_after: Duration,
     pauses: u32,
+    /// How long all pauses took.
+    paused: Duration,
 }
 
 impl Backoff {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { started: Stopwatch::start(), timeout, urgent_after: URGENT_AFTER, pauses: 0 }
+        Self {
+            started: Stopwatch::start(),
+            timeout,
+            urgent_after: URGENT_AFTER,
+            pauses: 0,
+            paused: Duration::ZERO,
+        }
     }
 
     /// For a transaction that will make others wait.
@@ -50,7 +58,13 @@ impl Backoff {
         let most = (FIRST_PAUSE * 2_u32.pow(self.pauses.min(7))).min(self.max_pause_after(waited));
         sleep(jittered(most).min(left));
         self.pauses += 1;
+        self.paused += self.started.elapsed().saturating_sub(waited);
         true
+    }
+
+    /// Returns how long all pauses took; `None` when there was none.
+    pub(crate) fn paused(&self) -> Option<Duration> {
+        (self.pauses > 0).then_some(self.paused)
     }
 
     fn max_pause_after(&self, waited: Duration) -> Duration {

@@ -216,12 +216,16 @@ settings! {
     pub struct Config;
 
     /// Sets how long a mark lasts. Default: 7 days. A longer TTL keeps more entries, at about 45 bytes of
-    /// memory and 65 bytes of disk each.
+    /// memory and 69 bytes of disk each.
     ttl(ttl: impl Into<Ttl> => ttl.into()): Ttl = Ttl::After(Duration::from_secs(7 * 24 * 3_600));
 
     /// Sets whether a sighting of a seen id extends its mark. Default: [`Window::Fixed`]. `Sliding` costs one
     /// commit for each sixteenth of the TTL in which an id comes back.
     window(window: Window): Window = Window::Fixed;
+
+    /// Sets how long what is known of an id is kept, counted from the mark as the TTL is. Default: `None`, no longer
+    /// than the id is seen. See [`SeenStore::retention`](crate::SeenStore::retention).
+    retention(retention: impl Into<Option<Duration>> => retention.into()): Option<Duration> = None;
 
     /// Sets how long an id cannot be claimed again after its claim [failed](crate::Lease::fail). Default:
     /// zero. A delay ends at once when the clock is set back to more than 60 s before the claim.
@@ -348,10 +352,25 @@ impl Config {
         if self.holder.as_ref().is_some_and(|holder| holder.len() > MAX_HOLDER_BYTES) {
             return invalid("holder must have at most 255 bytes");
         }
+        check_retention(self.retention, self.ttl)?;
         if self.exclusive && self.read_only {
             return invalid("a store cannot be both exclusive and read_only");
         }
         Ok(())
+    }
+}
+
+/// Fails when the retention would end before the TTL.
+pub(crate) fn check_retention(retention: Option<Duration>, ttl: Ttl) -> Result<()> {
+    match (retention, ttl) {
+        (Some(retention), Ttl::After(ttl)) if retention < ttl => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!(
+                "the retention of {retention:?} is shorter than the TTL of {ttl:?}: both count from the mark; give a \
+                 longer retention, or None to keep nothing after the TTL"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -395,6 +414,7 @@ pub(crate) fn read_environment(
     for name in names {
         if name == "SQLITE_MMAP_SIZE" || name.starts_with("SEEN_STORE_CACHE_") {
             log::info!(
+                variable = name.as_str();
                 "{name} is set and has no effect: lookups are answered from the store's index"
             );
         }

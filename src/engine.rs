@@ -15,8 +15,11 @@
 //! Knows nothing of SQL.
 
 mod checkpointer;
+pub(crate) mod counters;
 mod duplicates;
 mod group_commit;
+#[cfg(feature = "metrics")]
+mod meters;
 pub(crate) mod purge;
 mod read;
 pub(crate) mod renewal;
@@ -29,6 +32,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::checkpointer::Checkpointer;
+use self::counters::Counters;
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
 use self::renewal::Renewals;
@@ -102,7 +106,7 @@ pub(crate) struct Shared {
     /// of a call began after the call did.
     catch_ups_begun: AtomicU64,
     last_catch_up: AtomicU64,
-    pub(crate) failed_open: AtomicU64,
+    pub(crate) counters: Counters,
     pub(crate) purge_thread: Mutex<Option<PurgeThread>>,
     renewals: Renewals,
     pub(crate) waiters: Waiters,
@@ -176,7 +180,7 @@ impl Engine {
             caught_up_at_ms: AtomicU64::new(0),
             catch_ups_begun: AtomicU64::new(0),
             last_catch_up: AtomicU64::new(0),
-            failed_open: AtomicU64::new(0),
+            counters: Counters::default(),
             purge_thread: Mutex::new(None),
             renewals: Renewals::default(),
             waiters: Waiters::default(),
@@ -208,7 +212,10 @@ impl Engine {
         let Some(writer) = writer.as_mut() else { return };
         match self.try_write(writer, &mut |transaction| transaction.write_clock()) {
             Ok(()) => {}
-            Err(e) => log::debug!("{}: cannot write the time to the file: {e}", self.name),
+            Err(e) => log::debug!(
+                file = self.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: cannot write the time to the file: {e}", self.name
+            ),
         }
     }
 
@@ -311,7 +318,10 @@ impl Drop for Owner {
             // Missing files are not a failure of closing: earlier calls have reported them.
             let is_gone = e.kind() == ErrorKind::FileReplaced;
             let level = if is_gone { log::Level::Info } else { log::Level::Error };
-            log::log!(level, "{}: closing failed: {e}", engine.name);
+            log::log!(
+                level, file = engine.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: closing failed: {e}", engine.name
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::{duration_ms, from_ms};
 use crate::error::{Error, ErrorKind, Result};
+use crate::item::{Digest, is_change};
 
 /// The state of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,11 +117,21 @@ pub struct Entry {
     pub state: State,
     /// The earliest time that it was marked with; for a claim, the time of the claim.
     pub first_seen: SystemTime,
-    /// The latest time that it was marked with or, in a sliding window, seen at: up to a sixteenth of the TTL
-    /// behind. For a claim, the time of the claim.
+    /// The latest time that it was marked with, or turned away as a duplicate. Of the latter, as of `duplicates`, best
+    /// effort. For a claim, the time of the claim.
     pub last_seen: SystemTime,
     /// When it stops being seen, or when the attempts of a claim are forgotten; `None` is never.
     pub expires_at: Option<SystemTime>,
+    /// Until when it is kept after it stopped being seen, by the [retention](crate::SeenStore::retention) that it was
+    /// marked with.
+    pub retain_until: Option<SystemTime>,
+    /// What its version or its payload is told by; for a claim, those that are being handled.
+    pub digest: Option<Digest>,
+    /// The claim of another version of it, which is being handled, failed, or waits to be resolved. `get` tells of it; a
+    /// listing has both entries.
+    pub change: Option<Box<Entry>>,
+    /// What is known of the windows before this one, where its [retention](crate::SeenStore::retention) kept them.
+    pub history: Option<History>,
     /// The end of the lease of a claim; after a failure, when it may be claimed again.
     pub lease_until: Option<SystemTime>,
     /// Who holds or last held the claim: the label of its [holder](crate::Config::holder).
@@ -153,6 +164,10 @@ impl Entry {
             first_seen: seen_at,
             last_seen: seen_at,
             expires_at: None,
+            retain_until: None,
+            digest: None,
+            change: None,
+            history: None,
             lease_until: None,
             holder: None,
             held: false,
@@ -162,6 +177,38 @@ impl Entry {
             receipt: None,
             duplicates: 0,
         }
+    }
+
+    /// Returns whether the entry is of this version of its id. One without a version, or with a payload, is of all.
+    pub fn is_of(&self, version: impl Into<Option<Digest>>) -> bool {
+        !is_change(version.into(), self.digest)
+    }
+}
+
+/// What is known of an id from before its present window: it was seen, expired, and came again within its
+/// [retention](crate::SeenStore::retention).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct History {
+    /// How many windows there were before this one.
+    pub windows: u64,
+    /// How many duplicates were turned away in all of them.
+    pub duplicates: u64,
+    /// When the first of them began.
+    pub first_seen: SystemTime,
+    /// When the id was last seen in the last of them.
+    pub last_seen: SystemTime,
+}
+
+impl History {
+    /// Returns the history of an id that was seen in this many windows.
+    pub fn new(
+        windows: u64,
+        duplicates: u64,
+        first_seen: SystemTime,
+        last_seen: SystemTime,
+    ) -> Self {
+        Self { windows, duplicates, first_seen, last_seen }
     }
 }
 

@@ -8,13 +8,18 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The kind of an error, by which a program decides what to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The lease of a claim is zero, or a receipt is longer than [`Config::max_receipt`](crate::Config::max_receipt).
     InvalidClaim,
-    /// The id is empty or longer than 65,536 bytes, or the scope is longer than that.
+    /// The id is empty or longer than 65,536 bytes, or the scope is longer than that, or an
+    /// [item](crate::Item) has both a version and a payload.
     InvalidId,
+    /// The id was used with another [payload](crate::Item::payload) before. Nothing was changed.
+    Conflict,
     /// A setting or an environment variable has a value that makes no sense.
     InvalidConfig,
     /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI, a file with a
@@ -58,6 +63,62 @@ pub enum ErrorKind {
     LeaseLost,
     /// The store was closed.
     Closed,
+}
+
+impl ErrorKind {
+    /// All kinds, in their order.
+    pub(crate) const ALL: [Self; Self::Closed as usize + 1] = [
+        Self::InvalidClaim,
+        Self::InvalidId,
+        Self::Conflict,
+        Self::InvalidConfig,
+        Self::InvalidPath,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::NotADatabase,
+        Self::Corrupt,
+        Self::WrongApplication,
+        Self::NewerVersion,
+        Self::NeedsUpgrade,
+        Self::UnsupportedSqlite,
+        Self::Busy,
+        Self::StorageFull,
+        Self::Io,
+        Self::PermissionDenied,
+        Self::ReadOnly,
+        Self::FileReplaced,
+        Self::Forked,
+        Self::LeaseLost,
+        Self::Closed,
+    ];
+
+    /// Returns the kind as it stands in a label and in a field of a log line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::InvalidClaim => "invalid_claim",
+            Self::InvalidId => "invalid_id",
+            Self::Conflict => "conflict",
+            Self::InvalidConfig => "invalid_config",
+            Self::InvalidPath => "invalid_path",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::NotADatabase => "not_a_database",
+            Self::Corrupt => "corrupt",
+            Self::WrongApplication => "wrong_application",
+            Self::NewerVersion => "newer_version",
+            Self::NeedsUpgrade => "needs_upgrade",
+            Self::UnsupportedSqlite => "unsupported_sqlite",
+            Self::Busy => "busy",
+            Self::StorageFull => "storage_full",
+            Self::Io => "io",
+            Self::PermissionDenied => "permission_denied",
+            Self::ReadOnly => "read_only",
+            Self::FileReplaced => "file_replaced",
+            Self::Forked => "forked",
+            Self::LeaseLost => "lease_lost",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// The error of every fallible call.

@@ -17,6 +17,8 @@ pub(crate) mod upgrade;
 use rusqlite::Connection;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
+use crate::error::{Error, ErrorKind};
+
 /// "SEEN": marks a SQLite database as a store.
 const APPLICATION_ID: i64 = 0x5345_454E;
 /// The version of the file format, kept in `user_version`.
@@ -24,39 +26,47 @@ const FORMAT_VERSION: i64 = 1;
 /// Pages are small because an appended row dirties one, and each dirty page is written twice.
 const PAGE_SIZE: i64 = 1024;
 
-/// The journal: one row per mark, in commit order. `seq` is never reused.
+/// The journal: one row per mark, in commit order. `seq` is never reused. `id` is TEXT when it is UTF-8, else a BLOB.
+/// Times are unix milliseconds. An `expires_at` of NULL is never, and of 0 a tombstone: the id was forgotten.
+/// `retain_until` is when a purge removes the row, if that is later. `digest` is that of the id's version or payload:
+/// see `item`. `earlier` tells of the windows before this one, as a JSON array: their number, their duplicates, the
+/// first time seen, the last time seen. From `token` on: what the confirmed claim left behind. (The statements are in
+/// each file: comments and spaces there would cost it a page.)
 const CREATE_SEEN: &str = "\
 CREATE TABLE seen (
-  seq INTEGER PRIMARY KEY,
-  scope TEXT NOT NULL DEFAULT '',
-  id ANY NOT NULL, -- TEXT when UTF-8, else BLOB
-  first_seen INTEGER NOT NULL, -- unix ms, like all times
-  last_seen INTEGER NOT NULL,
-  expires_at INTEGER, -- NULL = never; 0 = a tombstone: the id was forgotten
-  duplicates INTEGER NOT NULL DEFAULT 0,
-  token BLOB, attempts INTEGER, last_error TEXT, receipt BLOB -- what the confirmed claim left behind
-) STRICT";
+seq INTEGER PRIMARY KEY,
+scope TEXT NOT NULL DEFAULT '',
+id ANY NOT NULL,
+first_seen INTEGER NOT NULL,
+last_seen INTEGER NOT NULL,
+expires_at INTEGER,
+retain_until INTEGER,
+digest BLOB,
+duplicates INTEGER NOT NULL DEFAULT 0,
+earlier TEXT,
+token BLOB, attempts INTEGER, last_error TEXT, receipt BLOB) STRICT";
 
 /// Claims that are not confirmed yet. `token` is empty once its holder has ended the claim; `outcome` says how: 1
 /// released, 2 failed, 3 failed finally. `held` is 1 where only a decision frees the id once the lease has run out.
-/// `abandoned` is the number of attempts before this one that ended with their leases. (The statements are in each
-/// file: a comment there costs space.)
+/// `abandoned` is the number of attempts before this one that ended with their leases. `duplicates` is the number of
+/// callers that were refused meanwhile.
 const CREATE_CLAIMS: &str = "\
 CREATE TABLE claims (
-  scope TEXT NOT NULL,
-  id ANY NOT NULL,
-  token BLOB NOT NULL,
-  outcome INTEGER,
-  held INTEGER NOT NULL,
-  holder TEXT,
-  claimed_at INTEGER NOT NULL,
-  lease_until INTEGER NOT NULL,
-  attempts INTEGER NOT NULL,
-  abandoned INTEGER NOT NULL,
-  last_error TEXT,
-  expires_at INTEGER,
-  PRIMARY KEY (scope, id)
-) STRICT, WITHOUT ROWID";
+scope TEXT NOT NULL,
+id ANY NOT NULL,
+token BLOB NOT NULL,
+outcome INTEGER,
+held INTEGER NOT NULL,
+holder TEXT,
+claimed_at INTEGER NOT NULL,
+lease_until INTEGER NOT NULL,
+attempts INTEGER NOT NULL,
+abandoned INTEGER NOT NULL,
+digest BLOB,
+duplicates INTEGER NOT NULL,
+last_error TEXT,
+expires_at INTEGER,
+PRIMARY KEY (scope, id)) STRICT, WITHOUT ROWID";
 
 /// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Stores of this version also write
 /// `clock`: see `journal/transaction`.
@@ -97,6 +107,25 @@ pub(crate) fn id_bytes(value: ValueRef<'_>) -> FromSqlResult<&[u8]> {
         ValueRef::Blob(bytes) if str::from_utf8(bytes).is_err() => Ok(bytes),
         _ => Err(FromSqlError::InvalidType),
     }
+}
+
+/// Returns the version of the file's format if it is later than this program's: another program has upgraded the file
+/// since it was opened. Each read asks before it reads rows, which may mean something else now.
+pub(crate) fn newer_version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let version: i64 =
+        connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+    Ok((version > FORMAT_VERSION).then_some(version))
+}
+
+/// Returns the error for a file of a later version.
+pub(crate) fn newer_version_error(name: &str, version: i64) -> Error {
+    Error::new(
+        ErrorKind::NewerVersion,
+        format!(
+            "{name}: the file has format version {version}, this program supports up to {FORMAT_VERSION}; update \
+             the program"
+        ),
+    )
 }
 
 /// Runs SQLite's own check of the whole file. Returns one line for each problem.

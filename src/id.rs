@@ -11,6 +11,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::item::{Digest, Item};
 use crate::machine::fill_random;
 
 /// The longest id and the longest scope, in bytes.
@@ -94,6 +95,7 @@ impl Scope {
     }
 
     /// Validates an id. Fails with `InvalidId` when the id or the scope has a length that is not allowed.
+    #[inline]
     pub(crate) fn id<'a>(&'a self, bytes: &'a [u8]) -> Result<Id<'a>> {
         if self.name.len() > MAX_ID_BYTES {
             return Err(Error::new(
@@ -106,7 +108,9 @@ impl Scope {
                 ErrorKind::InvalidId,
                 "the id is empty; 1 to 65536 bytes are needed",
             )),
-            1..=MAX_ID_BYTES => Ok(Id { scope: &self.name, bytes, key: self.hasher.key(bytes) }),
+            1..=MAX_ID_BYTES => {
+                Ok(Id { scope: &self.name, bytes, key: self.hasher.key(bytes), digest: None })
+            }
             length => Err(Error::new(
                 ErrorKind::InvalidId,
                 format!("the id has {length} bytes; at most 65536 are allowed: use a digest of it"),
@@ -114,9 +118,16 @@ impl Scope {
         }
     }
 
-    /// Validates ids: see [`id`](Self::id).
-    pub(crate) fn ids<'a>(&'a self, ids: &'a [impl AsRef<[u8]>]) -> Result<Vec<Id<'a>>> {
-        ids.iter().map(|id| self.id(id.as_ref())).collect()
+    /// Validates an item: see [`id`](Self::id).
+    #[inline]
+    pub(crate) fn item<'a>(&'a self, item: &'a Item<'_>) -> Result<Id<'a>> {
+        item.check()?;
+        Ok(Id { digest: item.digest(), ..self.id(item.id())? })
+    }
+
+    /// Validates items: see [`id`](Self::id).
+    pub(crate) fn items<'a>(&'a self, items: &'a [Item<'_>]) -> Result<Vec<Id<'a>>> {
+        items.iter().map(|item| self.item(item)).collect()
     }
 }
 
@@ -126,6 +137,15 @@ pub(crate) struct Id<'a> {
     pub(crate) scope: &'a str,
     pub(crate) bytes: &'a [u8],
     pub(crate) key: Key,
+    /// What its version or its payload is told by.
+    pub(crate) digest: Option<Digest>,
+}
+
+impl Id<'_> {
+    /// Returns the id for messages: its beginning, in quotes.
+    pub(crate) fn shown(self) -> String {
+        format!("{:?}", String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(200)]))
+    }
 }
 
 #[cfg(test)]

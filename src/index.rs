@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-pub(crate) use self::duplicates::MAX_COUNTED_IDS;
-use self::duplicates::{AtMaxAge, DuplicateCounts};
+use self::duplicates::{AtMaxAge, DuplicateCounts, Refusals};
+pub(crate) use self::duplicates::{BySeq, MAX_COUNTED_IDS, Refused, Repeats};
 use self::table::Table;
 
 use crate::error::Result;
@@ -42,15 +42,29 @@ pub(crate) struct Slot {
     pub(crate) seq: i64,
     /// In unix milliseconds; `None` is never.
     pub(crate) expires_at: Option<i64>,
+    /// Whether the row has a digest.
+    pub(crate) has_digest: bool,
+    /// Whether the row, and so the slot, is kept after it has expired.
+    pub(crate) is_retained: bool,
 }
 
 impl Slot {
+    /// Returns the slot of a row of which nothing else is known.
+    pub(crate) fn new(seq: i64, expires_at: Option<i64>) -> Self {
+        Self { seq, expires_at, has_digest: false, is_retained: false }
+    }
+
     pub(crate) fn is_live(self, now_ms: i64) -> bool {
         self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
     }
 }
 
-/// A slot packed to 24 bytes: 96 bits of the key, 48 of the `seq`, 48 of the expiry.
+/// The bits of [`Packed::rest`] that are of the key. The others are flags.
+const KEY_BITS: u32 = 0x00FF_FFFF;
+const HAS_DIGEST: u32 = 1 << 24;
+const IS_RETAINED: u32 = 1 << 25;
+
+/// A slot packed to 24 bytes: 88 bits of the key, 8 of flags (2 of them used), 48 of the `seq`, 48 of the expiry.
 #[derive(Clone, Copy)]
 struct Packed {
     hash: u64,
@@ -73,9 +87,10 @@ impl Packed {
         let seq = slot.seq.cast_unsigned();
         let expires = slot.expires_at.map_or(NEVER, i64::cast_unsigned);
         let (hash, rest) = within_shard(key);
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
         Self {
             hash,
-            rest,
+            rest: rest | flag(slot.has_digest, HAS_DIGEST) | flag(slot.is_retained, IS_RETAINED),
             seq_low: seq as u32,
             seq_high: (seq >> 32) as u16,
             expires_low: expires as u32,
@@ -88,12 +103,17 @@ impl Packed {
     }
 
     fn key(&self) -> (u64, u32) {
-        (self.hash, self.rest)
+        (self.hash, self.rest & KEY_BITS)
     }
 
     fn slot(&self) -> Slot {
         let expires = u64::from(self.expires_low) | u64::from(self.expires_high) << 32;
-        Slot { seq: self.seq(), expires_at: (expires != NEVER).then_some(expires.cast_signed()) }
+        Slot {
+            seq: self.seq(),
+            expires_at: (expires != NEVER).then_some(expires.cast_signed()),
+            has_digest: self.rest & HAS_DIGEST != 0,
+            is_retained: self.rest & IS_RETAINED != 0,
+        }
     }
 
     fn seq(&self) -> i64 {
@@ -109,6 +129,7 @@ pub(crate) struct Index {
     /// The latest time at which the index was used, in unix milliseconds.
     latest_ms: AtomicI64,
     pub(crate) duplicates: DuplicateCounts,
+    pub(crate) refusals: Refusals,
     /// Marks that are not extended any more, because of a sliding window's maximum age.
     pub(crate) at_max_age: AtMaxAge,
 }
@@ -124,6 +145,7 @@ impl Index {
             may_be_stale: AtomicBool::new(false),
             latest_ms: AtomicI64::new(i64::MIN),
             duplicates: DuplicateCounts::new(),
+            refusals: Refusals::default(),
             at_max_age: AtMaxAge::new(),
         }
     }
@@ -180,14 +202,17 @@ impl Index {
         self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
     }
 
-    /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use.
-    /// Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
+    /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use,
+    /// except those of rows that are kept. Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
     pub(crate) fn sweep_shard(&self, shard: usize, now_ms: i64) -> usize {
         // The index may have been rebuilt for an earlier time since this one was recorded.
         self.record_use(now_ms);
         let mut shard = self.shards[shard].write();
         let visited = shard.len();
-        shard.retain(|packed| packed.slot().is_live(now_ms));
+        shard.retain(|packed| {
+            let slot = packed.slot();
+            slot.is_retained || slot.is_live(now_ms)
+        });
         visited
     }
 
@@ -251,10 +276,10 @@ pub(crate) fn estimated_bytes(ids: u64) -> u64 {
     (SHARDS * (Table::bytes_with_room(share) + size_of::<RwLock<Table>>())) as u64
 }
 
-/// Returns the part of a key that a slot and its shard keep: 104 bits, so no two different ids have the same
+/// Returns the part of a key that a slot and its shard keep: 96 bits, so no two different ids have the same
 /// part in practice.
 pub(crate) fn stored(key: Key) -> Key {
-    Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(u32::MAX) }
+    Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(KEY_BITS) }
 }
 
 /// Uses the top bits of the half that a slot does not keep whole, so that all kept bits can differ between the
@@ -266,12 +291,13 @@ fn shard_of(key: Key) -> usize {
 /// Returns the part of a key that distinguishes it within a shard.
 #[expect(clippy::cast_possible_truncation, reason = "the rest is cut off")]
 fn within_shard(key: Key) -> (u64, u32) {
-    (key.low, key.high as u32)
+    (key.low, key.high as u32 & KEY_BITS)
 }
 
 /// Returns the part of the key that is [`stored`]. It finds this slot again.
 fn key_of(shard: usize, packed: &Packed) -> Key {
-    Key { low: packed.hash, high: (shard as u64) << 56 | u64::from(packed.rest) }
+    let (low, rest) = packed.key();
+    Key { low, high: (shard as u64) << 56 | u64::from(rest) }
 }
 
 /// Fills a new index with many rows.
@@ -305,7 +331,7 @@ impl BulkLoader {
 
     /// See [`Index::remove`].
     pub(crate) fn remove(&mut self, key: Key, seq: i64) {
-        self.push(key, Slot { seq, expires_at: TOMBSTONE });
+        self.push(key, Slot::new(seq, TOMBSTONE));
     }
 
     fn push(&mut self, key: Key, slot: Slot) {
@@ -347,7 +373,7 @@ mod tests {
     use crate::id::KeyHasher;
 
     fn slot(seq: i64, expires_at: i64) -> Slot {
-        Slot { seq, expires_at: Some(expires_at) }
+        Slot::new(seq, Some(expires_at))
     }
 
     #[test]
@@ -355,10 +381,13 @@ mod tests {
         let key = KeyHasher::random().scoped("").key(b"a");
         for expires_at in [Some(1), Some(crate::clock::MAX_MS), None] {
             for seq in [1, MAX_SEQ] {
-                let slot = Slot { seq, expires_at };
-                let packed = Packed::new(key, slot);
-                assert_eq!(packed.slot(), slot);
-                assert_eq!(packed.key(), within_shard(key));
+                for flags in 0..4 {
+                    let (has_digest, is_retained) = (flags & 1 != 0, flags & 2 != 0);
+                    let slot = Slot { seq, expires_at, has_digest, is_retained };
+                    let packed = Packed::new(key, slot);
+                    assert_eq!(packed.slot(), slot);
+                    assert_eq!(packed.key(), within_shard(key));
+                }
             }
         }
     }
@@ -406,7 +435,7 @@ mod tests {
         for bit in 0..64 {
             assert_eq!(index.get(Key { low: key.low ^ (1 << bit), ..key }), None);
         }
-        for bit in (0..32).chain(56..64) {
+        for bit in (0..24).chain(56..64) {
             assert_eq!(index.get(Key { high: key.high ^ (1 << bit), ..key }), None);
         }
     }
@@ -417,7 +446,7 @@ mod tests {
         let hasher = KeyHasher::random().scoped("");
         index.put(hasher.key(b"now"), slot(1, 100));
         index.put(hasher.key(b"later"), slot(2, 101));
-        index.put(hasher.key(b"never"), Slot { seq: 3, expires_at: None });
+        index.put(hasher.key(b"never"), Slot::new(3, None));
         assert_eq!(index.count(100), (2, 1));
         index.sweep(100);
         assert_eq!(index.count(100), (2, 0));

@@ -3,13 +3,13 @@
 //! Owns the connection and this store's position in the file's history. The table is append-only in commit
 //! order, and the index in memory follows it, as in Bitcask. What always holds:
 //!
-//! - A committed row changes only in its `duplicates` count. Any other change is a new row with a higher
-//!   `seq`. The rows that it replaces are deleted in the same transaction, after the new row was appended. So
+//! - A committed row changes only in its `duplicates` count, and with it in `last_seen`. Any other change is a new
+//!   row with a higher `seq`. The rows that it replaces are deleted in the same transaction, after the new row was appended. So
 //!   the newest row is never deleted without a newer one after it, and no `seq` is used twice.
 //! - A **catch-up** reads what other connections appended since the last catch-up: see `catch_up`.
 //! - A deletion leaves a trace: a refresh leaves its newer row; a forget appends a *tombstone*
-//!   (`expires_at` 0); a cleanup raises `generation` in `meta`; a purge deletes only what has expired
-//!   for every store, and raises `floor` when it deletes tombstones. A store that finds `generation`
+//!   (`expires_at` 0); a cleanup, and a purge of marks that were retained, raises `generation` in `meta`; any
+//!   other purge deletes only what has expired for every store, and raises `floor` when it deletes tombstones. A store that finds `generation`
 //!   raised, or its tip below `floor`, may have missed a deletion: see `stale`.
 //! - Nothing here waits for another process. A call that gets `Busy` releases the mutex, then sleeps.
 //!
@@ -247,7 +247,8 @@ impl Journal {
         self.data_version = None;
         self.connection = Some(connection);
         self.watch_log()?;
-        log::info!("{}: the file was opened again after a failure", self.name());
+        let file = self.name();
+        log::info!(file = file.as_str(); "{file}: the file was opened again after a failure");
         Ok(())
     }
 
@@ -261,10 +262,13 @@ impl Journal {
         if files.check_side_files().is_err()
             && let Err(e) = copy_log_before_close(&connection, &name, may_copy_log)
         {
-            log::error!("{e}");
+            log::error!(file = name.as_str(), error:% = e, error_kind = e.kind().word(); "{e}");
         }
         if !may_copy_log && let Err(e) = open::skip_checkpoint_on_close(&connection) {
-            log::warn!("closing may copy a log that does not belong to the file: {e}");
+            log::warn!(
+                file = name.as_str(), error:% = e;
+                "closing may copy a log that does not belong to the file: {e}"
+            );
         }
         files.release_side_files(checked);
     }
@@ -330,7 +334,11 @@ impl Journal {
             return; // SQLite has rolled back by itself, as it does when the disk is full.
         }
         if let Err(e) = connection.execute_batch("ROLLBACK") {
-            log::warn!("{}: cannot roll back; the file will be opened again: {e}", self.name());
+            let file = self.name();
+            log::warn!(
+                file = file.as_str(), error:% = e;
+                "{file}: cannot roll back; the file will be opened again: {e}"
+            );
             self.drop_failed_connection();
         }
     }
@@ -358,7 +366,10 @@ impl Journal {
                 && may_copy_log
                 && files.check_side_files().is_ok()
             {
-                log::debug!("{e}; the log stays for the other connections");
+                log::debug!(
+                    file = name.as_str(), error:% = e, error_kind = e.kind().word();
+                    "{e}; the log stays for the other connections"
+                );
                 kept = Ok(());
             }
             let closed = open::close_store(connection, files, may_copy_log);
@@ -368,7 +379,7 @@ impl Journal {
             (kept, closed)
         });
         if let Err(e) = &kept {
-            log::error!("{e}");
+            log::error!(file = name.as_str(), error:% = e, error_kind = e.kind().word(); "{e}");
         }
         match (checked, kept) {
             (Err(e), Err(lost)) => Err(Error::with_source(e.kind(), format!("{e}; {lost}"), lost)),

@@ -14,6 +14,7 @@ mod fingerprint;
 mod format;
 mod id;
 mod index;
+mod item;
 mod journal;
 mod machine;
 mod process;
@@ -28,20 +29,26 @@ mod token;
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
 
+/// What a store tells about itself, and what to watch.
+#[doc = include_str!("../docs/monitoring.md")]
+pub mod monitoring {}
+
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
 pub use decide::claim::Previous;
-pub use entry::{Counts, Entry, Filter, State};
+pub use engine::counters::Activity;
+pub use entry::{Counts, Entry, Filter, History, State};
 pub use error::{Error, ErrorKind, Result};
 pub use fingerprint::{fingerprint, fingerprint_fields};
 pub use format::pragmas::{FileInfo, Pragmas};
 pub use format::upgrade::UpgradeReport;
+pub use item::{Digest, Item};
 pub use journal::IntegrityReport;
 #[cfg(simulated)]
 pub use machine::{Machine, run_on};
 pub use reader::{FileStats, Listing, Reader};
 pub use store::{
-    Claim, Entries, Failure, Known, Lease, LegacyFile, Once, OnceError, Ownership, Refused,
-    Resolution, RestoreSummary, SeenStore, Stats, Verdict,
+    Claim, Entries, Failure, Known, Lease, LegacyFile, Observation, Once, OnceError, Ownership,
+    Refused, Resolution, RestoreSummary, SeenStore, Stats, Verdict,
 };
 pub use token::Token;

@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::file;
 use crate::format::pragmas::FileInfo;
 use crate::id::{KeyHasher, Scope};
+use crate::item::Item;
 use crate::journal::IntegrityReport;
 use crate::machine::{Mutex, MutexGuard};
 use crate::process::{Registered, Registration};
@@ -157,9 +158,12 @@ impl Reader {
 
     /// Returns true when the id is seen. **Returns false on any error**, which is logged, as
     /// [`SeenStore::is_seen`](crate::SeenStore::is_seen) does. Scans the file.
-    pub fn is_seen(&self, id: impl AsRef<[u8]>) -> bool {
+    pub fn is_seen<'a>(&self, id: impl Into<Item<'a>>) -> bool {
         self.try_is_seen(id).unwrap_or_else(|e| {
-            log::warn!("{}: answering \"not seen\" because of an error: {e}", self.file.name);
+            log::warn!(
+                file = self.file.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: answering \"not seen\" because of an error: {e}", self.file.name
+            );
             false
         })
     }
@@ -175,8 +179,10 @@ impl Reader {
     ///   [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when the file cannot be read,
     ///   [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged;
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
-    pub fn try_is_seen(&self, id: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(id)?.is_some_and(|entry| entry.state == State::Seen))
+    pub fn try_is_seen<'a>(&self, id: impl Into<Item<'a>>) -> Result<bool> {
+        let item = id.into();
+        let entry = self.get(&item)?;
+        Ok(entry.is_some_and(|entry| entry.state == State::Seen && entry.is_of(item.digest())))
     }
 
     /// Returns what the file holds about an id. Unlike [`SeenStore::get`](crate::SeenStore::get), also an
@@ -197,7 +203,7 @@ impl Reader {
     /// # Errors
     ///
     /// Those of [`try_is_seen`](Self::try_is_seen).
-    pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+    pub fn get<'a>(&self, id: impl Into<Item<'a>>) -> Result<Option<Entry>> {
         Ok(self.get_all([id])?.pop().flatten())
     }
 
@@ -207,12 +213,12 @@ impl Reader {
     /// # Errors
     ///
     /// Those of [`try_is_seen`](Self::try_is_seen).
-    pub fn get_all(
+    pub fn get_all<'a>(
         &self,
-        ids: impl IntoIterator<Item = impl AsRef<[u8]>>,
+        ids: impl IntoIterator<Item: Into<Item<'a>>>,
     ) -> Result<Vec<Option<Entry>>> {
-        let ids: Vec<_> = ids.into_iter().collect();
-        let ids = self.scope.ids(&ids)?;
+        let items: Vec<_> = ids.into_iter().map(Into::into).collect();
+        let ids = self.scope.items(&items)?;
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         access.find(&ids, now_ms)

@@ -4,6 +4,7 @@
 //! ids before anything is written, and decides under the write lock. Knows nothing of SQL.
 
 mod claims;
+mod counted;
 mod entries;
 mod lease;
 mod maintenance;
@@ -16,7 +17,7 @@ pub use claims::{Claim, Known};
 pub use entries::Entries;
 pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
-pub use marks::Verdict;
+pub use marks::{Observation, Verdict};
 pub use once::{Once, OnceError};
 pub use restore::{LegacyFile, Refused, RestoreSummary};
 pub use settle::{Ownership, Resolution};
@@ -24,12 +25,13 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Abandoned, Config, Ttl, Window, read_environment};
+use crate::config::{Abandoned, Config, Ttl, Window, check_retention, read_environment};
 use crate::decide::lifetime::Lifetime;
 use crate::engine::purge::PurgeThread;
 use crate::engine::{Engine, Handle};
 use crate::error::Result;
 use crate::id::{Id, Scope};
+use crate::item::Item;
 use crate::journal::Transaction;
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
@@ -155,7 +157,10 @@ impl SeenStore {
         if expired > 0 && config.purge_on_open && !config.read_only {
             // Expired entries are not seen in any case, so a failed purge is no reason to fail.
             if let Err(e) = store.engine.purge_expired() {
-                log::warn!("{}: the purge at opening failed: {e}", store.engine.name);
+                log::warn!(
+                    file = store.engine.name.as_str(), error:% = e, error_kind = e.kind().word();
+                    "{}: the purge at opening failed: {e}", store.engine.name
+                );
             }
         }
         store.start_purge_thread()?;
@@ -216,7 +221,8 @@ impl SeenStore {
     }
 
     fn from_engine(engine: Engine) -> Self {
-        let lifetime = Lifetime { ttl: engine.config.ttl, window: engine.config.window };
+        let Config { ttl, window, retention, .. } = engine.config;
+        let lifetime = Lifetime { ttl, window, retention };
         let (scope, abandoned) = (Scope::new("", &engine.hasher), engine.config.abandoned);
         Self {
             engine: Handle::new(engine),
@@ -248,6 +254,37 @@ impl SeenStore {
     #[must_use]
     pub fn window(&self, window: Window) -> Self {
         let lifetime = Lifetime { window, ..self.lifetime };
+        Self { lifetime, ..self.clone() }
+    }
+
+    /// Returns a handle on the same store that keeps what is known of an id for this long, counted from the mark as
+    /// the TTL is. With `None`, the default, it is kept no longer than the id is seen.
+    ///
+    /// An id that is kept and no longer seen is [`Expired`](crate::State::Expired): [`get`](Self::get) returns its
+    /// entry. When it comes again it is new, and its entry then tells of the windows before: [`Entry::history`](crate::Entry::history).
+    /// [`purge_expired`](Self::purge_expired) removes it when its retention is over. An id that is kept takes as much
+    /// memory and disk as one that is seen.
+    ///
+    /// With a retention that is shorter than the TTL each verb fails with
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig).
+    ///
+    /// ```
+    /// use seen_store::{Config, ManualClock, SeenStore, Verdict};
+    /// use std::{sync::Arc, time::Duration};
+    /// # fn main() -> seen_store::Result<()> {
+    /// let clock = Arc::new(ManualClock::default());
+    /// let store = SeenStore::in_memory_with(Config::default().clock(clock.clone()))?;
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let alerts = store.ttl(day).retention(30 * day);
+    /// assert_eq!(alerts.check_and_mark("disk full")?, Verdict::New);
+    /// clock.advance(3 * day);
+    /// assert_eq!(alerts.check_and_mark("disk full")?, Verdict::New);
+    /// assert_eq!(alerts.get("disk full")?.unwrap().history.unwrap().windows, 1);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn retention(&self, retention: impl Into<Option<Duration>>) -> Self {
+        let lifetime = Lifetime { retention: retention.into(), ..self.lifetime };
         Self { lifetime, ..self.clone() }
     }
 
@@ -353,6 +390,20 @@ impl SeenStore {
         Self { engine: self.engine.waiting_at_most(busy_timeout), ..self.clone() }
     }
 
+    /// Validates an item, and that this handle's settings make sense together.
+    #[inline]
+    pub(crate) fn id<'a>(&'a self, item: &'a Item<'_>) -> Result<Id<'a>> {
+        if self.lifetime.retention.is_some() {
+            check_retention(self.lifetime.retention, self.lifetime.ttl)?;
+        }
+        self.scope.item(item)
+    }
+
+    /// Validates items: see [`id`](Self::id).
+    pub(crate) fn ids<'a>(&'a self, items: &'a [Item<'_>]) -> Result<Vec<Id<'a>>> {
+        items.iter().map(|item| self.id(item)).collect()
+    }
+
     /// Runs one small decision about an id under the write lock, in one commit with those of other callers
     /// that come at the same time.
     pub(crate) fn write_one<T: Send + 'static>(
@@ -361,17 +412,18 @@ impl SeenStore {
         decide: impl FnMut(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
         let mut direct = decide.clone();
-        self.engine.write_one(
+        let answer = self.engine.write_one(
             |transaction| direct(self, transaction, id),
             || {
-                let (store, bytes, key, mut decide) =
-                    (self.clone(), id.bytes.to_vec(), id.key, decide);
+                let (store, bytes, mut decide) = (self.clone(), id.bytes.to_vec(), decide);
+                let Id { key, digest, .. } = id;
                 move |transaction: &mut Transaction<'_>| {
-                    let id = Id { scope: store.scope.name(), bytes: &bytes, key };
+                    let id = Id { scope: store.scope.name(), bytes: &bytes, key, digest };
                     decide(&store, transaction, id)
                 }
             },
-        )
+        );
+        answer.inspect_err(|e| self.engine.counters.add_error(e))
     }
 
     /// Runs a decision on many items, in one commit for each [`IDS_PER_COMMIT`] of them.

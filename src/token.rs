@@ -13,7 +13,7 @@ use crate::id::KeyHasher;
 
 /// Identifies one claim of one id. A worker that has the token can confirm, fail, release and renew the
 /// claim, also in another process. Its text form has 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u128);
 
 impl Token {

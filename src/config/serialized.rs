@@ -19,6 +19,8 @@ use crate::texts;
 struct ConfigForm {
     ttl: Ttl,
     window: Window,
+    #[serde(with = "texts::optional_duration", skip_serializing_if = "Option::is_none")]
+    retention: Option<Duration>,
     retry_delay: RetryDelay,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_attempts: Option<u32>,

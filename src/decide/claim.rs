@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::lifetime::Lifetime;
-use super::mark::after_claim;
+use super::mark::{after_claim, superseding};
 use crate::clock::{MAX_MS, from_ms};
 use crate::config::{Abandoned, RetryDelay, Ttl};
-use crate::journal::NewMark;
+use crate::entry::Entry;
+use crate::item::{self, Digest};
 use crate::journal::claims::{ClaimRow, Outcome};
+use crate::journal::{MarkRow, NewMark};
 use crate::token::Token;
 
 /// How the attempt before a claim ended.
@@ -32,6 +34,8 @@ pub enum Previous {
         /// The label of its holder.
         holder: Option<String>,
     },
+    /// There was none: the id is seen in another version. The entry is of that version, with its receipt.
+    Superseded(Box<Entry>),
 }
 
 /// The terms of a claim.
@@ -44,26 +48,41 @@ pub(crate) struct Terms {
     pub(crate) max_abandoned: Option<u32>,
     pub(crate) abandoned: Abandoned,
     pub(crate) holder: Arc<str>,
+    /// What the version or the payload is told by.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// The decision on a claim of an id that is not seen.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
-    Granted(ClaimRow, Previous),
-    InFlight { until_ms: i64, holder: Option<Arc<str>> },
-    Unresolved { since_ms: i64, holder: Option<Arc<str>> },
-    GivenUp { attempts: u32 },
+    /// The claim, how the attempt before it ended, and whether the id is seen in another version.
+    Granted(ClaimRow, Previous, bool),
+    InFlight {
+        until_ms: i64,
+        holder: Option<Arc<str>>,
+    },
+    Unresolved {
+        since_ms: i64,
+        holder: Option<Arc<str>>,
+    },
+    GivenUp {
+        attempts: u32,
+    },
 }
 
-/// Decides on a claim of an id that is not seen. `token` makes the token of a new claim.
+/// Decides on a claim of an id that is not seen, or seen in another version: `superseded`. `token` makes the token of
+/// a new claim.
 pub(crate) fn claim(
     before: Option<ClaimRow>,
+    superseded: Option<Entry>,
     terms: Terms,
     token: impl FnOnce() -> Token,
     now_ms: i64,
 ) -> Decision {
     let (mut attempts, mut abandoned, mut last_error) = (0, 0, None);
-    let mut previous = Previous::None;
+    let (mut digest, mut duplicates) = (terms.digest, 0);
+    let is_change = superseded.is_some();
+    let mut previous = superseded.map_or(Previous::None, |old| Previous::Superseded(Box::new(old)));
     if let Some(claim) = before {
         // This includes a failed claim whose retry delay is not over.
         if let Some(until_ms) = claim.blocked_until(now_ms) {
@@ -72,15 +91,20 @@ pub(crate) fn claim(
         if claim.is_unresolved(now_ms) {
             return Decision::Unresolved { since_ms: claim.lease_until, holder: claim.holder };
         }
-        (attempts, abandoned) = (claim.attempts, claim.abandoned_by(now_ms));
+        // The attempts at one version say nothing of the next.
+        if !item::is_change(terms.digest, claim.digest) {
+            (attempts, abandoned) = (claim.attempts, claim.abandoned_by(now_ms));
+        }
+        let is_final = claim.outcome == Some(Outcome::FailedFinally) && attempts > 0;
         let reached = |most: Option<u32>, count| most.is_some_and(|most| count >= most);
-        if claim.outcome == Some(Outcome::FailedFinally)
+        if is_final
             || reached(terms.max_attempts, attempts)
             || reached(terms.max_abandoned, abandoned)
         {
             return Decision::GivenUp { attempts };
         }
         previous = previous_of(&claim);
+        (digest, duplicates) = (digest.or(claim.digest), claim.duplicates);
         last_error = claim.last_error;
     }
     let lease_until = end_of(terms.lease, now_ms);
@@ -93,10 +117,12 @@ pub(crate) fn claim(
         lease_until,
         attempts: attempts.saturating_add(1),
         abandoned,
+        digest,
+        duplicates,
         last_error,
         expires_at: terms.ttl.expires_at(lease_until),
     };
-    Decision::Granted(claim, previous)
+    Decision::Granted(claim, previous, is_change)
 }
 
 /// Returns how an attempt ended that is over.
@@ -113,17 +139,19 @@ fn previous_of(claim: &ClaimRow) -> Previous {
     }
 }
 
-/// Returns the mark of a confirmed claim.
+/// Returns the mark of a confirmed claim; `old` is the mark of the version before.
 pub(crate) fn confirm<'a>(
     lifetime: Lifetime,
     claim: &'a ClaimRow,
     receipt: Option<&'a [u8]>,
+    old: Option<&MarkRow>,
     now_ms: i64,
 ) -> NewMark<'a> {
-    let first_seen = lifetime.window_start(claim.claimed_at, now_ms);
-    let expires_at = lifetime.expires_at(now_ms, first_seen);
-    let mark = NewMark { first_seen, receipt, ..NewMark::at(now_ms, expires_at) };
-    NewMark { expires_at, ..after_claim(mark, claim, now_ms) }
+    let begun = old.map_or(claim.claimed_at, |old| old.first_seen.min(claim.claimed_at));
+    let first_seen = lifetime.window_start(begun, now_ms);
+    let mark = NewMark { receipt, ..lifetime.mark(now_ms, first_seen) };
+    let expires_at = mark.expires_at;
+    superseding(NewMark { expires_at, ..after_claim(mark, claim, now_ms) }, old)
 }
 
 /// A change that a holder makes to its claim, or, where it has vanished, the one who decides.
@@ -204,6 +232,8 @@ mod tests {
             lease_until,
             attempts,
             abandoned: 0,
+            digest: None,
+            duplicates: 0,
             last_error,
             expires_at: None,
         }
@@ -219,6 +249,7 @@ mod tests {
             max_abandoned,
             abandoned: Abandoned::Retry,
             holder: "host:2".into(),
+            digest: None,
         };
         let in_flight = Decision::InFlight { until_ms: NOW + 1, holder: Some("host:1".into()) };
         let granted = |attempts, abandoned, previous| {
@@ -231,10 +262,12 @@ mod tests {
                 lease_until: NOW + 60,
                 attempts,
                 abandoned,
+                digest: None,
+                duplicates: 0,
                 last_error: (attempts > 1).then(|| "503".to_owned()),
                 expires_at: Some(NOW + 1_060),
             };
-            Decision::Granted(claim, previous)
+            Decision::Granted(claim, previous, false)
         };
         let failed = || Previous::Failed { error: "503".to_owned() };
         let abandoned =
@@ -269,7 +302,7 @@ mod tests {
             ("held and abandoned", Some(held(NOW)), (None, None), unresolved),
         ];
         for (what, before, (attempts, abandoned), expected) in table {
-            let decision = claim(before, terms(attempts, abandoned), || token, NOW);
+            let decision = claim(before, None, terms(attempts, abandoned), || token, NOW);
             assert_eq!(decision, expected, "{what}");
         }
     }
@@ -280,11 +313,12 @@ mod tests {
         let lifetime = |max_age| Lifetime {
             ttl: ms(100),
             window: Window::Sliding { max_age: Some(Duration::from_millis(max_age)) },
+            retention: None,
         };
         let claim = claimed(Some(token), NOW + 500, 3);
         // Maximum age, expected beginning and expiry.
         for (max_age, first_seen, expires_at) in [(50, NOW - 10, NOW + 40), (10, NOW, NOW + 10)] {
-            let mark = confirm(lifetime(max_age), &claim, Some(b"4711"), NOW);
+            let mark = confirm(lifetime(max_age), &claim, Some(b"4711"), None, NOW);
             assert_eq!((mark.first_seen, mark.expires_at), (first_seen, Some(expires_at)));
             assert_eq!((mark.token, mark.attempts), (Some(token), 3));
             assert_eq!((mark.last_error, mark.receipt), (Some("503"), Some(&b"4711"[..])));

@@ -1,18 +1,33 @@
-//! How long a mark lasts: the TTL and the window of a handle.
+//! How long a mark lasts, and how long it is kept: the TTL, the window and the retention of a handle.
 //!
 //! Owns the arithmetic of expiry. What always holds: sums saturate, and a sliding window never makes a mark last
 //! longer than the maximum age. Must not read a clock, nor know how a mark is stored.
 
-use crate::config::{Ttl, Window};
+use std::time::Duration;
 
-/// The TTL and the window of a handle: how long its marks last.
+use crate::config::{Ttl, Window};
+use crate::journal::NewMark;
+
+/// The TTL, the window and the retention of a handle: how long its marks last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
     pub(crate) ttl: Ttl,
     pub(crate) window: Window,
+    pub(crate) retention: Option<Duration>,
 }
 
 impl Lifetime {
+    /// Returns a mark of an id that is seen at `seen_at_ms` and whose window began at `first_ms`.
+    pub(crate) fn mark<'a>(self, seen_at_ms: i64, first_ms: i64) -> NewMark<'a> {
+        let expires_at = self.expires_at(seen_at_ms, first_ms);
+        let retain_until = self.retention.map(Ttl::After).and_then(|it| it.expires_at(seen_at_ms));
+        NewMark {
+            first_seen: first_ms,
+            retain_until: retain_until.filter(|until| expires_at.is_some_and(|at| at < *until)),
+            ..NewMark::at(seen_at_ms, expires_at)
+        }
+    }
+
     /// Returns when a mark made at `at_ms` of an id first seen at `first_ms` expires.
     pub(crate) fn expires_at(self, at_ms: i64, first_ms: i64) -> Option<i64> {
         match (self.window, self.ttl) {

@@ -1,19 +1,33 @@
 //! Decisions on restored entries: newer knowledge is neither shortened nor overwritten.
 
+use crate::item::{Comparison, compare};
 use crate::journal::MarkRow;
 use crate::journal::claims::ClaimRow;
 use crate::journal::row::later;
 
 /// Merges an incoming mark into the known one. Returns `None` when the incoming mark adds nothing.
 pub(crate) fn marks(known: &MarkRow, incoming: &MarkRow) -> Option<MarkRow> {
+    // A receipt is the answer to one version, so the two are never taken from different marks.
+    let is_newer = known.last_seen < incoming.last_seen;
+    let (digest, receipt) = match compare(known.digest, incoming.digest) {
+        _ if known.digest == incoming.digest => {
+            (known.digest, known.receipt.as_ref().or(incoming.receipt.as_ref()))
+        }
+        Comparison::First => (incoming.digest, incoming.receipt.as_ref()),
+        Comparison::Changed if is_newer => (incoming.digest, incoming.receipt.as_ref()),
+        _ => (known.digest, known.receipt.as_ref()),
+    };
     let merged = MarkRow {
         first_seen: known.first_seen.min(incoming.first_seen),
         last_seen: known.last_seen.max(incoming.last_seen),
         expires_at: later(known.expires_at, incoming.expires_at),
+        retain_until: known.retain_until.max(incoming.retain_until),
+        digest,
         duplicates: known.duplicates.max(incoming.duplicates),
+        earlier: known.earlier.or(incoming.earlier),
         attempts: known.attempts.max(incoming.attempts),
         last_error: known.last_error.clone().or_else(|| incoming.last_error.clone()),
-        receipt: known.receipt.clone().or_else(|| incoming.receipt.clone()),
+        receipt: receipt.cloned(),
         ..known.clone()
     };
     (merged != *known).then_some(merged)
@@ -35,6 +49,7 @@ pub(crate) fn claims(
     is_newer.then(|| ClaimRow {
         attempts: incoming.attempts.max(known.attempts),
         abandoned: incoming.abandoned.max(known.abandoned),
+        duplicates: incoming.duplicates.max(known.duplicates),
         ..incoming
     })
 }
@@ -51,7 +66,10 @@ mod tests {
             first_seen: first,
             last_seen: last,
             expires_at,
+            retain_until: None,
+            digest: None,
             duplicates,
+            earlier: None,
             token: None,
             attempts: 0,
             last_error: None,
@@ -89,6 +107,8 @@ mod tests {
             lease_until,
             attempts,
             abandoned: 0,
+            digest: None,
+            duplicates: 0,
             last_error: None,
             expires_at: None,
         };

@@ -30,7 +30,7 @@ use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::engine::SharedWriter;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::{CheckpointResult, Journal, LogCopier, LogHandle, LogSource, LogState};
 use crate::machine::{
     self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
@@ -221,7 +221,7 @@ impl Checkpointer {
                 && pages >= shared.limits.max
                 && let Err(e) = copy_in_exclusive_mode(journal)
             {
-                log::warn!("a checkpoint is put off: {e}");
+                put_off(&journal.name(), &e);
             }
             return;
         };
@@ -232,7 +232,7 @@ impl Checkpointer {
             return;
         }
         if let Err(e) = self.limit_log(source, journal, pages) {
-            log::warn!("a checkpoint is put off: {e}");
+            put_off(&source.name(), &e);
         }
     }
 
@@ -303,7 +303,10 @@ impl Checkpointer {
         match machine::spawn("seen-checkpoint", move || worker.run(&wake_ups)) {
             Ok(handle) => Thread::Running { wake, handle },
             Err(e) => {
-                log::warn!("cannot start the checkpoint thread, commits will do its work: {e}");
+                log::warn!(
+                    error:% = e;
+                    "cannot start the checkpoint thread, commits will do its work: {e}"
+                );
                 Thread::Stopped
             }
         }
@@ -319,6 +322,11 @@ impl Checkpointer {
             }
         }
     }
+}
+
+/// Logs that a checkpoint failed. A later one does its work.
+fn put_off(file: &str, e: &Error) {
+    log::warn!(file = file, error:% = e, error_kind = e.kind().word(); "a checkpoint is put off: {e}");
 }
 
 /// Copies the log in exclusive mode. No other connection has the file, so the copy is complete and the next
@@ -342,7 +350,7 @@ impl Worker {
     fn run(mut self, wake_ups: &Receiver<()>) {
         while self.wait_for_work(wake_ups) {
             if let Err(e) = self.copy_if_due() {
-                log::warn!("a checkpoint is put off: {e}");
+                put_off(&self.source.name(), &e);
                 // This connection may be unusable: the next attempt opens a new one.
                 self.close();
                 self.shared.pages.store(0, Relaxed);
@@ -416,7 +424,8 @@ impl Worker {
 
     fn close(&mut self) {
         if let Some(Err(e)) = self.copier.take().map(LogCopier::close) {
-            log::warn!("{e}");
+            let file = self.source.name();
+            log::warn!(file = file.as_str(), error:% = e, error_kind = e.kind().word(); "{e}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Engine, Writer};
 use crate::error::{ErrorKind, Result};
-use crate::index::MAX_COUNTED_IDS;
+use crate::index::{MAX_COUNTED_IDS, Repeats};
 use crate::machine::step_size;
 
 /// How many duplicate counts one transaction writes: each touches a page of its own.
@@ -21,8 +21,8 @@ const CLOSING_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
 impl Engine {
     /// Adds one to the duplicate count of the mark with this row number.
-    pub(crate) fn count_duplicate(&self, seq: i64) -> Result<()> {
-        self.index.duplicates.add(seq, || self.check_process())
+    pub(crate) fn count_duplicate(&self, seq: i64, now_ms: i64) -> Result<()> {
+        self.index.duplicates.add(seq, Repeats::at(now_ms), || self.check_process())
     }
 
     /// Returns true when the mark is known to have reached the maximum age of its sliding window.
@@ -32,7 +32,8 @@ impl Engine {
 
     /// Writes the duplicate counts that were pending when the call began, and calls `pause` after each step.
     pub(crate) fn flush_duplicates(&self, pause: &mut dyn FnMut()) -> Result<()> {
-        self.flush_duplicates_within(self.busy_timeout, pause)
+        let flushed = self.flush_duplicates_within(self.busy_timeout, pause);
+        flushed.inspect_err(|e| self.counters.add_error(e))
     }
 
     /// Like [`flush_duplicates`](Self::flush_duplicates), with this timeout for other processes at each step.
@@ -60,19 +61,25 @@ impl Engine {
     /// are subtracted: otherwise another thread would write the same counts again.
     pub(crate) fn write_duplicates(&self, writer: &mut Writer, limit: usize) -> Result<usize> {
         let mut counts = self.index.duplicates.snapshot(1);
-        if counts.is_empty() {
+        let mut refusals = self.index.refusals.snapshot(1);
+        if counts.is_empty() && refusals.is_empty() {
             return Ok(0);
         }
         self.try_write(writer, &mut |transaction| {
             // Read the counts here: the catch-up under the write lock drops the counts of rows of a replaced
             // history.
             counts = self.index.duplicates.snapshot(limit);
-            transaction.add_duplicates(&counts)
+            transaction.add_duplicates(&counts)?;
+            refusals = self.index.refusals.snapshot(limit - counts.len());
+            refusals.iter().try_for_each(|(token, it)| transaction.add_refusals(*token, it))
         })?;
-        for &(seq, count) in &counts {
-            self.index.duplicates.subtract(seq, count);
+        for &(seq, repeats) in &counts {
+            self.index.duplicates.subtract(seq, repeats.count);
         }
-        Ok(counts.len())
+        for (token, refused) in &refusals {
+            self.index.refusals.subtract(*token, refused.count);
+        }
+        Ok(counts.len() + refusals.len())
     }
 
     /// Flushes the counts when the store closes. Counts are not worth a long wait: while another process
@@ -81,7 +88,10 @@ impl Engine {
         let timeout = CLOSING_FLUSH_TIMEOUT.min(self.busy_timeout);
         match self.flush_duplicates_within(timeout, &mut || {}) {
             Err(e) if e.kind() == ErrorKind::Busy => {
-                log::debug!("{}: some counts of duplicates are not written down: {e}", self.name);
+                log::debug!(
+                    file = self.name.as_str(), error:% = e, error_kind = e.kind().word();
+                    "{}: some counts of duplicates are not written down: {e}", self.name
+                );
                 Ok(())
             }
             flushed => flushed,

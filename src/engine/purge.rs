@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::clock::{Stopwatch, duration_ms};
 use crate::config::Config;
+use crate::engine::counters::Event;
 use crate::engine::{Engine, WeakEngine, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::claims::ClaimPosition;
@@ -124,15 +125,17 @@ impl Engine {
                 ExpiredSearch::Expired => {
                     let step =
                         self.write_step(|transaction| transaction.purge_step(from, ROWS_PER_STEP))?;
+                    self.counters.add(Event::Purged, step.count);
                     deleted += step.count;
                     step.next
                 }
             };
             pause();
         }
-        self.delete_in_steps(ClaimPosition::default(), |transaction, after| {
+        let claims = self.delete_in_steps(ClaimPosition::default(), |transaction, after| {
             transaction.purge_claims(after, ROWS_PER_STEP)
         })?;
+        self.counters.add(Event::Purged, claims);
         self.sweep()?;
         self.flush_duplicates(pause)?;
         self.with_journal(|writer| {
@@ -145,6 +148,8 @@ impl Engine {
     /// Removes the selected claims and marks and returns the number of both.
     pub(crate) fn remove(&self, selection: &Selection) -> Result<u64> {
         self.check_open()?;
+        // What was turned away since is seen since.
+        self.flush_duplicates(&mut || {})?;
         // Claims first: a claim that is confirmed between the two leaves a mark, which is removed then.
         let claims = self.delete_in_steps(selection.first_claim(), |transaction, after| {
             transaction.remove_claims(selection, after, ROWS_PER_STEP)
@@ -232,7 +237,10 @@ impl Engine {
             && let Err(e) = self.purge_step(writer)
             && e.kind() != ErrorKind::Busy
         {
-            log::warn!("{}: the purge is put off: {e}", self.name);
+            log::warn!(
+                file = self.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: the purge is put off: {e}", self.name
+            );
             writer.purges.purged(self.clock.now_ms());
         }
     }
@@ -263,7 +271,9 @@ impl Engine {
                     let mut delete = |transaction: &mut Transaction<'_>| {
                         transaction.purge_step(from, ROWS_PER_COMMIT)
                     };
-                    self.try_write(writer, &mut delete)?.next
+                    let step = self.try_write(writer, &mut delete)?;
+                    self.counters.add(Event::Purged, step.count);
+                    step.next
                 }
             };
         }
@@ -271,7 +281,9 @@ impl Engine {
             let mut delete = |transaction: &mut Transaction<'_>| {
                 transaction.purge_claims(after, ROWS_PER_COMMIT)
             };
-            pass.claims_after = self.try_write(writer, &mut delete)?.next;
+            let step = self.try_write(writer, &mut delete)?;
+            self.counters.add(Event::Purged, step.count);
+            pass.claims_after = step.next;
         }
         pass.next_shard = self.sweep_shards(pass.next_shard, now_ms);
         Ok(pass.rows_after.is_none()
@@ -324,7 +336,10 @@ fn purge_every(engine: &WeakEngine, interval: Duration, stopped: &Receiver<()>) 
         match engine.purge(&mut rest) {
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::Closed => return,
-            Err(e) => log::warn!("{}: the purge is put off: {e}", engine.name),
+            Err(e) => log::warn!(
+                file = engine.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: the purge is put off: {e}", engine.name
+            ),
         }
     }
 }

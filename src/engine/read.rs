@@ -5,14 +5,17 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use super::counters::Event;
 use super::{Engine, Writer};
 use crate::clock::FileTime;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Key;
+use crate::id::{Id, Key};
 use crate::index::{Slot, stored};
+use crate::journal::claims::ClaimRow;
 use crate::journal::{Journal, MarkRow};
 use crate::machine::step_size;
+use crate::token::Token;
 
 /// The greatest age of a catch-up for a hit to be answered without another one.
 const CATCH_UP_INTERVAL_MS: u64 = 100;
@@ -58,6 +61,11 @@ impl Engine {
         self.live_in_file(key, begun)
     }
 
+    /// Like [`live`](Self::live), but a hit too is answered only after a catch-up.
+    pub(crate) fn live_now(&self, key: Key) -> Result<Option<Slot>> {
+        self.live_in_file(key, self.catch_ups_begun.load(SeqCst))
+    }
+
     /// Like [`live`](Self::live), after a catch-up with a number greater than `begun`.
     pub(super) fn live_in_file(&self, key: Key, begun: u64) -> Result<Option<Slot>> {
         let mut begun = begun;
@@ -97,7 +105,7 @@ impl Engine {
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
         match self.catch_up(writer).and_then(|()| self.live_after_catch_up(writer, key)) {
             Err(e) if e.kind() == ErrorKind::Busy => Ok(hit),
-            found => found,
+            found => found.inspect_err(|e| self.counters.add_error(e)),
         }
     }
 
@@ -112,7 +120,10 @@ impl Engine {
     /// Checks some of the slots that may be stale, if there are any. A failure is only logged.
     pub(crate) fn drop_some_stale_slots(&self, writer: &mut Writer) {
         if let Err(e) = writer.journal.drop_stale_slots(&self.index, SLOTS_CHECKED_PER_LOOKUP) {
-            log::warn!("{}: the search for deleted marks is put off: {e}", self.name);
+            log::warn!(
+                file = self.name.as_str(), error:% = e, error_kind = e.kind().word();
+                "{}: the search for deleted marks is put off: {e}", self.name
+            );
         }
     }
 
@@ -163,7 +174,9 @@ impl Engine {
         if let Some(file_time) = caught_up.file_time {
             self.clock.observe(file_time);
         }
-        if std::mem::replace(rebuilds, caught_up.rebuilds) != caught_up.rebuilds {
+        let rebuilt = caught_up.rebuilds - std::mem::replace(rebuilds, caught_up.rebuilds);
+        if rebuilt > 0 {
+            self.counters.add(Event::Rebuild, rebuilt);
             // The file may have been restored to an older history, which gives the same row numbers to other
             // ids.
             self.index.duplicates.clear();
@@ -209,6 +222,17 @@ impl Engine {
         Ok(None)
     }
 
+    /// Returns the entry of an id that was seen and is kept by its retention, after a catch-up.
+    pub(crate) fn retained_entry(&self, writer: &mut Writer, key: Key) -> Result<Option<Entry>> {
+        let now_ms = self.clock.now_ms();
+        let Some(slot) = self.index.get(key).filter(|slot| slot.is_retained) else {
+            return Ok(None);
+        };
+        let row = self.row_of(writer, key, slot.seq)?;
+        let row = row.filter(|row| row.retain_until.is_some_and(|until| now_ms < until));
+        Ok(row.map(|row| self.entry(slot.seq, row, now_ms)))
+    }
+
     /// Returns the entry of a mark that the index knows, or `None` when its row has moved or is gone.
     pub(crate) fn entry_at(&self, key: Key, slot: Slot) -> Result<Option<Entry>> {
         self.with_journal(|writer| {
@@ -217,11 +241,29 @@ impl Engine {
         })
     }
 
-    /// Returns a row of the table as callers see it, with its pending duplicates counted.
+    /// Returns the entry of a mark that the index knew, as it is now.
+    pub(crate) fn entry_of(&self, key: Key, slot: Slot) -> Result<Option<Entry>> {
+        self.check_open()?;
+        if let Some(entry) = self.entry_at(key, slot)? {
+            return Ok(Some(entry));
+        }
+        self.with_journal(|writer| self.seen_entry(writer, key))
+    }
+
+    /// Returns a row of the table as callers see it, with the duplicates that are not in the file yet.
     pub(crate) fn entry(&self, seq: i64, row: MarkRow, now_ms: i64) -> Entry {
-        let mut entry = row.entry(now_ms);
-        entry.duplicates =
-            entry.duplicates.saturating_add(self.index.duplicates.pending(seq).into());
-        entry
+        let token = row.token;
+        self.with_refusals(token, row.with(self.index.duplicates.pending(seq)).entry(now_ms))
+    }
+
+    /// Returns a claim as callers see it, with the refusals that are not in the file yet.
+    pub(crate) fn claim_entry(&self, id: Id<'_>, claim: ClaimRow, now_ms: i64) -> Entry {
+        self.with_refusals(claim.token, claim.entry(id.scope, id.bytes, now_ms))
+    }
+
+    /// Returns an entry with the refusals of its claim that are not in the file yet.
+    fn with_refusals(&self, token: Option<Token>, entry: Entry) -> Entry {
+        let refusals = self.index.refusals.pending(token).into();
+        Entry { duplicates: entry.duplicates.saturating_add(refusals), ..entry }
     }
 }

@@ -78,8 +78,13 @@ impl Renewal {
     }
 
     fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.id[..self.id.len().min(200)]).into_owned()
+        shown(&self.id)
     }
+}
+
+/// Returns the beginning of an id as it is shown in log lines.
+pub(crate) fn shown(id: &[u8]) -> String {
+    String::from_utf8_lossy(&id[..id.len().min(200)]).into_owned()
 }
 
 /// The leases of a store that renew themselves.
@@ -137,7 +142,11 @@ impl Engine {
             self.renewals.held.lock().extract_if(|_, renewal| renewal.is_over()).collect();
         for (_, renewal) in over {
             let (name, id, at_most) = (&self.name, renewal.shown(), renewal.at_most);
-            log::warn!("{name}: the lease of {id:?} is not renewed for longer than {at_most:?}");
+            log::warn!(
+                file = name.as_str(), scope = renewal.scope.name(), id = id.as_str(),
+                limit_seconds = at_most.as_secs_f64();
+                "{name}: the lease of {id:?} is not renewed for longer than {at_most:?}"
+            );
         }
         let is_due = |renewal: &Renewal| renewal.renewed.elapsed() >= renewal.interval();
         let due: Vec<(Token, Renewal)> = {
@@ -171,16 +180,20 @@ impl Engine {
                     }
                     (None, Some(_)) => {
                         held.remove(token);
-                        lost.push(renewal.shown());
+                        lost.push(renewal);
                     }
                     // It was taken off the list meanwhile.
                     (_, None) => {}
                 }
             }
         }
-        for id in lost {
+        for renewal in lost {
             // Its holder is told when it ends the claim.
-            log::info!("{}: the lease of {id:?} is not renewed: it is no longer held", self.name);
+            let id = renewal.shown();
+            log::info!(
+                file = self.name.as_str(), scope = renewal.scope.name(), id = id.as_str();
+                "{}: the lease of {id:?} is not renewed: it is no longer held", self.name
+            );
         }
         Ok(())
     }
@@ -191,10 +204,11 @@ impl Engine {
             match self.renew(std::slice::from_ref(lease)) {
                 Err(e) if e.kind() == ErrorKind::Corrupt => {
                     self.stop_renewing(lease.0);
+                    let id = lease.1.shown();
                     log::warn!(
-                        "{}: the lease of {:?} is not renewed: {e}",
-                        self.name,
-                        lease.1.shown()
+                        file = self.name.as_str(), scope = lease.1.scope.name(), id = id.as_str(),
+                        error:% = e, error_kind = e.kind().word();
+                        "{}: the lease of {id:?} is not renewed: {e}", self.name
                     );
                 }
                 renewed => renewed?,
@@ -224,7 +238,10 @@ fn renew_until_stopped(engine: &WeakEngine, stopped: &Receiver<()>) {
             Ok(Ok(())) => None,
             Ok(Err(e)) if e.kind() == ErrorKind::Closed => return,
             Ok(Err(e)) => {
-                log::warn!("{}: leases cannot be renewed now: {e}", engine.name);
+                log::warn!(
+                    file = engine.name.as_str(), error:% = e, error_kind = e.kind().word();
+                    "{}: leases cannot be renewed now: {e}", engine.name
+                );
                 Some(RETRY_AFTER)
             }
             Err(_) => Some(RETRY_AFTER),

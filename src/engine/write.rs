@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use super::counters::Counters;
 use super::group_commit::{JobOutcome, Jobs, LeadResult, TakenJob};
 use super::read::{CaughtUp, MAX_CATCH_UPS};
 use super::{Engine, Job, Writer};
@@ -51,6 +52,7 @@ impl Engine {
             let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
             match self.try_write_small(writer, &mut decide) {
                 Ok(answer) => {
+                    self.counters.add_group(1);
                     self.maintenance_step(writer);
                     return Ok(answer);
                 }
@@ -64,7 +66,7 @@ impl Engine {
             *answered.lock() = Some(decide(transaction)?);
             Ok(())
         });
-        let mut backoff = Backoff::new(self.busy_timeout);
+        let mut backoff = self.counters.wait(Backoff::new(self.busy_timeout));
         let outcome = self.writer.submit(
             job,
             |writer, jobs| self.commit_group(writer, jobs),
@@ -114,6 +116,9 @@ impl Engine {
             Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
             _ => {}
         }
+        if committed.is_ok() && !group.is_empty() {
+            self.counters.add_group(group.len());
+        }
         for taken in group {
             taken.answer(committed.clone());
         }
@@ -144,7 +149,10 @@ impl Engine {
         let mut left = group.into_iter();
         while let Some(mut taken) = left.next() {
             match self.try_write(writer, taken.job()) {
-                Ok(()) => taken.answer(Ok(())),
+                Ok(()) => {
+                    self.counters.add_group(1);
+                    taken.answer(Ok(()));
+                }
                 Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
                 Err(_) => {
                     // Another process has the write lock now: these jobs wait in the queue again.
@@ -164,7 +172,8 @@ impl Engine {
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.check_open()?;
-        self.write_long(&mut decide, |writer| self.maintenance_step(writer))
+        let written = self.write_long(&mut decide, |writer| self.maintenance_step(writer));
+        written.inspect_err(|e| self.counters.add_error(e))
     }
 
     /// Runs one step of background work: like [`write`](Self::write), and lets waiting callers go first.
@@ -172,7 +181,8 @@ impl Engine {
         &self,
         mut decide: impl FnMut(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let answer = self.write_long(&mut decide, |_| {})?;
+        let written = self.write_long(&mut decide, |_| {});
+        let answer = written.inspect_err(|e| self.counters.add_error(e))?;
         self.yield_to_waiters();
         Ok(answer)
     }
@@ -185,7 +195,7 @@ impl Engine {
         and_then: impl Fn(&mut Writer),
     ) -> Result<T> {
         self.check_process()?;
-        let mut backoff = Backoff::for_long_work(self.busy_timeout);
+        let mut backoff = self.counters.wait(Backoff::for_long_work(self.busy_timeout));
         loop {
             let mut share = self.share.lock();
             share.pause();
@@ -268,9 +278,11 @@ impl Engine {
             }
         };
         transaction.now_ms = self.clock.now_ms();
-        let mut changed_claims = false;
+        let timer = Counters::commit_timer();
+        let (mut changed_file, mut changed_claims) = (false, false);
         let done = match decide(&mut transaction) {
             Ok(answer) => {
+                changed_file = transaction.has_changes();
                 changed_claims = transaction.changed_claims;
                 transaction.commit().map(|()| answer)
             }
@@ -281,9 +293,11 @@ impl Engine {
         };
         let answer = done.inspect_err(|_| {
             // The row numbers of this transaction will be given to other rows.
-            self.index.duplicates.forget_after(newest);
             self.index.at_max_age.forget_after(newest);
         })?;
+        if changed_file {
+            self.counters.add_commit(timer);
+        }
         if changed_claims {
             self.waiters.wake();
         }
@@ -294,7 +308,8 @@ impl Engine {
     /// Runs `step` with the journal until it returns anything but `Busy`, which means that another process is
     /// in the way. Between two tries the mutex is released and the call pauses.
     pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
-        self.with_journal_within(self.busy_timeout, step)
+        let done = self.with_journal_within(self.busy_timeout, step);
+        done.inspect_err(|e| self.counters.add_error(e))
     }
 
     pub(super) fn with_journal_within<T>(
@@ -303,7 +318,7 @@ impl Engine {
         mut step: impl FnMut(&mut Writer) -> Result<T>,
     ) -> Result<T> {
         self.check_process()?;
-        let mut backoff = Backoff::new(timeout);
+        let mut backoff = self.counters.wait(Backoff::new(timeout));
         loop {
             let mut guard = self.writer.lock();
             let writer = guard.as_mut().ok_or_else(|| self.closed_error())?;

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Filter, State};
+use super::{Entry, Filter, History, State};
+use crate::item::Digest;
 use crate::texts;
 
 /// The form of an [`Entry`].
@@ -29,6 +30,12 @@ pub(super) struct EntryForm {
     #[serde(default, with = "texts::optional_time")]
     expires_at: Option<SystemTime>,
     #[serde(default, with = "texts::optional_time", skip_serializing_if = "Option::is_none")]
+    retain_until: Option<SystemTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    change: Option<Box<EntryForm>>,
+    #[serde(default, with = "texts::optional_time", skip_serializing_if = "Option::is_none")]
     lease_until: Option<SystemTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     holder: Option<String>,
@@ -36,6 +43,14 @@ pub(super) struct EntryForm {
     held: bool,
     #[serde(default)]
     duplicates: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    earlier_windows: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    earlier_duplicates: u64,
+    #[serde(default, with = "texts::optional_time", skip_serializing_if = "Option::is_none")]
+    earlier_first_seen: Option<SystemTime>,
+    #[serde(default, with = "texts::optional_time", skip_serializing_if = "Option::is_none")]
+    earlier_last_seen: Option<SystemTime>,
     #[serde(default, skip_serializing_if = "is_default")]
     attempts: u32,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -61,6 +76,7 @@ impl From<Entry> for EntryForm {
         let (id, id_hex) = texts::bytes_text(&entry.id);
         let (receipt, receipt_hex) =
             entry.receipt.as_deref().map(texts::bytes_text).unwrap_or_default();
+        let history = entry.history;
         Self {
             scope: entry.scope,
             id,
@@ -69,6 +85,13 @@ impl From<Entry> for EntryForm {
             first_seen: Some(entry.first_seen),
             last_seen: entry.last_seen,
             expires_at: entry.expires_at,
+            retain_until: entry.retain_until,
+            digest: entry.digest.map(|digest| digest.to_string()),
+            change: entry.change.map(|change| Box::new((*change).into())),
+            earlier_windows: history.map_or(0, |history| history.windows),
+            earlier_duplicates: history.map_or(0, |history| history.duplicates),
+            earlier_first_seen: history.map(|history| history.first_seen),
+            earlier_last_seen: history.map(|history| history.last_seen),
             lease_until: entry.lease_until,
             holder: entry.holder,
             held: entry.held,
@@ -87,6 +110,18 @@ impl TryFrom<EntryForm> for Entry {
 
     fn try_from(form: EntryForm) -> Result<Self, String> {
         let id = texts::parse_bytes("id", form.id, form.id_hex)?;
+        let digest = form.digest.map(|text| text.parse::<Digest>()).transpose();
+        let change = form.change.map(|change| Self::try_from(*change)).transpose()?;
+        let times = (form.earlier_first_seen, form.earlier_last_seen);
+        let history = match (form.earlier_windows, times) {
+            (0, _) => None,
+            (windows, (Some(first), Some(last))) => {
+                Some(History::new(windows, form.earlier_duplicates, first, last))
+            }
+            _ => {
+                return Err("earlier_windows needs earlier_first_seen and earlier_last_seen".into());
+            }
+        };
         Ok(Self {
             scope: form.scope,
             id: id.ok_or("an entry needs id or id_hex")?,
@@ -94,6 +129,10 @@ impl TryFrom<EntryForm> for Entry {
             first_seen: form.first_seen.unwrap_or(form.last_seen),
             last_seen: form.last_seen,
             expires_at: form.expires_at,
+            retain_until: form.retain_until,
+            digest: digest.map_err(|e| e.to_string())?,
+            change: change.map(Box::new),
+            history,
             lease_until: form.lease_until,
             holder: form.holder,
             held: form.held,

@@ -158,10 +158,11 @@ impl OpenedFiles {
             && fs::symlink_metadata(&self.path).is_ok_and(|m| has_other_names(&m))
         {
             self.warned_about_link = true;
+            let file = shown(&self.path);
             log::warn!(
-                "{} was given a second name (a hard link) while it is open; it cannot be opened again \
-                 until that name is removed",
-                shown(&self.path)
+                file = file.as_str();
+                "{file} was given a second name (a hard link) while it is open; it cannot be opened again \
+                 until that name is removed"
             );
         }
     }

@@ -191,7 +191,7 @@ impl ExclusiveReadLock {
             Ok(()) => Ok(Some(Self { locked: Some(Registered::new(registration, log)) })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => {
-                log::debug!("cannot lock a log: {e}");
+                log::debug!(file = shown(path).as_str(), error:% = e; "cannot lock a log: {e}");
                 Ok(Some(Self { locked: None }))
             }
         }
@@ -220,7 +220,7 @@ impl Drop for ExclusiveReadLock {
 
 fn unlock(log: &File) {
     if let Err(e) = log.unlock() {
-        log::debug!("cannot unlock a log: {e}");
+        log::debug!(error:% = e; "cannot unlock a log: {e}");
     }
 }
 

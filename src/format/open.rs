@@ -13,6 +13,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::create::create;
+use super::newer_version_error;
 use super::pragmas::{apply_pragmas, check, pragma_number, pragma_text};
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::{failure, is_busy};
@@ -171,7 +172,11 @@ pub(crate) fn remove_empty_log(path: &Path) {
     });
     // Another store may have the file open in exclusive mode, or the file may not be writable.
     if let Err(e) = removed {
-        log::debug!("{} stays: {e}", shown(&log));
+        let file = shown(path);
+        log::debug!(
+            file = file.as_str(), error:% = e, error_kind = e.kind().word();
+            "{} stays: {e}", shown(&log)
+        );
     }
 }
 
@@ -329,13 +334,7 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
                 .into(),
         ),
         Format::Legacy => Ok(Accepted::Upgrade),
-        Format::Newer(version) => refuse(
-            ErrorKind::NewerVersion,
-            format!(
-                "the file has format version {version}, this program supports up to {}; update the program",
-                super::FORMAT_VERSION
-            ),
-        ),
+        Format::Newer(version) => Err(newer_version_error(&shown(path), version)),
         Format::Altered(why) => refuse(
             ErrorKind::WrongApplication,
             format!(

@@ -60,17 +60,23 @@ pub(super) fn upgrade_legacy(
     }
     let Some(upgrade) = upgraded? else { return Ok(None) };
     let UpgradeReport { kept, skipped, undated, copy } = &upgrade;
-    log::info!("{}: upgraded {kept} ids; the old file is kept as {}", shown(path), shown(copy));
+    let (file, copy) = (shown(path), shown(copy));
+    log::info!(
+        file = file.as_str(), copy = copy.as_str(), kept = kept;
+        "{file}: upgraded {kept} ids; the old file is kept as {copy}"
+    );
     if *skipped > 0 {
         log::warn!(
-            "{}: {skipped} rows had no valid id (NULL, empty or longer than {MAX_ID_BYTES} bytes) and \
-             were left out; they are in {}",
-            shown(path),
-            shown(copy)
+            file = file.as_str(), copy = copy.as_str(), skipped = skipped;
+            "{file}: {skipped} rows had no valid id (NULL, empty or longer than {MAX_ID_BYTES} bytes) and \
+             were left out; they are in {copy}"
         );
     }
     if *undated > 0 {
-        log::warn!("{}: {undated} ids had no valid timestamp and count as seen now", shown(path));
+        log::warn!(
+            file = file.as_str(), undated = undated;
+            "{file}: {undated} ids had no valid timestamp and count as seen now"
+        );
     }
     Ok(Some(upgrade))
 }

@@ -169,7 +169,7 @@ mod tests {
     use crate::id::Key;
 
     fn packed(hash: u64, rest: u32, seq: i64) -> Packed {
-        Packed::new(Key { low: hash, high: rest.into() }, Slot { seq, expires_at: None })
+        Packed::new(Key { low: hash, high: rest.into() }, Slot::new(seq, None))
     }
 
     fn check(table: &Table, expected: &BTreeMap<(u64, u32), i64>) {

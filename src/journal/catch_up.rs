@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::load::{ReadError, RowKeys, apply_row, load};
+use super::load::{ReadError, RowKeys, apply_row, check_version, key_columns, load};
 use super::{Journal, Tip, claims};
 use crate::clock::{ABSORBED_STEP_MS, FileTime, Stopwatch};
 use crate::error::Result;
@@ -32,12 +32,14 @@ const LOCK_RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Its parameter is the lowest rowid to read. The counters are columns here, so that one statement, and so
 /// one snapshot, answers the whole catch-up.
-const READ_TAIL: &str = "\
-SELECT seq, scope, id, expires_at, \
-       (SELECT value FROM meta WHERE key = 'generation'), \
+const READ_TAIL: &str = concat!(
+    "SELECT ",
+    key_columns!(),
+    ", (SELECT value FROM meta WHERE key = 'generation'), \
        (SELECT value FROM meta WHERE key = 'floor'), \
        (SELECT value FROM meta WHERE key = 'clock') \
-FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000";
+     FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1000"
+);
 
 /// Reads the same counters for a catch-up that finds no row.
 const READ_COUNTERS: &str = "\
@@ -256,6 +258,7 @@ impl Journal {
     ) -> Result<Option<Page>, ReadError> {
         let connection = self.open_connection();
         let mut position = known;
+        check_version(connection)?;
         if read_schema_version(connection)? != known.schema_version {
             return Ok(None);
         }
@@ -264,21 +267,22 @@ impl Journal {
         let mut keys = RowKeys::new(&self.hasher);
         let (mut count, mut tip_found) = (0, known.tip.is_none());
         while let Some(row) = rows.next()? {
-            let (seq, key, expires_at) = keys.read(row)?;
+            let read = keys.read(row)?;
+            let tip_here = read.tip();
             if count == 0 {
-                position.counters = Counters::read(row, 4)?;
-                if let Some(tip) = known.tip.filter(|tip| tip.seq == seq) {
-                    if tip.key != key || tip.expires_at != expires_at {
+                position.counters = Counters::read(row, 6)?;
+                if let Some(tip) = known.tip.filter(|tip| tip.seq == tip_here.seq) {
+                    if tip.key != tip_here.key || tip.expires_at != tip_here.expires_at {
                         return Ok(None);
                     }
                     tip_found = true;
                 }
             }
             count += 1;
-            position.missing = position.missing.filter(|missing| *missing != key);
-            tip_found |= known.tip.is_some_and(|tip| tip.key == key);
-            apply_row(index, seq, key, expires_at);
-            position.tip = Some(Tip { seq, key, expires_at });
+            position.missing = position.missing.filter(|missing| *missing != read.key);
+            tip_found |= known.tip.is_some_and(|tip| tip.key == read.key);
+            apply_row(index, &read);
+            position.tip = Some(tip_here);
         }
         if count == 0 {
             if known.tip.is_some() {

@@ -41,6 +41,13 @@ pub(crate) struct LogSource {
     config: Config,
 }
 
+impl LogSource {
+    /// Returns the name of the file in messages.
+    pub(crate) fn name(&self) -> String {
+        shown(&self.path)
+    }
+}
+
 const LOG_STATE: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
@@ -140,7 +147,7 @@ pub(super) fn log_is_damaged(connection: &Connection, files: &mut OpenedFiles, m
         let is_whole = header.is_some_and(|header| {
             [first..=last, log.pages..=log.pages].into_iter().all(|frames| {
                 wal::has_frames(&file, &header, page_bytes, frames).unwrap_or_else(|e| {
-                    log::debug!("cannot read the frames of a log: {e}");
+                    log::debug!(error:% = e; "cannot read the frames of a log: {e}");
                     true
                 })
             })

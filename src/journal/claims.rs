@@ -2,8 +2,8 @@
 //!
 //! Owns one row per id, from its first claim until the id is seen, forgotten or purged. What always holds:
 //! a claim is decided only under the write lock, so no index in memory follows the table. An id has a claim row
-//! or a live mark, never both: an expired claim row that is found under the write lock is deleted there. When
-//! a claim ends, its row stays with an empty token, for its count of attempts. Whether a lease still runs
+//! or a live mark, and both only while a changed version of it is handled: then the digest of the claim is not that
+//! of the mark. An expired claim row that is found under the write lock is deleted there. When a claim ends, its row stays with an empty token, for its count of attempts. Whether a lease still runs
 //! is for the reader of a row to decide. A claim whose lease has run out with its token in place is *abandoned*:
 //! whether its holder did the work is not known.
 //!
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::purge::Step;
+use super::row::{digest, duplicates_plus};
 use super::selection::Selection;
 use super::transaction::KeyIsHash;
 use super::{Journal, Transaction};
@@ -32,6 +33,8 @@ use crate::entry::{Counts, Entry, State};
 use crate::error::Result;
 use crate::format::{self, IdValue, OtherClassValue};
 use crate::id::{Id, Key};
+use crate::index::Refused;
+use crate::item::Digest;
 use crate::machine::step_size;
 use crate::token::Token;
 
@@ -62,6 +65,10 @@ pub(crate) struct ClaimRow {
     pub(crate) attempts: u32,
     /// How many attempts before this one were abandoned.
     pub(crate) abandoned: u32,
+    /// What the version or the payload that is handled is told by.
+    pub(crate) digest: Option<Digest>,
+    /// How many callers were refused while it was in flight. Not negative.
+    pub(crate) duplicates: i64,
     pub(crate) last_error: Option<String>,
     /// When the count of attempts expires; `None` is never.
     pub(crate) expires_at: Option<i64>,
@@ -144,6 +151,10 @@ impl ClaimRow {
             first_seen: from_ms(self.claimed_at),
             last_seen: from_ms(self.claimed_at),
             expires_at: self.expires_at.filter(|_| !self.is_unresolved(now_ms)).map(from_ms),
+            retain_until: None,
+            digest: self.digest,
+            change: None,
+            history: None,
             // A time that no longer blocks the id must not lie in the future.
             lease_until: Some(from_ms(
                 self.blocked_until(now_ms).unwrap_or(self.lease_until.min(now_ms)),
@@ -154,7 +165,7 @@ impl ClaimRow {
             abandoned: self.abandoned,
             last_error: self.last_error,
             receipt: None,
-            duplicates: 0,
+            duplicates: self.duplicates.cast_unsigned(),
         }
     }
 
@@ -176,8 +187,10 @@ impl ClaimRow {
             lease_until: row.get(5)?,
             attempts: attempts(row.get(6)?),
             abandoned: attempts(row.get(7)?),
-            last_error: row.get(8)?,
-            expires_at: row.get(9)?,
+            digest: digest(row.get_ref(8)?)?,
+            duplicates: row.get::<_, i64>(9)?.max(0),
+            last_error: row.get(10)?,
+            expires_at: row.get(11)?,
         })
     }
 }
@@ -189,7 +202,7 @@ macro_rules! columns {
     };
     ($last_error:literal) => {
         concat!(
-            "token, outcome, held, holder, claimed_at, lease_until, attempts, abandoned, ",
+            "token, outcome, held, holder, claimed_at, lease_until, attempts, abandoned, digest, duplicates, ",
             $last_error,
             ", expires_at"
         )
@@ -219,7 +232,7 @@ pub(crate) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Opti
         .query_row(
             (scope_parameter(id.scope), IdValue(id.bytes), OtherClassValue(id.bytes)),
             |row| {
-                format::id_bytes(row.get_ref(10)?)?;
+                format::id_bytes(row.get_ref(12)?)?;
                 ClaimRow::read(row)
             },
         )
@@ -229,7 +242,7 @@ pub(crate) fn find(connection: &Connection, id: Id<'_>) -> rusqlite::Result<Opti
 const PUT: &str = concat!(
     "INSERT OR REPLACE INTO claims (scope, id, ",
     columns!(),
-    ") VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+    ") VALUES (ifnull(?1, ''), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
 );
 
 fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Result<()> {
@@ -247,6 +260,8 @@ fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Resu
             claim.lease_until,
             claim.attempts,
             claim.abandoned,
+            claim.digest.map(Digest::bytes),
+            claim.duplicates,
             &claim.last_error,
             claim.expires_at,
         ))?;
@@ -255,6 +270,18 @@ fn put(connection: &Connection, claims: &[(Id<'_>, ClaimRow)]) -> rusqlite::Resu
 }
 
 const DELETE: &str = "DELETE FROM claims WHERE scope = ifnull(?1, '') AND id = ?2";
+
+const ADD_REFUSALS: &str = concat!(
+    "UPDATE claims SET duplicates = ",
+    duplicates_plus!("?3"),
+    " WHERE scope = ifnull(?1, '') AND id = ?2 AND token = ?4"
+);
+
+const ADD_REFUSALS_TO_MARK: &str = concat!(
+    "UPDATE seen SET duplicates = ",
+    duplicates_plus!("?2"),
+    " WHERE seq = ?1 AND token = ?3"
+);
 
 /// How many claims the cache holds at most: those of some batches, at about 150 bytes each.
 const MAX_CACHED_CLAIMS: usize = step_size!(1 << 16, in_a_simulation: 4);
@@ -293,8 +320,8 @@ impl Transaction<'_> {
         match row {
             Some(row) if row.is_expired(self.now_ms) => {
                 if self.last_wrote_claim_of(id) {
-                    // This very transaction wrote it, with a TTL of zero.
-                    self.append_tombstone(id)?;
+                    // This very transaction wrote it, with a TTL of zero. A row must tell whether it was committed.
+                    self.append_same(id)?;
                 }
                 self.delete_claim(id)?;
                 Ok(None)
@@ -353,6 +380,32 @@ impl Transaction<'_> {
             self.record_claim_write(id, claim);
         }
         Ok(())
+    }
+
+    /// Adds to the duplicate count of a claim, or of the mark that it has become.
+    pub(crate) fn add_refusals(&mut self, token: Token, refused: &Refused) -> Result<()> {
+        let Refused { scope, id, count } = refused;
+        let updated = self.with(|connection| {
+            connection.prepare_cached(ADD_REFUSALS)?.execute((
+                scope_parameter(scope),
+                IdValue(id),
+                count,
+                token.bytes(),
+            ))
+        })?;
+        let key = self.journal.hasher.scoped(scope).key(id);
+        if let ClaimsCache::All(claims) = &mut self.journal.claims
+            && let Some(claim) = claims.get_mut(&key).filter(|claim| claim.token == Some(token))
+        {
+            claim.duplicates = claim.duplicates.saturating_add((*count).into());
+        }
+        match self.newest_slot(key) {
+            Some(slot) if updated == 0 => self.with(|connection| {
+                let mut update = connection.prepare_cached(ADD_REFUSALS_TO_MARK)?;
+                update.execute((slot.seq, count, token.bytes())).map(drop)
+            }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn delete_claim(&mut self, id: Id<'_>) -> Result<bool> {
@@ -470,8 +523,8 @@ pub(crate) fn page(
             ", scope, id FROM claims WHERE (scope, id) > (?1, ?2) ORDER BY scope, id LIMIT ?3",
         ))?
         .query_map((&after.scope, IdValue(&after.id), limit), |row| {
-            let id = format::id_bytes(row.get_ref(11)?)?.to_vec();
-            let position = ClaimPosition { scope: row.get(10)?, id };
+            let id = format::id_bytes(row.get_ref(13)?)?.to_vec();
+            let position = ClaimPosition { scope: row.get(12)?, id };
             Ok((position, ClaimRow::read(row)?))
         })?
         .collect()

@@ -14,15 +14,23 @@ use crate::format::sqlite_errors::failure;
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{BulkLoader, Index, MAX_SEQ, Slot};
 
+/// The columns that [`RowKeys::read`] reads.
+macro_rules! key_columns {
+    () => {
+        "seq, scope, id, expires_at, retain_until, digest IS NOT NULL"
+    };
+}
+pub(crate) use key_columns;
+
 /// The size of the shortest row, with two times and an id of one byte.
 const SMALLEST_ROW: i64 = 24;
 
 /// Applies a row to the index.
-pub(crate) fn apply_row(index: &Index, seq: i64, key: Key, expires_at: Option<i64>) {
-    if expires_at == Some(0) {
-        index.remove(key, seq);
+pub(crate) fn apply_row(index: &Index, row: &KeyRow) {
+    if row.slot.expires_at == Some(0) {
+        index.remove(row.key, row.slot.seq);
     } else {
-        index.put(key, Slot { seq, expires_at });
+        index.put(row.key, row.slot);
     }
 }
 
@@ -32,7 +40,7 @@ pub(crate) struct Loaded {
     pub(crate) counters: Counters,
     pub(crate) schema_version: i64,
     pub(crate) tip: Option<Tip>,
-    /// The number of expired rows.
+    /// The number of rows that a purge would delete.
     pub(crate) expired: u64,
 }
 
@@ -46,29 +54,35 @@ pub(crate) fn load(
     load_within(&transaction, hasher, now_ms)
 }
 
+/// Fails when another program has upgraded the file since it was opened.
+pub(crate) fn check_version(connection: &Connection) -> Result<(), ReadError> {
+    format::newer_version(connection)?.map_or(Ok(()), |version| Err(ReadError::Newer(version)))
+}
+
 /// Reads the whole table within the caller's transaction.
 pub(crate) fn load_within(
     connection: &Connection,
     hasher: &KeyHasher,
     now_ms: i64,
 ) -> Result<Loaded, ReadError> {
+    check_version(connection)?;
     let (counters, schema_version) =
         (Counters::load(connection)?, read_schema_version(connection)?);
     let (mut index, mut tip, mut expired) = (BulkLoader::new(max_rows(connection)?), None, 0);
     let mut statement =
-        connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
+        connection.prepare(concat!("SELECT ", key_columns!(), " FROM seen ORDER BY seq"))?;
     let mut rows = statement.query([])?;
     let mut keys = RowKeys::new(hasher);
     while let Some(row) = rows.next()? {
-        let (seq, key, expires_at) = keys.read(row)?;
-        if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
+        let row = keys.read(row)?;
+        if row.is_over(now_ms) {
             // Also a tombstone. The id has no live row before this one either.
-            index.remove(key, seq);
-            expired += u64::from(expires_at != Some(0));
+            index.remove(row.key, row.slot.seq);
+            expired += u64::from(row.slot.expires_at != Some(0));
         } else {
-            index.put(key, Slot { seq, expires_at });
+            index.put(row.key, row.slot);
         }
-        tip = Some(Tip { seq, key, expires_at });
+        tip = Some(row.tip());
     }
     Ok(Loaded { index: index.finish(), counters, schema_version, tip, expired })
 }
@@ -85,8 +99,26 @@ fn max_rows(connection: &Connection) -> Result<usize, ReadError> {
     Ok(usize::try_from(numbers.min(bytes / SMALLEST_ROW)).unwrap_or(0))
 }
 
-/// Computes the keys of rows that begin with `seq, scope, id, expires_at`. Successive rows are mostly of one
-/// scope, so it computes the scope's half of the hash once for them.
+/// What the index keeps of a row.
+pub(crate) struct KeyRow {
+    pub(crate) key: Key,
+    pub(crate) slot: Slot,
+    pub(crate) retain_until: Option<i64>,
+}
+
+impl KeyRow {
+    /// Returns whether the row has expired and is not kept either.
+    fn is_over(&self, now_ms: i64) -> bool {
+        !self.slot.is_live(now_ms) && self.retain_until.is_none_or(|until| until <= now_ms)
+    }
+
+    pub(crate) fn tip(&self) -> Tip {
+        Tip { seq: self.slot.seq, key: self.key, expires_at: self.slot.expires_at }
+    }
+}
+
+/// Reads the [`key_columns!`] of rows. Successive rows are mostly of one scope, so it computes the scope's half of
+/// the hash once for them.
 pub(crate) struct RowKeys<'a> {
     hasher: &'a KeyHasher,
     scope: String,
@@ -98,7 +130,7 @@ impl<'a> RowKeys<'a> {
         Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
     }
 
-    pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<(i64, Key, Option<i64>), ReadError> {
+    pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<KeyRow, ReadError> {
         let seq = checked_seq(row.get(0)?)?;
         let ValueRef::Text(scope) = row.get_ref(1)? else {
             return Err(ReadError::Content("a scope is not text"));
@@ -118,7 +150,9 @@ impl<'a> RowKeys<'a> {
         if expires_at.is_some_and(|at| !(0..=crate::clock::MAX_MS).contains(&at)) {
             return Err(ReadError::Content("an expiry is out of range"));
         }
-        Ok((seq, key, expires_at))
+        let retain_until: Option<i64> = row.get(4)?;
+        let (has_digest, is_retained) = (row.get(5)?, retain_until.is_some());
+        Ok(KeyRow { key, slot: Slot { seq, expires_at, has_digest, is_retained }, retain_until })
     }
 }
 
@@ -139,6 +173,8 @@ pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
 pub(crate) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
+    /// Another program has upgraded the file to this version of the format.
+    Newer(i64),
     /// There was a commit, or the file was restored in place, during the read: read again.
     Changed,
 }
@@ -153,6 +189,7 @@ impl ReadError {
     pub(crate) fn at(self, name: &str) -> Error {
         match self {
             Self::Sqlite(e) => failure("read", name, e),
+            Self::Newer(version) => format::newer_version_error(name, version),
             Self::Changed => Error::new(
                 ErrorKind::Busy,
                 format!("{name} was changed while it was read; try again"),

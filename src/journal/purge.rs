@@ -2,8 +2,8 @@
 //!
 //! Owns the steps. Each reads a bounded number of rows, so that no other caller waits long, and returns where
 //! the next one goes on. What always holds: the newest row is deleted only after its tombstone was appended,
-//! and every deletion leaves the trace that other processes need (see the header of `journal`). A step that
-//! finds nothing to delete writes nothing.
+//! and every deletion leaves the trace that other processes need (see the header of `journal`). A mark that is
+//! retained is deleted when its retention is over. A step that finds nothing to delete writes nothing.
 
 use super::selection::{SelectedMark, Selection};
 use super::{Journal, Transaction};
@@ -27,6 +27,8 @@ struct Scan {
     last: i64,
     next: Option<i64>,
     marks: u64,
+    /// Whether some of the marks were kept after their expiry: the indexes of all stores may have them.
+    includes_retained: bool,
     newest_tombstone: Option<i64>,
     /// Whether the newest row of the table is one of the marks.
     includes_newest: bool,
@@ -38,12 +40,31 @@ impl Scan {
     }
 }
 
-const SCAN: &str = "\
-SELECT seq, expires_at, last_seen FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+/// When a purge may delete a row: 0 for a tombstone, NULL for never. A mark that was refreshed may expire later than
+/// its retention ends.
+macro_rules! purge_at {
+    () => {
+        "max(expires_at, ifnull(retain_until, 0))"
+    };
+}
 
-const DELETE_EXPIRED: &str = "\
-DELETE FROM seen WHERE seq > ?1 AND seq <= ?2 AND \
-(expires_at BETWEEN 1 AND ?3 OR expires_at = 0 AND last_seen <= ?4)";
+const SCAN: &str = concat!(
+    "SELECT seq, ",
+    purge_at!(),
+    ", last_seen, retain_until IS NOT NULL FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+);
+
+const DELETE_EXPIRED: &str = concat!(
+    "DELETE FROM seen WHERE seq > ?1 AND seq <= ?2 AND (",
+    purge_at!(),
+    " BETWEEN 1 AND ?3 OR expires_at = 0 AND last_seen <= ?4)"
+);
+
+const RETAINED: &str = concat!(
+    "SELECT seq, scope, id FROM seen WHERE seq > ?1 AND seq <= ?2 AND retain_until IS NOT NULL AND ",
+    purge_at!(),
+    " <= ?3"
+);
 
 fn scan(
     connection: &rusqlite::Connection,
@@ -54,8 +75,14 @@ fn scan(
 ) -> rusqlite::Result<Scan> {
     let mut statement = connection.prepare_cached(SCAN)?;
     let mut rows = statement.query((after, limit))?;
-    let mut scan =
-        Scan { last: after, next: None, marks: 0, newest_tombstone: None, includes_newest: false };
+    let mut scan = Scan {
+        last: after,
+        next: None,
+        marks: 0,
+        includes_retained: false,
+        newest_tombstone: None,
+        includes_newest: false,
+    };
     let mut count = 0;
     while let Some(row) = rows.next()? {
         let seq = row.get(0)?;
@@ -64,17 +91,18 @@ fn scan(
             Some(newest) if seq <= newest => seq == newest,
             _ => break, // Another process has just appended it.
         };
-        let expires_at = row.get::<_, Option<i64>>(1)?;
-        if is_newest && expires_at == Some(0) {
+        let purge_at = row.get::<_, Option<i64>>(1)?;
+        if is_newest && purge_at == Some(0) {
             break; // A tombstone stays while it is the newest row.
         }
         scan.last = seq;
-        match expires_at {
+        match purge_at {
             Some(0) if row.get::<_, i64>(2)? <= now_ms - TOMBSTONE_MS => {
                 scan.newest_tombstone = Some(seq);
             }
-            Some(1..) if expires_at <= Some(now_ms) => {
+            Some(1..) if purge_at <= Some(now_ms) => {
                 scan.marks += 1;
+                scan.includes_retained |= row.get::<_, bool>(3)?;
                 scan.includes_newest = is_newest;
             }
             _ => {}
@@ -115,10 +143,12 @@ impl Journal {
     ) -> Result<Step<i64>> {
         self.read(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT count(*) FILTER (WHERE expires_at BETWEEN 1 AND ?3), count(*), max(seq) \
-                     FROM (SELECT seq, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
-                )?
+                .prepare_cached(concat!(
+                    "SELECT count(*) FILTER (WHERE purge_at BETWEEN 1 AND ?3), count(*), max(seq) \
+                     FROM (SELECT seq, ",
+                    purge_at!(),
+                    " AS purge_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
+                ))?
                 .query_row((after, limit, now_ms), |row| {
                     let (count, read): (i64, i64) = (row.get(0)?, row.get(1)?);
                     let next = row.get::<_, Option<i64>>(2)?.filter(|_| read == limit);
@@ -166,6 +196,9 @@ impl Transaction<'_> {
         if scan.includes_newest {
             self.append_tombstone_of(scan.last)?;
         }
+        if scan.includes_retained {
+            self.remove_retained(after, scan.last)?;
+        }
         if scan.found_any() {
             self.with(|connection| {
                 connection.prepare_cached(DELETE_EXPIRED)?.execute((
@@ -186,6 +219,32 @@ impl Transaction<'_> {
         Ok(Step { next: scan.next, count: scan.marks })
     }
 
+    /// Lets the indexes of all stores drop the rows that are kept no longer: no expiry of a slot tells of that.
+    fn remove_retained(&mut self, after: i64, last: i64) -> Result<()> {
+        let now_ms = self.now_ms;
+        let rows = self.with(|connection| {
+            connection
+                .prepare_cached(RETAINED)?
+                .query_map((after, last, now_ms), |row| {
+                    let id = row.get_ref(2)?.as_bytes()?.to_vec();
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, id))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        for (seq, scope, id) in rows {
+            let key = self.journal.hasher.scoped(&scope).key(&id);
+            self.record_removal(key, seq);
+        }
+        self.raise_generation()
+    }
+
+    fn raise_generation(&mut self) -> Result<()> {
+        let generation = self.counters.0 + 1;
+        self.set_counter("generation", generation)?;
+        self.counters.0 = generation;
+        Ok(())
+    }
+
     /// Tells the other processes on the file that a purge is running.
     pub(super) fn note_purge(&mut self) -> Result<()> {
         self.set_counter("last_purge_at", self.now_ms)
@@ -198,7 +257,7 @@ impl Transaction<'_> {
                 .query_row([seq], |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
         })?;
         let key = self.journal.hasher.scoped(&scope).key(&id);
-        self.append_tombstone(Id { scope: &scope, bytes: &id, key })
+        self.append_tombstone(Id { scope: &scope, bytes: &id, key, digest: None })
     }
 
     /// Deletes the selected marks among the next `limit` rows after `after`.
@@ -219,16 +278,15 @@ impl Transaction<'_> {
         if let Some((seq, id)) = to_delete.last()
             && self.tip.is_some_and(|tip| tip.seq == *seq)
         {
-            self.append_tombstone(Id { scope, bytes: id, key: scoped.key(id) })?;
+            let key = scoped.key(id);
+            self.append_tombstone(Id { scope, bytes: id, key, digest: None })?;
         }
         for (seq, id) in &to_delete {
             self.delete(*seq)?;
             self.record_removal(scoped.key(id), *seq);
         }
         if !to_delete.is_empty() {
-            let generation = self.counters.0 + 1;
-            self.set_counter("generation", generation)?;
-            self.counters.0 = generation;
+            self.raise_generation()?;
         }
         Ok(Step { next, count: to_delete.len() as u64 })
     }

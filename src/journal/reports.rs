@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::catch_up::read_data_version;
 use super::checkpoint::ALL_FRAMES;
-use super::load::{ReadError, RowKeys};
+use super::load::{ReadError, RowKeys, key_columns};
 use super::stale::row_exists;
 use super::{Journal, Location};
 use crate::config::Config;
@@ -85,20 +85,23 @@ impl Journal {
     ) -> Result<Compared> {
         let hasher = self.hasher.clone();
         self.read_unchanged(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT seq, scope, id, expires_at FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )?;
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT ",
+                key_columns!(),
+                " FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+            ))?;
             let mut rows = statement.query((after, limit))?;
             let mut keys = RowKeys::new(&hasher);
             let mut compared = Compared { next: after, rows: 0, problems: Vec::new() };
             while let Some(row) = rows.next()? {
-                let (seq, key, expires_at) = keys.read(row)?;
+                let row = keys.read(row)?;
+                let seq = row.slot.seq;
                 (compared.next, compared.rows) = (seq, compared.rows + 1);
-                let slot = index.get(key);
-                let wrong = match (expires_at, slot) {
+                let slot = index.get(row.key);
+                let wrong = match (row.slot.expires_at, slot) {
                     (Some(0), Some(slot)) => slot.seq <= seq,
                     (Some(at), _) if at <= now_ms => false,
-                    (at, Some(slot)) => slot.seq < seq || slot.seq == seq && slot.expires_at != at,
+                    (_, Some(slot)) => slot.seq < seq || slot.seq == seq && slot != row.slot,
                     (_, None) => true,
                 };
                 if wrong && compared.problems.len() < MAX_PROBLEMS {

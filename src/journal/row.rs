@@ -2,20 +2,24 @@
 //!
 //! Owns the one list of columns and the one statement that inserts a row. The row of a claim is in `claims`.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::claims::attempts;
-use crate::clock::from_ms;
-use crate::entry::{Entry, State};
+use crate::clock::{from_ms, to_ms};
+use crate::entry::{Entry, History, State};
 use crate::format::{self, IdValue};
 use crate::id::Id;
+use crate::index::{Repeats, Slot};
+use crate::item::Digest;
 use crate::token::Token;
 
 /// The columns of a mark's row besides `seq`, in the order in which [`MarkRow::read`] reads them and
 /// [`NewMark`] writes them.
 macro_rules! columns {
     () => {
-        "scope, id, first_seen, last_seen, expires_at, duplicates, token, attempts, last_error, receipt"
+        "scope, id, first_seen, last_seen, expires_at, retain_until, digest, duplicates, earlier, token, attempts, \
+         last_error, receipt"
     };
 }
 pub(crate) use columns;
@@ -29,13 +33,64 @@ macro_rules! duplicates_plus {
 }
 pub(super) use duplicates_plus;
 
+/// What is known of the windows of an id before the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    pub(crate) windows: i64,
+    pub(crate) duplicates: i64,
+    pub(crate) first_seen: i64,
+    pub(crate) last_seen: i64,
+}
+
+impl Earlier {
+    fn text(self) -> String {
+        format!("[{},{},{},{}]", self.windows, self.duplicates, self.first_seen, self.last_seen)
+    }
+
+    /// Reads what [`text`](Self::text) returned. Anything else was written by another program.
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.strip_prefix('[')?.strip_suffix(']')?.split(',').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        let earlier = Self {
+            windows: next().filter(|windows| *windows > 0)?,
+            duplicates: next().filter(|duplicates| *duplicates >= 0)?,
+            first_seen: next()?,
+            last_seen: next()?,
+        };
+        next().is_none().then_some(earlier)
+    }
+
+    pub(crate) fn of(history: History) -> Self {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Self {
+            windows: number(history.windows),
+            duplicates: number(history.duplicates),
+            first_seen: to_ms(history.first_seen),
+            last_seen: to_ms(history.last_seen),
+        }
+    }
+
+    fn public(self) -> History {
+        History {
+            windows: self.windows.cast_unsigned(),
+            duplicates: self.duplicates.cast_unsigned(),
+            first_seen: from_ms(self.first_seen),
+            last_seen: from_ms(self.last_seen),
+        }
+    }
+}
+
 /// A mark to be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct NewMark<'a> {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
+    /// Until when it is kept, if that is later than its expiry.
+    pub(crate) retain_until: Option<i64>,
+    pub(crate) digest: Option<Digest>,
     pub(crate) duplicates: i64,
+    pub(crate) earlier: Option<Earlier>,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<&'a str>,
@@ -49,12 +104,21 @@ impl NewMark<'_> {
             first_seen: seen_at_ms,
             last_seen: seen_at_ms,
             expires_at,
+            retain_until: None,
+            digest: None,
             duplicates: 0,
+            earlier: None,
             token: None,
             attempts: 0,
             last_error: None,
             receipt: None,
         }
+    }
+
+    /// Returns the index's slot of the mark in this row.
+    pub(super) fn slot(&self, seq: i64) -> Slot {
+        let (has_digest, is_retained) = (self.digest.is_some(), self.retain_until.is_some());
+        Slot { seq, expires_at: self.expires_at, has_digest, is_retained }
     }
 
     pub(super) fn insert(
@@ -63,10 +127,20 @@ impl NewMark<'_> {
         id: Id<'_>,
         seq: i64,
     ) -> rusqlite::Result<()> {
+        if *self == Self::at(self.last_seen, self.expires_at) {
+            // As most are: to bind the defaults of the other columns would cost a tenth of a batch.
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO seen (seq, scope, id, first_seen, last_seen, expires_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
+            )?;
+            let id_value = IdValue(id.bytes);
+            insert.execute((seq, id.scope, id_value, self.last_seen, self.expires_at))?;
+            return Ok(());
+        }
         let mut insert = connection.prepare_cached(concat!(
             "INSERT INTO seen (seq, ",
             columns!(),
-            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         ))?;
         insert.execute((
             seq,
@@ -75,7 +149,10 @@ impl NewMark<'_> {
             self.first_seen,
             self.last_seen,
             self.expires_at,
+            self.retain_until,
+            self.digest.map(Digest::bytes),
             self.duplicates,
+            self.earlier.map(Earlier::text),
             self.token.map(Token::bytes),
             self.attempts,
             self.last_error,
@@ -93,8 +170,11 @@ pub(crate) struct MarkRow {
     pub(crate) first_seen: i64,
     pub(crate) last_seen: i64,
     pub(crate) expires_at: Option<i64>,
+    pub(crate) retain_until: Option<i64>,
+    pub(crate) digest: Option<Digest>,
     /// Not negative.
     pub(crate) duplicates: i64,
+    pub(crate) earlier: Option<Earlier>,
     pub(crate) token: Option<Token>,
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<String>,
@@ -111,12 +191,40 @@ impl MarkRow {
             last_seen: row.get(3)?,
             expires_at: row.get(4)?,
             // Another program may have written any number, as for the attempts.
-            duplicates: row.get::<_, i64>(5)?.max(0),
-            token: row.get_ref(6)?.as_blob_or_null()?.and_then(Token::from_bytes),
-            attempts: attempts(row.get::<_, Option<i64>>(7)?.unwrap_or(0)),
-            last_error: row.get(8)?,
-            receipt: row.get(9)?,
+            retain_until: row.get(5)?,
+            digest: digest(row.get_ref(6)?)?,
+            duplicates: row.get::<_, i64>(7)?.max(0),
+            earlier: row.get_ref(8)?.as_str_or_null()?.and_then(Earlier::read),
+            token: row.get_ref(9)?.as_blob_or_null()?.and_then(Token::from_bytes),
+            attempts: attempts(row.get::<_, Option<i64>>(10)?.unwrap_or(0)),
+            last_error: row.get(11)?,
+            receipt: row.get(12)?,
         })
+    }
+
+    /// Returns what the next window of the id is told of this one, which is over.
+    pub(super) fn as_earlier(&self) -> Earlier {
+        let before = self.earlier.unwrap_or(Earlier {
+            windows: 0,
+            duplicates: 0,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+        });
+        Earlier {
+            windows: before.windows.saturating_add(1),
+            duplicates: before.duplicates.saturating_add(self.duplicates),
+            first_seen: before.first_seen.min(self.first_seen),
+            last_seen: self.last_seen,
+        }
+    }
+
+    /// Returns the row with duplicates that are not in the file yet.
+    pub(crate) fn with(self, repeats: Repeats) -> Self {
+        Self {
+            duplicates: self.duplicates.saturating_add(repeats.count.into()),
+            last_seen: self.last_seen.max(repeats.last_ms),
+            ..self
+        }
     }
 
     pub(crate) fn is_live(&self, now_ms: i64) -> bool {
@@ -129,7 +237,10 @@ impl MarkRow {
             first_seen: self.first_seen,
             last_seen: self.last_seen,
             expires_at: self.expires_at,
+            retain_until: self.retain_until,
+            digest: self.digest,
             duplicates: self.duplicates,
+            earlier: self.earlier,
             token: self.token,
             attempts: self.attempts,
             last_error: self.last_error.as_deref(),
@@ -146,6 +257,10 @@ impl MarkRow {
             first_seen: from_ms(self.first_seen),
             last_seen: from_ms(self.last_seen),
             expires_at: self.expires_at.map(from_ms),
+            retain_until: self.retain_until.map(from_ms),
+            digest: self.digest,
+            change: None,
+            history: self.earlier.map(Earlier::public),
             lease_until: None,
             holder: None,
             held: false,
@@ -156,6 +271,18 @@ impl MarkRow {
             duplicates: self.duplicates.cast_unsigned(),
         }
     }
+}
+
+/// Returns the digest of a row.
+pub(crate) fn digest_of(connection: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
+    connection
+        .prepare_cached("SELECT digest FROM seen WHERE seq = ?1")?
+        .query_row([seq], |row| digest(row.get_ref(0)?))
+}
+
+/// Reads a digest. Bytes that are none were written by another program.
+pub(super) fn digest(value: ValueRef<'_>) -> rusqlite::Result<Option<Digest>> {
+    Ok(value.as_blob_or_null()?.and_then(Digest::from_bytes))
 }
 
 /// Returns the later of two expiries; `None` is never.

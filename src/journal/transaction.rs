@@ -20,7 +20,9 @@ use crate::backoff::retry_while_busy;
 use crate::clock::{CLOCK_WRITE_INTERVAL_MS, MIN_MS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key, Scope};
-use crate::index::{Index, MAX_SEQ, Slot};
+use crate::index::{BySeq, Index, MAX_SEQ, Refused, Repeats, Slot};
+use crate::item::Digest;
+use crate::token::Token;
 
 /// A transaction's changes by key: the row that is now the newest, or its tombstone.
 pub(super) type Pending = HashMap<Key, Change, BuildHasherDefault<KeyIsHash>>;
@@ -56,6 +58,11 @@ pub(crate) struct Transaction<'j> {
     /// The time for all decisions of the transaction. The caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,
+    /// The duplicates that this transaction has turned away, by the `seq` of rows. They are counted once it is
+    /// committed: a decision may run again.
+    repeats: BySeq<Repeats>,
+    /// The claims of which it has refused an id, likewise.
+    refusals: Vec<(Token, Refused)>,
     pub(super) tip: Option<Tip>,
     /// `generation` and `floor` as this transaction leaves them.
     pub(super) counters: (i64, i64),
@@ -88,6 +95,8 @@ impl<'j> Transaction<'j> {
             index,
             now_ms: MIN_MS,
             pending,
+            repeats: BySeq::default(),
+            refusals: Vec::new(),
             tip: position.tip,
             counters: (generation, floor),
             clock_ms,
@@ -113,7 +122,7 @@ impl<'j> Transaction<'j> {
         Ok(self.newest_slot(key).filter(|slot| slot.is_live(self.now_ms)))
     }
 
-    fn newest_slot(&self, key: Key) -> Option<Slot> {
+    pub(super) fn newest_slot(&self, key: Key) -> Option<Slot> {
         if !self.pending.is_empty()
             && let Some(change) = self.pending.get(&key)
         {
@@ -125,97 +134,175 @@ impl<'j> Transaction<'j> {
         self.index.get(key)
     }
 
-    /// Appends a mark and deletes the row that the id may have, also an expired one.
+    /// Returns the row of an id whose mark has expired, if its retention keeps it.
+    pub(crate) fn retained(&mut self, id: Id<'_>) -> Result<Option<MarkRow>> {
+        self.retained_row(self.newest_slot(id.key))
+    }
+
+    fn retained_row(&mut self, slot: Option<Slot>) -> Result<Option<MarkRow>> {
+        let is_retained = |slot: &Slot| slot.is_retained && !slot.is_live(self.now_ms);
+        let Some(slot) = slot.filter(is_retained) else { return Ok(None) };
+        let row = self.last_row(slot)?;
+        Ok(row.filter(|row| row.retain_until.is_some_and(|until| self.now_ms < until)))
+    }
+
+    /// Appends a mark and deletes the row that the id may have, also an expired one. If that one was retained, the
+    /// mark tells of it.
     pub(crate) fn append(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
         let old = self.newest_slot(id.key);
-        self.append_row(id, mark)?;
+        match self.retained_row(old)? {
+            Some(before) => {
+                self.append_row(id, &NewMark { earlier: Some(before.as_earlier()), ..*mark })?;
+            }
+            None => self.append_row(id, mark)?,
+        }
         old.map_or(Ok(()), |old| self.delete(old.seq))
     }
 
     fn append_row(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
         let seq = self.next_seq()?;
         self.with(|connection| mark.insert(connection, id, seq))?;
-        self.record_append(id.key, seq, mark.expires_at);
+        self.record_append(id.key, mark.slot(seq));
         Ok(())
     }
 
-    /// Appends a newer row of a live id and deletes `old`. The newer row is seen at `seen_at_ms` too, and
-    /// expires at `expires_at` or when `old` would have, whichever is later.
-    pub(crate) fn refresh(
-        &mut self,
-        id: Id<'_>,
-        old: Slot,
-        seen_at_ms: i64,
-        expires_at: Option<i64>,
-    ) -> Result<()> {
-        let expires_at = later(old.expires_at, expires_at);
-        if self.replace(id, old, Some(seen_at_ms), expires_at, None)? {
+    /// Appends a newer row of a live id and deletes `old`. The newer row is seen at the time of `mark` too, and
+    /// expires and is kept as `old` or as `mark`, whichever is later. It has the digest of `mark`, if there is one.
+    pub(crate) fn refresh(&mut self, id: Id<'_>, old: Slot, mark: &NewMark<'_>) -> Result<()> {
+        let mark = NewMark { expires_at: later(old.expires_at, mark.expires_at), ..*mark };
+        if self.replace(id, old, &mark, Some(mark.last_seen))? {
             return Ok(());
         }
         // Another process, whose clock is ahead, purged the row: for all others the id is not seen.
-        self.append_row(id, &NewMark::at(seen_at_ms, expires_at))
+        self.append_row(id, &mark)
     }
 
     /// Appends a newer row of a live id with this receipt. Keeps the receipt that the id may have.
     pub(crate) fn add_receipt(&mut self, id: Id<'_>, old: Slot, receipt: &[u8]) -> Result<()> {
-        self.replace(id, old, None, old.expires_at, Some(receipt)).map(drop)
+        let mark = NewMark { receipt: Some(receipt), ..NewMark::at(0, old.expires_at) };
+        self.replace(id, old, &mark, None).map(drop)
     }
 
-    /// Appends a changed copy of the row `old`, including the duplicates that were counted since, and deletes
-    /// that row. Returns false if the row is gone.
+    /// Appends a newer row of a live id with this digest.
+    pub(crate) fn add_digest(&mut self, id: Id<'_>, old: Slot) -> Result<()> {
+        let mark = NewMark { digest: id.digest, ..NewMark::at(0, old.expires_at) };
+        self.replace(id, old, &mark, None).map(drop)
+    }
+
+    /// Appends a row that leaves the id as it is: a copy of its mark, or a tombstone if it has none.
+    pub(super) fn append_same(&mut self, id: Id<'_>) -> Result<()> {
+        let is_known = |slot: &Slot| slot.is_retained || slot.is_live(self.now_ms);
+        let old = self.newest_slot(id.key).filter(is_known);
+        let copied = old.map(|old| self.replace(id, old, &NewMark::at(0, old.expires_at), None));
+        if copied.transpose()? == Some(true) { Ok(()) } else { self.append_tombstone(id) }
+    }
+
+    /// Appends a copy of the row `old`, including the duplicates that were counted since, and deletes that row. The
+    /// copy has the expiry of `mark`, the later retention, the digest of `mark` if there is one, and a receipt if
+    /// there is one. Returns false if the row is gone.
     fn replace(
         &mut self,
         id: Id<'_>,
         old: Slot,
+        mark: &NewMark<'_>,
         seen_at_ms: Option<i64>,
-        expires_at: Option<i64>,
-        receipt: Option<&[u8]>,
     ) -> Result<bool> {
         let seq = self.next_seq()?;
-        let duplicates = self.index.duplicates.pending(old.seq);
+        let Repeats { count, last_ms } = self.repeats_of(old.seq);
         let copied = self.with(|connection| {
             connection
                 .prepare_cached(concat!(
                     "INSERT INTO seen (seq, ",
                     columns!(),
-                    ") SELECT ?2, scope, id, \
-                       min(first_seen, ifnull(?3, first_seen)), max(last_seen, ifnull(?3, last_seen)), ?4, ",
+                    ") SELECT ?2, scope, id, min(first_seen, ifnull(?3, first_seen)), \
+                       max(last_seen, ifnull(?3, last_seen), ?6), ?4, \
+                       max(ifnull(retain_until, ?7), ifnull(?7, retain_until)), ifnull(?8, digest), ",
                     duplicates_plus!("?5"),
-                    ", token, attempts, last_error, ifnull(receipt, ?6) FROM seen WHERE seq = ?1",
+                    ", earlier, token, attempts, last_error, ifnull(receipt, ?9) FROM seen WHERE seq = ?1",
                 ))?
-                .execute((old.seq, seq, seen_at_ms, expires_at, duplicates, receipt))
+                .execute((
+                    old.seq,
+                    seq,
+                    seen_at_ms,
+                    mark.expires_at,
+                    count,
+                    last_ms,
+                    mark.retain_until,
+                    mark.digest.map(Digest::bytes),
+                    mark.receipt,
+                ))
         })?;
         if copied == 0 {
             return Ok(false);
         }
-        self.record_append(id.key, seq, expires_at);
+        let new = mark.slot(seq);
+        let slot = Slot {
+            has_digest: old.has_digest || new.has_digest,
+            is_retained: old.is_retained || new.is_retained,
+            ..new
+        };
+        self.record_append(id.key, slot);
+        self.repeats.remove(&old.seq);
         self.delete(old.seq)?;
         Ok(true)
     }
 
-    /// Returns the row of a live id, including the duplicates that were counted since it was written.
-    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
-        let row = self.journal.row(slot.seq)?;
-        let duplicates = self.index.duplicates.pending(slot.seq);
-        Ok(row.map(|row| MarkRow {
-            duplicates: row.duplicates.saturating_add(duplicates.into()),
-            ..row
+    /// Counts a refusal of an id that is claimed with this token.
+    pub(crate) fn count_refusal(&mut self, id: Id<'_>, token: Option<Token>) {
+        self.refusals.extend(token.map(|token| (token, Refused::once(id))));
+    }
+
+    /// Returns the row of an id of which another mark takes the place, with all that was turned away of it.
+    pub(crate) fn last_row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
+        let row = self.row(slot)?;
+        Ok(row.map(|row| {
+            let refusals = self.index.refusals.pending(row.token).into();
+            MarkRow { duplicates: row.duplicates.saturating_add(refusals), ..row }
         }))
     }
 
-    /// Ends a live id: appends its tombstone, then deletes its row.
-    pub(crate) fn forget(&mut self, id: Id<'_>, old: Slot) -> Result<()> {
-        self.append_tombstone(id)?;
-        self.delete(old.seq)
+    /// Returns a claim of which another claim, or a mark without its token, takes the place, with all that was refused
+    /// of it.
+    pub(crate) fn last_claim(&self, claim: ClaimRow) -> ClaimRow {
+        let refusals = self.index.refusals.pending(claim.token).into();
+        ClaimRow { duplicates: claim.duplicates.saturating_add(refusals), ..claim }
     }
 
-    /// Ends a claimed id. It needs the tombstone as the transaction's last write, because this transaction may
-    /// have written the claim itself.
-    pub(crate) fn forget_claim(&mut self, id: Id<'_>) -> Result<()> {
-        let stale = self.newest_slot(id.key);
-        self.append_tombstone(id)?;
-        self.delete_claim(id)?;
-        stale.map_or(Ok(()), |stale| self.delete(stale.seq))
+    /// Returns the row of an id, including the duplicates that were counted since it was written.
+    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
+        let row = self.journal.row(slot.seq)?;
+        Ok(row.map(|row| row.with(self.repeats_of(slot.seq))))
+    }
+
+    /// Counts a duplicate of the id whose row is `seq`.
+    pub(crate) fn count_duplicate(&mut self, seq: i64) {
+        let repeats = self.repeats.entry(seq).or_insert(Repeats::NONE);
+        *repeats = repeats.and(Repeats::at(self.now_ms));
+    }
+
+    /// Returns the duplicates of a row that are not in the file yet.
+    fn repeats_of(&self, seq: i64) -> Repeats {
+        let own = self.repeats.get(&seq).copied().unwrap_or(Repeats::NONE);
+        own.and(self.index.duplicates.pending(seq))
+    }
+
+    /// Ends an id: appends its tombstone, then deletes its row and its claim. Returns false when nothing is known of
+    /// it. The tombstone is written first, as what tells whether the transaction was committed: it may have written
+    /// the claim itself.
+    pub(crate) fn forget(&mut self, id: Id<'_>) -> Result<bool> {
+        let (live, claim) = (self.live(id.key)?, self.claim(id)?);
+        let is_known = live.is_some() || claim.is_some() || self.retained(id)?.is_some();
+        if is_known {
+            let old = self.newest_slot(id.key);
+            self.append_tombstone(id)?;
+            if claim.is_some() {
+                self.delete_claim(id)?;
+            }
+            if let Some(old) = old {
+                self.delete(old.seq)?;
+            }
+        }
+        Ok(is_known)
     }
 
     fn next_seq(&self) -> Result<i64> {
@@ -231,12 +318,13 @@ impl<'j> Transaction<'j> {
         }
     }
 
-    fn record_append(&mut self, key: Key, seq: i64, expires_at: Option<i64>) {
+    fn record_append(&mut self, key: Key, slot: Slot) {
+        let Slot { seq, expires_at, .. } = slot;
         let tip = Tip { seq, key, expires_at };
         (self.tip, self.last_write) = (Some(tip), Some(LastWrite::Row(tip)));
         let change = match expires_at {
             Some(0) => Change::Remove { seq },
-            _ => Change::Put(Slot { seq, expires_at }),
+            _ => Change::Put(slot),
         };
         self.pending.insert(key, change);
     }
@@ -299,15 +387,22 @@ impl<'j> Transaction<'j> {
     }
 
     /// Adds to the duplicate counts of rows.
-    pub(crate) fn add_duplicates(&mut self, counts: &[(i64, u32)]) -> Result<()> {
+    pub(crate) fn add_duplicates(&mut self, counts: &[(i64, Repeats)]) -> Result<()> {
         self.with(|connection| {
             let mut update = connection.prepare_cached(concat!(
                 "UPDATE seen SET duplicates = ",
                 duplicates_plus!("?2"),
-                " WHERE seq = ?1 AND expires_at IS NOT 0",
+                ", last_seen = max(last_seen, ?3) WHERE seq = ?1 AND expires_at IS NOT 0",
             ))?;
-            counts.iter().try_for_each(|count| update.execute(*count).map(drop))
+            counts.iter().try_for_each(|(seq, Repeats { count, last_ms })| {
+                update.execute((seq, count, last_ms)).map(drop)
+            })
         })
+    }
+
+    /// Returns whether this transaction has changed the file.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.journal.total_changes() != self.changes_before
     }
 
     /// Commits, then applies the changes to the index.
@@ -315,7 +410,7 @@ impl<'j> Transaction<'j> {
     /// If an I/O error leaves the outcome unknown, this opens the file again and looks for what the transaction
     /// wrote last. An error means that nothing was committed, or that this could not be found out.
     pub(crate) fn commit(mut self) -> Result<()> {
-        if self.journal.total_changes() != self.changes_before {
+        if self.has_changes() {
             self.write_clock()?;
         }
         let committed = self.with(|connection| run(connection, "COMMIT"));
@@ -323,7 +418,12 @@ impl<'j> Transaction<'j> {
         match committed {
             Ok(()) => {
                 self.publish();
-                Ok(())
+                for (token, refused) in mem::take(&mut self.refusals) {
+                    self.index.refusals.add(token, refused);
+                }
+                mem::take(&mut self.repeats).into_iter().try_for_each(|(seq, repeats)| {
+                    self.index.duplicates.add(seq, repeats, || Ok(()))
+                })
             }
             Err(error) => {
                 self.journal.rollback();
@@ -351,9 +451,10 @@ impl<'j> Transaction<'j> {
     /// Finds out whether the transaction is in the file although its commit failed. Also brings the index up
     /// to date with the file.
     fn find_out_whether_committed(&mut self, error: &Error) -> Result<bool> {
+        let file = self.journal.name();
         log::warn!(
-            "{}: {error}; opening the file again to find out whether it was committed",
-            self.journal.name()
+            file = file.as_str(), error:% = error, error_kind = error.kind().word();
+            "{file}: {error}; opening the file again to find out whether it was committed"
         );
         let Some(last_write) = self.last_write.take() else {
             return Ok(false); // Only deletions: doing them again does no harm.
@@ -418,9 +519,10 @@ impl Journal {
         });
         if let Err(e) = overwritten {
             self.rollback();
+            let file = self.name();
             log::warn!(
-                "{}: {e}; after a crash now, the failed commit may be in the file",
-                self.name()
+                file = file.as_str(), error:% = e, error_kind = e.kind().word();
+                "{file}: {e}; after a crash now, the failed commit may be in the file"
             );
         }
     }
@@ -467,7 +569,7 @@ impl Journal {
             let mut rows = statement.query((after, limit))?;
             let (mut expired, mut last, mut count) = (Vec::new(), after, 0);
             while let Some(row) = rows.next()? {
-                (last, count) = (row.get(10)?, count + 1);
+                (last, count) = (row.get(13)?, count + 1);
                 if row.get::<_, Option<i64>>(4)?.is_some_and(|at| (1..=now_ms).contains(&at)) {
                     expired.push((last, MarkRow::read(row)?));
                 }

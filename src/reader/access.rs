@@ -17,7 +17,7 @@ use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
 use crate::format::pragmas::FileInfo;
 use crate::journal::catch_up::{Counters, read_schema_version};
 use crate::journal::claims::{self, ClaimPosition, ClaimRow};
-use crate::journal::load::ReadError;
+use crate::journal::load::{ReadError, check_version};
 use crate::machine::step_size;
 
 pub(crate) struct FileReader {
@@ -126,10 +126,11 @@ impl FileReader {
 pub(super) struct Snapshot<'c>(pub(super) &'c mut Connection);
 
 impl<'c> Snapshot<'c> {
-    pub(super) fn begin(connection: &'c mut Connection) -> rusqlite::Result<Self> {
+    pub(super) fn begin(connection: &'c mut Connection) -> Read<Self> {
         connection.execute_batch("BEGIN")?;
         let snapshot = Self(connection);
-        snapshot.0.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        // Also begins the read: a transaction without one has no snapshot yet.
+        check_version(snapshot.0)?;
         Ok(snapshot)
     }
 }
@@ -138,7 +139,7 @@ impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         // A failure loses nothing: the connection is not used again.
         if let Err(e) = self.0.execute_batch("ROLLBACK") {
-            log::debug!("cannot end a read: {e}");
+            log::debug!(error:% = e; "cannot end a read: {e}");
         }
     }
 }
@@ -161,7 +162,7 @@ const CLAIMS_PAGE: i64 = step_size!(500, in_a_simulation: 3);
 
 pub(super) fn for_each_claim(
     connection: &Connection,
-    mut add: impl FnMut(&ClaimPosition, ClaimRow),
+    mut add: impl FnMut(&ClaimPosition, ClaimRow) -> Read<()>,
 ) -> Read<()> {
     let mut after = ClaimPosition::default();
     loop {
@@ -169,7 +170,7 @@ pub(super) fn for_each_claim(
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = last.clone();
         for (place, claim) in page {
-            add(&place, claim);
+            add(&place, claim)?;
         }
     }
 }

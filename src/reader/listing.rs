@@ -5,7 +5,7 @@
 //! page of another history of the file (a restore in place, a compaction) starts the listing again. Memory is
 //! bounded, except for the keys of the claims. Must not know how the file was opened.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use rusqlite::{Connection, Row};
 
@@ -13,6 +13,7 @@ use super::Reader;
 use super::access::{FileReader, Read, Snapshot};
 use crate::entry::{Entry, Filter, State, newest};
 use crate::error::Result;
+use crate::item::{Digest, is_change};
 use crate::journal::MarkRow;
 use crate::journal::catch_up::read_schema_version;
 use crate::journal::claims::{self, ClaimPosition, ClaimRow};
@@ -33,8 +34,9 @@ pub struct Listing<'r> {
     reader: &'r Reader,
     filter: Filter,
     phase: Phase,
-    /// The claims that were read: a claim that is confirmed meanwhile must not be returned again as a mark.
-    claims: HashSet<(String, Vec<u8>)>,
+    /// The claims that were read, with their digests: a claim that is confirmed meanwhile must not be returned again
+    /// as a mark. A mark of another version is another entry.
+    claims: HashMap<(String, Vec<u8>), Option<Digest>>,
     page: VecDeque<Entry>,
     /// The history of the file that the pages so far were read from.
     history: Option<i64>,
@@ -75,7 +77,7 @@ impl Reader {
             reader: self,
             filter,
             phase: Phase::Claims { after: ClaimPosition::default() },
-            claims: HashSet::new(),
+            claims: HashMap::new(),
             page: VecDeque::new(),
             history: None,
         }
@@ -133,7 +135,8 @@ impl Listing<'_> {
                 };
                 for (place, claim) in rows {
                     if !claim.is_expired(now_ms) {
-                        self.claims.insert((place.scope.clone(), place.id.clone()));
+                        let key = (place.scope.clone(), place.id.clone());
+                        self.claims.insert(key, claim.digest);
                         self.add(claim.entry(&place.scope, &place.id, now_ms), now_ms);
                     }
                 }
@@ -184,9 +187,15 @@ impl Listing<'_> {
     }
 
     fn add_mark(&mut self, row: MarkRow, now_ms: i64) {
-        let is_claim =
-            !self.claims.is_empty() && self.claims.contains(&(row.scope.clone(), row.id.clone()));
-        if !is_claim {
+        // What is kept of a claimed id is an entry of its own.
+        let is_kept = !row.is_live(now_ms) && row.retain_until.is_some_and(|until| now_ms < until);
+        let was_claim = !is_kept
+            && !self.claims.is_empty()
+            && self
+                .claims
+                .get(&(row.scope.clone(), row.id.clone()))
+                .is_some_and(|claim| !is_change(*claim, row.digest));
+        if !was_claim {
             self.add(row.entry(now_ms), now_ms);
         }
     }
@@ -269,5 +278,5 @@ pub(crate) struct Page<T> {
 }
 
 pub(super) fn numbered_row(row: &Row<'_>) -> rusqlite::Result<(i64, MarkRow)> {
-    Ok((row.get(10)?, MarkRow::read(row)?))
+    Ok((row.get(13)?, MarkRow::read(row)?))
 }

@@ -17,6 +17,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::format::{IdValue, OtherClassValue};
 use crate::id::Id;
+use crate::item::is_change;
 use crate::journal::MarkRow;
 use crate::journal::claims::{self, ClaimRow};
 use crate::journal::load::{checked_seq, id_bytes};
@@ -64,7 +65,12 @@ fn newest_entry(
     now_ms: i64,
 ) -> Option<Entry> {
     match (mark, claim) {
-        (Some(mark), _) if mark.is_live(now_ms) => Some(mark.entry(now_ms)),
+        (Some(mark), claim) if mark.is_live(now_ms) => {
+            let is_change =
+                |it: &ClaimRow| !it.is_expired(now_ms) && is_change(it.digest, mark.digest);
+            let change = claim.filter(is_change).map(|it| it.entry(id.scope, id.bytes, now_ms));
+            Some(Entry { change: change.map(Box::new), ..mark.entry(now_ms) })
+        }
         (mark, Some(claim)) if mark.is_none() || !claim.is_expired(now_ms) => {
             Some(claim.entry(id.scope, id.bytes, now_ms))
         }

@@ -185,6 +185,7 @@ impl Tally {
             let mut counts = Counts::default();
             counts.add_one(claim.state(self.now_ms));
             self.add(&place.scope, counts);
+            Ok(())
         })
     }
 

@@ -12,7 +12,9 @@ use crate::error::Result;
 use crate::format;
 use crate::id::{KeyHasher, Scope};
 use crate::index::Index;
-use crate::journal::load::{RowKeys, load_within};
+use crate::item::is_change;
+use crate::journal::load::{RowKeys, key_columns, load_within};
+use crate::journal::row::digest_of;
 use crate::journal::{IntegrityReport, MAX_PROBLEMS};
 
 impl FileReader {
@@ -51,16 +53,16 @@ fn compare_rows(
     report: &mut IntegrityReport,
 ) -> Read<()> {
     let mut statement =
-        connection.prepare("SELECT seq, scope, id, expires_at FROM seen ORDER BY seq")?;
+        connection.prepare(concat!("SELECT ", key_columns!(), " FROM seen ORDER BY seq"))?;
     let mut rows = statement.query([])?;
     let mut keys = RowKeys::new(hasher);
     let mut wrong = 0;
     while let Some(row) = rows.next()? {
-        let (seq, key, expires_at) = keys.read(row)?;
+        let row = keys.read(row)?;
+        let seq = row.slot.seq;
         report.rows += 1;
-        let is_live = expires_at.is_none_or(|at| latest_ms < at);
-        let leads_here = index.get(key).is_some_and(|slot| slot.seq == seq);
-        if is_live && !leads_here {
+        let leads_here = index.get(row.key).is_some_and(|slot| slot.seq == seq);
+        if row.slot.is_live(latest_ms) && !leads_here {
             wrong += 1;
             if wrong <= MAX_PROBLEMS {
                 report
@@ -72,7 +74,7 @@ fn compare_rows(
     Ok(())
 }
 
-/// Reports claims that have not expired even at `latest_ms` although a live mark of the same id exists.
+/// Reports claims that have not expired even at `latest_ms` although a live mark of the same version of the id exists.
 fn compare_claims(
     connection: &Connection,
     index: &Index,
@@ -85,13 +87,10 @@ fn compare_claims(
         let scope = Scope::new(&place.scope, hasher);
         // A mark that had expired when the id was claimed seems to live again under a clock that was set back
         // far.
-        let is_seen = scope.id(&place.id).is_ok_and(|id| {
-            index
-                .get(id.key)
-                .is_some_and(|slot| slot.is_live(latest_ms) && slot.is_live(claim.claimed_at))
-        });
-        // Earlier versions left expired claims beside the marks that came after them.
-        if is_seen && !claim.is_expired(latest_ms) {
+        let mark = scope.id(&place.id).ok().and_then(|id| index.get(id.key));
+        let mark = mark.filter(|slot| slot.is_live(latest_ms) && slot.is_live(claim.claimed_at));
+        let Some(mark) = mark.filter(|_| !claim.is_expired(latest_ms)) else { return Ok(()) };
+        if !is_change(claim.digest, digest_of(connection, mark.seq)?) {
             wrong += 1;
             if wrong <= MAX_PROBLEMS {
                 report.problems.push(format!(
@@ -101,5 +100,6 @@ fn compare_claims(
                 ));
             }
         }
+        Ok(())
     })
 }

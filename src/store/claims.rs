@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::marks::Look;
 use super::{Lease, SeenStore};
 use crate::clock::{Stopwatch, from_ms};
 use crate::config::{Config, Ttl};
@@ -17,7 +18,8 @@ use crate::engine::renewal::Renewal;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key};
-use crate::index::Slot;
+use crate::index::{Refused, Slot};
+use crate::item::{Comparison, Digest, Item, compare, is_same};
 use crate::journal::Transaction;
 use crate::token::Token;
 
@@ -35,7 +37,7 @@ pub enum Claim {
         /// The label of the other worker.
         holder: Option<String>,
     },
-    /// It was handled before.
+    /// It was handled before, in this version.
     Seen(Known),
     /// Its claim was abandoned, and is [held](crate::Abandoned::Hold) until a decision: see
     /// [`resolve`](SeenStore::resolve).
@@ -63,21 +65,19 @@ pub struct Known {
     store: SeenStore,
     key: Key,
     slot: Slot,
+    digest: Option<Digest>,
 }
 
 impl Known {
-    /// Returns the entry of the id, or `None` when it is not seen any more. Reads one row, about 2 µs.
+    /// Returns the entry of the id, or `None` when it is not seen any more, or no more in the version or with the payload
+    /// that was claimed. Reads one row, about 2 µs.
     ///
     /// # Errors
     ///
     /// Those of [`SeenStore::try_is_seen`].
     pub fn entry(&self) -> Result<Option<Entry>> {
-        let engine = &self.store.engine;
-        engine.check_open()?;
-        if let Some(entry) = engine.entry_at(self.key, self.slot)? {
-            return Ok(Some(entry));
-        }
-        engine.with_journal(|writer| engine.seen_entry(writer, self.key))
+        let entry = self.store.engine.entry_of(self.key, self.slot)?;
+        Ok(entry.filter(|entry| is_same(entry.digest, self.digest)))
     }
 
     /// Returns the receipt that was stored when the id was confirmed.
@@ -109,6 +109,10 @@ impl SeenStore {
     /// worker that dies holds the id until its lease ends. So an alert is not lost, and it is not sent twice
     /// as long as no worker works longer than its lease.
     ///
+    /// An id that is seen in another [version](crate::Item::version) is granted. Until that claim is confirmed the id
+    /// stays seen in its old version, so an attempt that fails loses neither the old mark nor the change. Meanwhile it
+    /// has two [entries](Self::entries).
+    ///
     /// ```
     /// use seen_store::{Claim, SeenStore};
     /// use std::time::Duration;
@@ -138,18 +142,35 @@ impl SeenStore {
     ///
     /// # Errors
     ///
-    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
-    /// [`mark_seen`](Self::mark_seen).
-    pub fn claim(&self, id: impl AsRef<[u8]>, lease: Duration) -> Result<Claim> {
-        let id = self.scope.id(id.as_ref())?;
-        let terms = checked_lease(lease)?;
-        if self.waiting.is_zero() {
-            return self.claim_now(id, lease, terms);
-        }
-        self.engine.check_process()?;
-        let ask = || self.claim_now(id, lease, terms);
+    /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero,
+    /// [`Conflict`](crate::ErrorKind::Conflict) for an id that was claimed or marked with another
+    /// [payload](crate::Item::payload); otherwise those of [`mark_seen`](Self::mark_seen).
+    pub fn claim<'a>(&self, id: impl Into<Item<'a>>, lease: Duration) -> Result<Claim> {
+        let item = id.into();
+        let (id, terms) = (self.id(&item)?, checked_lease(lease)?);
         let is_final = |claim: &Claim| !matches!(claim, Claim::InFlight { .. });
-        self.engine.waiters.ask_until(id.key, self.waiting, ask, is_final)
+        let claim = if self.waiting.is_zero() {
+            self.claim_now(id, lease, terms)?
+        } else {
+            self.engine.check_process()?;
+            let ask = || self.claim_now(id, lease, terms);
+            self.engine.waiters.ask_until(id.key, self.waiting, ask, is_final)?
+        };
+        self.count_claim(&claim);
+        if !self.waiting.is_zero() && !is_final(&claim) {
+            self.count_waiter(id)?;
+        }
+        Ok(claim)
+    }
+
+    /// Counts a waiter that was refused: once, however often it asked.
+    fn count_waiter(&self, id: Id<'_>) -> Result<()> {
+        let now_ms = self.engine.clock.now_ms();
+        let claim = self.engine.with_journal(|writer| writer.journal.claim(id, now_ms))?;
+        if let Some(token) = claim.and_then(|claim| claim.token) {
+            self.engine.index.refusals.add(token, Refused::once(id));
+        }
+        Ok(())
     }
 
     fn claim_now(&self, id: Id<'_>, length: Duration, lease: Ttl) -> Result<Claim> {
@@ -185,16 +206,21 @@ impl SeenStore {
     /// Those of [`claim`](Self::claim). Up to 10,000 ids are claimed all or none. With more, an error in a
     /// later commit leaves the earlier ones claimed until their leases end, and their tokens are lost. Pass
     /// at most 10,000 at a time where that matters.
-    pub fn claim_all<I>(&self, ids: I, lease: Duration) -> Result<Vec<Claim>>
+    pub fn claim_all<'a, I>(&self, ids: I, lease: Duration) -> Result<Vec<Claim>>
     where
-        I: IntoIterator<Item: AsRef<[u8]>>,
+        I: IntoIterator<Item: Into<Item<'a>>>,
     {
         let (length, lease) = (lease, checked_lease(lease)?);
-        let ids: Vec<_> = ids.into_iter().collect();
-        let ids = self.scope.ids(&ids)?;
+        let items: Vec<_> = ids.into_iter().map(Into::into).collect();
+        let ids = self.ids(&items)?;
         let decisions =
             self.in_batches(&ids, |transaction, ids| self.claim_batch(transaction, ids, lease))?;
-        ids.iter().zip(decisions).map(|(id, decided)| self.to_claim(*id, decided, length)).collect()
+        let claims = ids.iter().zip(decisions).map(|(id, decided)| {
+            let claim = self.to_claim(*id, decided, length)?;
+            self.count_claim(&claim);
+            Ok(claim)
+        });
+        claims.collect()
     }
 
     fn claim_batch(
@@ -207,14 +233,23 @@ impl SeenStore {
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(&until_ms) = until.get(&id.key) {
+            if let Some(&(until_ms, digest, token)) = until.get(&id.key) {
+                // The claim may be of a change: the id is seen all the while in its old version.
+                if let Look::Same(slot) = self.sight(transaction, *id)? {
+                    decisions.push(Decided::Seen(slot));
+                    continue;
+                }
+                if compare(digest, id.digest) == Comparison::Conflict {
+                    return Err(self.conflict(*id));
+                }
+                transaction.count_refusal(*id, token);
                 let holder = Some(Arc::clone(&self.engine.holder));
                 decisions.push(Decided::Unseen(Decision::InFlight { until_ms, holder }));
                 continue;
             }
-            let decision = self.decide(transaction, *id, lease)?;
-            if let Decided::Unseen(Decision::Granted(claim, _)) = &decision {
-                until.insert(id.key, claim.lease_until);
+            let decision = self.decide(transaction, *id, lease, true)?;
+            if let Decided::Unseen(Decision::Granted(claim, ..)) = &decision {
+                until.insert(id.key, (claim.lease_until, claim.digest, claim.token));
                 granted.push((*id, claim.clone()));
             }
             decisions.push(decision);
@@ -229,19 +264,28 @@ impl SeenStore {
         id: Id<'_>,
         lease: Ttl,
     ) -> Result<Decided> {
-        let decided = self.decide(transaction, id, lease)?;
-        if let Decided::Unseen(Decision::Granted(claim, _)) = &decided {
+        let decided = self.decide(transaction, id, lease, self.waiting.is_zero())?;
+        if let Decided::Unseen(Decision::Granted(claim, ..)) = &decided {
             transaction.put_claim(id, claim.clone())?;
         }
         Ok(decided)
     }
 
     /// Decides on a claim of the id.
-    fn decide(&self, transaction: &mut Transaction<'_>, id: Id<'_>, lease: Ttl) -> Result<Decided> {
-        if let Some(slot) = self.record_sighting(transaction, id)? {
-            return Ok(Decided::Seen(slot));
-        }
-        let before = transaction.claim(id)?;
+    fn decide(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+        lease: Ttl,
+        is_counted: bool,
+    ) -> Result<Decided> {
+        let superseded = match self.sight(transaction, id)? {
+            Look::Same(slot) => return Ok(Decided::Seen(slot)),
+            Look::Changed(old) => Some(old.entry(transaction.now_ms)),
+            Look::Unseen => None,
+        };
+        let before = self.claim_of(transaction, id)?.map(|claim| transaction.last_claim(claim));
+        let held = before.as_ref().and_then(|claim| claim.token);
         let Config { max_attempts, max_abandoned, .. } = self.engine.config;
         let terms = Terms {
             lease,
@@ -250,15 +294,23 @@ impl SeenStore {
             max_abandoned,
             abandoned: self.abandoned,
             holder: Arc::clone(&self.engine.holder),
+            digest: id.digest,
         };
         let token = || self.engine.tokens.make();
-        Ok(Decided::Unseen(claim::claim(before, terms, token, transaction.now_ms)))
+        let decision = claim::claim(before, superseded, terms, token, transaction.now_ms);
+        let refuses = matches!(decision, Decision::InFlight { .. } | Decision::Unresolved { .. });
+        if refuses && is_counted {
+            transaction.count_refusal(id, held);
+        }
+        Ok(Decided::Unseen(decision))
     }
 
     fn to_claim(&self, id: Id<'_>, decided: Decided, lease: Duration) -> Result<Claim> {
         let label = |holder: Option<Arc<str>>| holder.as_deref().map(str::to_owned);
         Ok(match decided {
-            Decided::Seen(slot) => Claim::Seen(Known { store: self.clone(), key: id.key, slot }),
+            Decided::Seen(slot) => {
+                Claim::Seen(Known { store: self.clone(), key: id.key, slot, digest: id.digest })
+            }
             Decided::Unseen(Decision::InFlight { until_ms, holder }) => {
                 Claim::InFlight { until: from_ms(until_ms), holder: label(holder) }
             }
@@ -266,9 +318,11 @@ impl SeenStore {
                 Claim::Unresolved { since: from_ms(since_ms), holder: label(holder) }
             }
             Decided::Unseen(Decision::GivenUp { attempts }) => Claim::GivenUp { attempts },
-            Decided::Unseen(Decision::Granted(claim, previous)) => {
+            Decided::Unseen(Decision::Granted(claim, previous, is_change)) => {
                 let mut granted = Lease {
                     previous,
+                    is_change,
+                    was_late: false,
                     store: self.clone(),
                     id: id.bytes.to_vec(),
                     token: claim.token.expect("a claim that is granted has a token"),

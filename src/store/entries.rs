@@ -5,7 +5,7 @@
 //! written meanwhile: claims are walked in the order of their primary key and remembered; marks are walked by
 //! the shards of the index, which an id never leaves, and looked up again by key when their row has moved.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use super::SeenStore;
@@ -14,6 +14,7 @@ use crate::entry::{Entry, Filter, State, newest};
 use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
+use crate::item::{Digest, Item, is_change};
 use crate::journal::ExpiredRows;
 use crate::journal::claims::ClaimPosition;
 use crate::machine::step_size;
@@ -28,9 +29,9 @@ pub struct Entries {
     store: SeenStore,
     filter: Filter,
     phase: Phase,
-    /// The claims that were returned: a claim that is confirmed meanwhile must not be returned again as a
-    /// mark.
-    claims: HashSet<Key>,
+    /// The claims that were returned, with their digests: a claim that is confirmed meanwhile must not be returned
+    /// again as a mark. A mark of another version is another entry.
+    claims: HashMap<Key, Option<Digest>>,
     page: VecDeque<Entry>,
 }
 
@@ -43,8 +44,10 @@ enum Phase {
 }
 
 impl SeenStore {
-    /// Returns what is known about the id, if it is seen or was claimed: its times, its duplicate count, its
-    /// attempts and their last error, its receipt.
+    /// Returns what is known about the id, if it is seen, was claimed, or is kept by its
+    /// [retention](Self::retention): its times, its duplicate count, its attempts and their last error, its receipt.
+    /// Of an id that is seen while another version of it is claimed, that is the entry of the seen version, with the
+    /// claim as its [`change`](crate::Entry::change).
     ///
     /// ```
     /// use seen_store::State;
@@ -60,20 +63,31 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`try_is_seen`](Self::try_is_seen).
-    pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        let id = self.scope.id(id.as_ref())?;
+    pub fn get<'a>(&self, id: impl Into<Item<'a>>) -> Result<Option<Entry>> {
+        let item = id.into();
+        let id = self.id(&item)?;
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {
-            if let Some(entry) = self.engine.seen_entry(writer, id.key)? {
-                return Ok(Some(entry));
+            let seen = self.engine.seen_entry(writer, id.key)?;
+            if seen.as_ref().is_some_and(|entry| entry.digest.is_none()) {
+                return Ok(seen);
             }
             let now_ms = self.engine.clock.now_ms();
             let claim = writer.journal.claim(id, now_ms)?;
+            if let Some(mut entry) = seen {
+                let change = claim.filter(|claim| is_change(claim.digest, entry.digest));
+                let change = change.map(|claim| self.engine.claim_entry(id, claim, now_ms));
+                entry.change = change.map(Box::new);
+                return Ok(Some(entry));
+            }
             if claim.is_none() && !writer.journal.is_current()? {
                 // The claim may have been confirmed after the catch-up.
                 return Err(Error::try_again());
             }
-            Ok(claim.map(|claim| claim.entry(id.scope, id.bytes, now_ms)))
+            match claim {
+                Some(claim) => Ok(Some(self.engine.claim_entry(id, claim, now_ms))),
+                None => self.engine.retained_entry(writer, id.key),
+            }
         })
     }
 
@@ -99,7 +113,7 @@ impl SeenStore {
             store: self.clone(),
             filter,
             phase: Phase::Claims { after: ClaimPosition::default() },
-            claims: HashSet::new(),
+            claims: HashMap::new(),
             page: VecDeque::new(),
         }
     }
@@ -176,9 +190,9 @@ impl Entries {
         }
     }
 
-    /// Returns the id's key in the form that the index returns.
-    fn key(&self, scope: &str, id: &[u8]) -> Result<Key> {
-        Ok(stored(Scope::new(scope, &self.store.engine.hasher).id(id)?.key))
+    /// Returns whether the mark of this digest was returned as a claim already.
+    fn was_claim(&self, key: Key, digest: Option<Digest>) -> bool {
+        self.claims.get(&key).is_some_and(|claim| !is_change(*claim, digest))
     }
 
     fn claims_page(&mut self, writer: &mut Writer, now_ms: i64) -> Result<()> {
@@ -190,8 +204,10 @@ impl Entries {
         };
         for (place, claim) in rows {
             if !claim.is_expired(now_ms) {
-                self.claims.insert(self.key(&place.scope, &place.id)?);
-                self.take(claim.entry(&place.scope, &place.id, now_ms), now_ms);
+                let scope = Scope::new(&place.scope, &self.store.engine.hasher);
+                let id = scope.id(&place.id)?;
+                self.claims.insert(stored(id.key), claim.digest);
+                self.take(self.store.engine.claim_entry(id, claim, now_ms), now_ms);
             }
         }
         Ok(())
@@ -218,12 +234,14 @@ impl Entries {
         let keys: Vec<Key> = waiting[rest..].iter().rev().map(|(key, _)| *key).collect();
         let mut entries = Vec::new();
         let engine = self.store.engine.clone();
-        for key in keys.into_iter().filter(|key| !self.claims.contains(key)) {
+        for key in keys {
             // Look up by key: the row may have moved since the shard was listed, and another process may move
             // it at this moment.
             while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
                 if let Some(row) = engine.row_of(writer, key, slot.seq)? {
-                    entries.push(engine.entry(slot.seq, row, now_ms));
+                    if !self.was_claim(key, row.digest) {
+                        entries.push(engine.entry(slot.seq, row, now_ms));
+                    }
                     break;
                 }
                 if writer.journal.is_current()? {
@@ -252,7 +270,10 @@ impl Entries {
         for (seq, row) in rows {
             let key = stored(Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key);
             let lives = engine.index.get(key).is_some_and(|slot| slot.is_live(now_ms));
-            if !lives && !self.claims.contains(&key) && returned.insert(key) {
+            // What is kept of a claimed id is an entry of its own.
+            let is_kept = row.retain_until.is_some_and(|until| now_ms < until);
+            let is_claimed = self.claims.contains_key(&key) && !is_kept;
+            if !lives && !is_claimed && returned.insert(key) {
                 fresh.push(engine.entry(seq, row, now_ms));
             }
         }

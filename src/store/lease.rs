@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::SeenStore;
+use super::settle::Confirmed;
 use crate::clock::from_ms;
 use crate::decide::claim::Previous;
+use crate::engine::renewal::shown;
 use crate::error::{ErrorKind, Result};
+use crate::item::Item;
 use crate::token::Token;
 
 /// Why an attempt failed, and when another may follow. A text is a failure that says nothing of the latter.
@@ -38,7 +41,8 @@ impl Failure {
     }
 
     /// No attempt may follow: the id is [given up](crate::State::GivenUp) until it is
-    /// [resolved](SeenStore::resolve) or its attempts are forgotten.
+    /// [resolved](SeenStore::resolve) or its attempts are forgotten. In another
+    /// [version](crate::Item::version) it may be tried: the attempts at the latest version alone are remembered.
     pub fn is_final(mut self) -> Self {
         self.is_final = true;
         self
@@ -61,6 +65,7 @@ impl<T: Into<String>> From<T> for Failure {
 /// nothing once the lease has run out *and* another worker has taken the id over (or the id was marked or
 /// forgotten meanwhile). A lease that has only run out can still be confirmed.
 #[must_use = "a lease that is dropped is released"]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Lease {
     pub(super) store: SeenStore,
     pub(super) id: Vec<u8>,
@@ -70,6 +75,9 @@ pub struct Lease {
     /// Whether the store renews it.
     pub(super) renews: bool,
     pub(super) previous: Previous,
+    pub(super) is_change: bool,
+    /// Whether it was confirmed after its end.
+    pub(super) was_late: bool,
     /// A verb that ends the claim was called.
     pub(super) end_attempted: bool,
 }
@@ -90,6 +98,17 @@ impl Lease {
     /// a sender that can ask the receiver whether it has the message does so first.
     pub fn previous(&self) -> &Previous {
         &self.previous
+    }
+
+    /// Returns whether the id is seen in another [version](crate::Item::version), so that this is a change of it.
+    pub fn is_change(&self) -> bool {
+        self.is_change
+    }
+
+    /// Returns whether the claim was confirmed after its lease had run out, with no other worker having taken it over.
+    /// The work is done, and took longer than the lease: another worker might have done it too.
+    pub fn was_late(&self) -> bool {
+        self.was_late
     }
 
     /// Returns when the lease ends and another worker may take the id over.
@@ -122,9 +141,12 @@ impl Lease {
 
     /// Ends the claim by this verb. After a failure that leaves the claim as it was, such as [`ErrorKind::Busy`], the
     /// lease goes on to renew itself, so that the verb can be called again.
-    fn end(&mut self, verb: impl FnOnce(&SeenStore, &[u8], &Token) -> Result<()>) -> Result<()> {
+    fn end<T>(
+        &mut self,
+        verb: impl FnOnce(&SeenStore, &Item<'_>, &Token) -> Result<T>,
+    ) -> Result<T> {
         self.end_attempted = true;
-        let ended = verb(&self.store, &self.id, &self.token);
+        let ended = verb(&self.store, &Item::from(&self.id), &self.token);
         if ended.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::LeaseLost) {
             self.stop_renewing();
         }
@@ -146,7 +168,7 @@ impl Lease {
     /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
     /// [`SeenStore::mark_seen`].
     pub fn renew(&mut self, lease: Duration) -> Result<()> {
-        let until_ms = self.store.renew_until(&self.id, self.token, lease)?;
+        let until_ms = self.store.renew_until(&Item::from(&self.id), self.token, lease)?;
         self.until_ms.store(until_ms, Relaxed);
         Ok(())
     }
@@ -161,7 +183,7 @@ impl Lease {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
     /// [`SeenStore::mark_seen`], after which it may be called again.
     pub fn confirm(&mut self) -> Result<()> {
-        self.end(|store, id, token| store.confirm(id, token))
+        self.confirm_and_note(None)
     }
 
     /// Makes the id seen and stores a receipt with it, such as the message id by which the alert can be edited
@@ -173,7 +195,13 @@ impl Lease {
     /// Those of [`confirm`](Self::confirm), and [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a receipt that
     /// is longer than [`Config::max_receipt`](crate::Config::max_receipt).
     pub fn confirm_with(&mut self, receipt: impl AsRef<[u8]>) -> Result<()> {
-        self.end(|store, id, token| store.confirm_with(id, token, receipt))
+        self.confirm_and_note(Some(receipt.as_ref()))
+    }
+
+    fn confirm_and_note(&mut self, receipt: Option<&[u8]>) -> Result<()> {
+        let confirmed = self.end(|store, item, token| store.confirm_claim(item, *token, receipt));
+        self.was_late |= confirmed? == Confirmed::Late;
+        Ok(())
     }
 
     /// Gives the claim up, as if the id had never been claimed, except that the attempt counts.
@@ -227,6 +255,9 @@ impl Drop for Lease {
             // In a forked child the claim belongs to the parent, which goes on with it.
             Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Forked) => {}
             Err(e) => log::warn!(
+                file = self.store.engine.name.as_str(), scope = self.store.scope.name(),
+                id = shown(&self.id).as_str(),
+                error:% = e, error_kind = e.kind().word();
                 "{}: a dropped claim could not be released and blocks its id until its lease ends: {e}",
                 self.store.engine.name
             ),

@@ -4,12 +4,12 @@
 //! `engine` and `journal`.
 
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use super::SeenStore;
 use crate::clock::{duration_ms, from_ms};
 use crate::config::Config;
+use crate::engine::counters::Activity;
 use crate::entry::Filter;
 use crate::error::Result;
 use crate::file;
@@ -53,11 +53,8 @@ pub struct Stats {
     /// When a purge by any process last removed something from the file.
     #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
     pub last_purge_at: Option<SystemTime>,
-    /// How often `is_seen` returned false because of an error, through this store's handles.
-    pub failed_open: u64,
-    /// How often this store had to rebuild its index, because the file was restored in place, or another
-    /// program compacted it or deleted rows.
-    pub rebuilds: u64,
+    /// What this store has done since it was opened.
+    pub since_opened: Activity,
 }
 
 impl SeenStore {
@@ -261,11 +258,11 @@ impl SeenStore {
         let engine = &self.engine;
         engine.check_open()?;
         engine.drop_stale_slots()?;
-        let (last_purge_ms, rebuilds, path, claims) = engine.with_journal(|writer| {
+        let (last_purge_ms, path, claims) = engine.with_journal(|writer| {
             engine.catch_up(writer)?;
             let journal = &mut writer.journal;
             let claims = journal.count_claims(engine.clock.now_ms())?;
-            Ok((journal.last_purge_ms()?, journal.rebuilds(), journal.path(), claims))
+            Ok((journal.last_purge_ms()?, journal.path(), claims))
         })?;
         let (seen, expired) = engine.index.count(engine.clock.now_ms());
         Ok(Stats {
@@ -281,8 +278,7 @@ impl SeenStore {
             file_bytes: path.as_deref().map_or(0, file::bytes),
             wal_bytes: path.as_deref().map_or(0, file::wal_bytes),
             last_purge_at: (last_purge_ms > 0).then(|| from_ms(last_purge_ms)),
-            failed_open: engine.failed_open.load(Relaxed),
-            rebuilds,
+            since_opened: engine.counters.activity(),
         })
     }
 

@@ -3,17 +3,20 @@
 //! Owns the order of steps for one id, or for each id of a batch, under the write lock.
 
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::SeenStore;
 use crate::clock::to_ms;
 use crate::config::Window;
 use crate::decide::mark;
-use crate::error::Result;
+use crate::engine::counters::Event;
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::index::Slot;
-use crate::journal::Transaction;
+use crate::item::{Comparison, Item, compare, is_change};
+use crate::journal::claims::ClaimRow;
+use crate::journal::{MarkRow, NewMark, Transaction};
 
 /// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,18 +30,44 @@ use crate::journal::Transaction;
 pub enum Verdict {
     /// Not seen before, or expired since. It is marked now, and this caller is the one that handles it.
     New,
-    /// Seen before, by any caller. Nothing was changed.
+    /// Seen before in another [version](crate::Item::version), by any caller. The new version is recorded now, and
+    /// this caller is the one that handles it.
+    Changed,
+    /// Seen before in this version, by any caller. The mark stays, but for a version that it lacked and, in a sliding
+    /// window, its expiry.
     Duplicate,
     /// Claimed by a worker that has neither confirmed nor returned it, or waiting to be
     /// [resolved](crate::SeenStore::resolve). Nothing was changed.
     InFlight,
 }
 
+/// The answer of [`observe`](crate::SeenStore::observe).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
+#[non_exhaustive]
+pub struct Observation {
+    /// The verdict, as that of [`check_and_mark`](crate::SeenStore::check_and_mark).
+    pub verdict: Verdict,
+    /// What was known of the id before. `None` for one that was never seen, or of which nothing is kept.
+    pub before: Option<Entry>,
+}
+
+/// What a transaction finds of an id.
+pub(super) enum Look {
+    /// It is not seen.
+    Unseen,
+    /// It is seen, in the version that is asked for.
+    Same(Slot),
+    /// It is seen, in another version.
+    Changed(Box<MarkRow>),
+}
+
 impl fmt::Display for Verdict {
-    /// Writes `new`, `duplicate` or `in-flight`.
+    /// Writes `new`, `changed`, `duplicate` or `in-flight`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::New => "new",
+            Self::Changed => "changed",
             Self::Duplicate => "duplicate",
             Self::InFlight => "in-flight",
         })
@@ -53,6 +82,9 @@ impl SeenStore {
     /// To ask first and mark later is a race between workers: [`check_and_mark`](Self::check_and_mark) does
     /// both in one step.
     ///
+    /// With a version it is true when the id is seen in that version, or was stored without one. A payload is not
+    /// compared.
+    ///
     /// A hit costs a lookup in memory, 0.15 to 0.4 µs. A miss also asks the file whether another process has
     /// marked something since, about 1 µs more, except in [exclusive](crate::Config::exclusive) mode.
     ///
@@ -64,10 +96,14 @@ impl SeenStore {
     /// assert!(store.is_seen("incident-17"));
     /// # Ok(()) }
     /// ```
-    pub fn is_seen(&self, id: impl AsRef<[u8]>) -> bool {
+    pub fn is_seen<'a>(&self, id: impl Into<Item<'a>>) -> bool {
         self.try_is_seen(id).unwrap_or_else(|e| {
-            self.engine.failed_open.fetch_add(1, Relaxed);
-            log::warn!("{}: answering \"not seen\" because of an error: {e}", self.engine.name);
+            self.engine.counters.add(Event::FailedOpen, 1);
+            log::warn!(
+                file = self.engine.name.as_str(), scope = self.scope.name(),
+                error:% = e, error_kind = e.kind().word();
+                "{}: answering \"not seen\" because of an error: {e}", self.engine.name
+            );
             false
         })
     }
@@ -93,9 +129,22 @@ impl SeenStore {
     ///   file cannot be read, [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged,
     ///   [`FileReplaced`](crate::ErrorKind::FileReplaced) when it is no longer the one that was opened;
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
-    pub fn try_is_seen(&self, id: impl AsRef<[u8]>) -> Result<bool> {
-        let id = self.scope.id(id.as_ref())?;
-        Ok(self.engine.live(id.key)?.is_some())
+    pub fn try_is_seen<'a>(&self, id: impl Into<Item<'a>>) -> Result<bool> {
+        let item = id.into();
+        let id = self.id(&item)?;
+        let Some(slot) = self.engine.live(id.key)? else { return Ok(false) };
+        let is_of = |slot| {
+            let entry = self.engine.entry_of(id.key, slot)?;
+            Ok(entry.is_some_and(|entry| entry.is_of(id.digest)))
+        };
+        if id.digest.is_none() || slot.has_digest && is_of(slot)? {
+            return Ok(true);
+        }
+        // Like a miss, this is answered only after a look: another store may have given the id a version.
+        match self.engine.live_now(id.key)? {
+            Some(slot) if slot.has_digest => is_of(slot),
+            slot => Ok(slot.is_some()),
+        }
     }
 
     /// Marks the id as seen now. A mark that exists is refreshed: its expiry moves later, never earlier.
@@ -121,6 +170,8 @@ impl SeenStore {
     /// When this fails, nothing was marked.
     ///
     /// - [`InvalidId`](crate::ErrorKind::InvalidId) for an id or a scope of a length that is not allowed;
+    /// - [`Conflict`](crate::ErrorKind::Conflict) for an id that was used with another
+    ///   [payload](crate::Item::payload), which refuses a whole batch;
     /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy
     ///   timeout, and [`StorageFull`](crate::ErrorKind::StorageFull) when the disk is full: both may be tried
     ///   again;
@@ -130,8 +181,9 @@ impl SeenStore {
     ///   [`Corrupt`](crate::ErrorKind::Corrupt) when the file is damaged;
     /// - [`Closed`](crate::ErrorKind::Closed) after [`close`](Self::close);
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
-    pub fn mark_seen(&self, id: impl AsRef<[u8]>) -> Result<()> {
-        let id = self.scope.id(id.as_ref())?;
+    pub fn mark_seen<'a>(&self, id: impl Into<Item<'a>>) -> Result<()> {
+        let item = id.into();
+        let id = self.id(&item)?;
         self.write_one(id, |store, transaction, id| {
             store.mark(transaction, id, transaction.now_ms).map(drop)
         })
@@ -146,29 +198,29 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`mark_seen`](Self::mark_seen).
-    pub fn mark_seen_at(&self, id: impl AsRef<[u8]>, seen_at: SystemTime) -> Result<()> {
-        let id = self.scope.id(id.as_ref())?;
+    pub fn mark_seen_at<'a>(&self, id: impl Into<Item<'a>>, seen_at: SystemTime) -> Result<()> {
+        let item = id.into();
+        let id = self.id(&item)?;
         let seen_at_ms = to_ms(seen_at);
         self.write_one(id, move |store, transaction, id| {
             store.mark(transaction, id, seen_at_ms).map(drop)
         })
     }
 
-    /// Returns when the mark of a live id expires if the id is seen at `seen_at_ms`, by this handle's
-    /// lifetime.
-    fn expiry_after(
+    /// Returns the mark of a live id that is seen at `seen_at_ms`, by this handle's lifetime.
+    fn mark_of_live(
         &self,
         transaction: &mut Transaction<'_>,
         old: Slot,
         seen_at_ms: i64,
-    ) -> Result<Option<i64>> {
+    ) -> Result<NewMark<'static>> {
         let first_ms = match self.lifetime.window {
             Window::Sliding { max_age: Some(_) } => {
                 transaction.row(old)?.map_or(seen_at_ms, |row| row.first_seen.min(seen_at_ms))
             }
             _ => seen_at_ms,
         };
-        Ok(self.lifetime.expires_at(seen_at_ms, first_ms))
+        Ok(NewMark { first_seen: seen_at_ms, ..self.lifetime.mark(seen_at_ms, first_ms) })
     }
 
     /// Marks the id. Returns false when the mark would expire at once beside a claim that binds.
@@ -178,30 +230,26 @@ impl SeenStore {
         id: Id<'_>,
         seen_at_ms: i64,
     ) -> Result<bool> {
-        if let Some(old) = transaction.live(id.key)? {
-            return self.refresh(transaction, id, old, seen_at_ms).map(|()| true);
-        }
-        let claim = transaction.claim(id)?;
-        let Some(mark) = mark::mark(self.lifetime, claim.as_ref(), seen_at_ms, transaction.now_ms)
-        else {
-            return Ok(false);
+        let old = match self.look(transaction, id)? {
+            Look::Same(slot) => {
+                let mark = self.mark_of_live(transaction, slot, seen_at_ms)?;
+                let mark = NewMark { digest: id.digest, ..mark };
+                return transaction.refresh(id, slot, &mark).map(|()| true);
+            }
+            Look::Changed(old) => Some(old),
+            Look::Unseen => None,
         };
+        // A claim handles one version. The mark of another one does not end it.
+        let claim = self.claim_of(transaction, id)?;
+        let claim = claim.filter(|claim| !is_change(claim.digest, id.digest));
+        let now_ms = transaction.now_ms;
+        let (claimed, old) = (claim.as_ref(), old.as_deref());
+        let mark = mark::mark(self.lifetime, claimed, id.digest, old, seen_at_ms, now_ms);
+        let Some(mark) = mark else { return Ok(false) };
         if claim.is_some() {
             transaction.delete_claim(id)?;
         }
         transaction.append(id, &mark).map(|()| true)
-    }
-
-    /// Records that a live id was seen at `seen_at_ms`, within the window's maximum age.
-    fn refresh(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        old: Slot,
-        seen_at_ms: i64,
-    ) -> Result<()> {
-        let expires_at = self.expiry_after(transaction, old, seen_at_ms)?;
-        transaction.refresh(id, old, seen_at_ms, expires_at)
     }
 
     /// Marks the id unless it is seen, and returns which it was. Of any number of threads and processes that
@@ -225,27 +273,87 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`mark_seen`](Self::mark_seen).
-    pub fn check_and_mark(&self, id: impl AsRef<[u8]>) -> Result<Verdict> {
-        let id = self.scope.id(id.as_ref())?;
+    pub fn check_and_mark<'a>(&self, id: impl Into<Item<'a>>) -> Result<Verdict> {
+        self.check_and_mark_item(&id.into())
+    }
+
+    /// Apart from the conversion, so that this is compiled once and not by each caller.
+    fn check_and_mark_item(&self, item: &Item<'_>) -> Result<Verdict> {
+        let id = self.id(item)?;
         if self.duplicate_in_index(id)?.is_some() {
+            self.count_verdict(Verdict::Duplicate);
             return Ok(Verdict::Duplicate);
         }
-        self.write_one(id, Self::check)
+        let verdict = self.write_one(id, Self::check)?;
+        self.count_verdict(verdict);
+        Ok(verdict)
     }
 
     fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        if self.record_sighting(transaction, id)?.is_some() {
-            return Ok(Verdict::Duplicate);
-        }
-        let claim = transaction.claim(id)?;
-        let Some(mark) = mark::check(self.lifetime, claim.as_ref(), transaction.now_ms) else {
+        let old = match self.sight(transaction, id)? {
+            Look::Same(_) => return Ok(Verdict::Duplicate),
+            Look::Changed(old) => Some(old),
+            Look::Unseen => None,
+        };
+        let (claim, now_ms) = (self.claim_of(transaction, id)?, transaction.now_ms);
+        let claim = claim.map(|claim| transaction.last_claim(claim));
+        let mark = mark::check(self.lifetime, claim.as_ref(), id.digest, old.as_deref(), now_ms);
+        let Some(mark) = mark else {
+            transaction.count_refusal(id, claim.and_then(|claim| claim.token));
             return Ok(Verdict::InFlight);
         };
         if claim.is_some() {
             transaction.delete_claim(id)?;
         }
         transaction.append(id, &mark)?;
-        Ok(Verdict::New)
+        Ok(if old.is_some() { Verdict::Changed } else { Verdict::New })
+    }
+
+    /// Decides as [`check_and_mark`](Self::check_and_mark), and tells what was known of the id before.
+    ///
+    /// Decided under the write lock, also for a duplicate: a few microseconds.
+    ///
+    /// ```
+    /// use seen_store::Verdict;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let store = seen_store::SeenStore::in_memory()?;
+    /// for _ in 0..3 {
+    ///     store.check_and_mark("disk full")?;
+    /// }
+    /// let seen = store.observe("disk full")?;
+    /// let before = seen.before.unwrap();
+    /// assert_eq!((seen.verdict, before.duplicates), (Verdict::Duplicate, 2));
+    /// println!("again, after {} repeats since {:?}", before.duplicates, before.first_seen);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_and_mark`](Self::check_and_mark).
+    pub fn observe<'a>(&self, id: impl Into<Item<'a>>) -> Result<Observation> {
+        let item = id.into();
+        let id = self.id(&item)?;
+        let observation = self.write_one(id, |store, transaction, id| {
+            let before = store.known_of(transaction, id)?;
+            let verdict = store.check(transaction, id)?;
+            Ok(Observation { verdict, before })
+        })?;
+        self.count_verdict(observation.verdict);
+        Ok(observation)
+    }
+
+    /// Returns what is known of an id: of its mark, its claim, or a mark that is kept after its expiry.
+    fn known_of(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Option<Entry>> {
+        let now_ms = transaction.now_ms;
+        if let Some(slot) = transaction.live(id.key)? {
+            let row = transaction.last_row(slot)?;
+            return Ok(row.map(|row| row.entry(now_ms)));
+        }
+        if let Some(claim) = transaction.claim(id)? {
+            return Ok(Some(self.engine.claim_entry(id, claim, now_ms)));
+        }
+        let row = transaction.retained(id)?;
+        Ok(row.map(|row| row.entry(now_ms)))
     }
 
     /// Returns true when a sighting of a live id extends its mark.
@@ -281,12 +389,15 @@ impl SeenStore {
     /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 ids are marked all or none. With more, an error
     /// in a later commit leaves the earlier ones marked, and their verdicts are lost. Pass at most 10,000 at
     /// a time where that matters.
-    pub fn check_and_mark_all<I>(&self, ids: I) -> Result<Vec<Verdict>>
+    pub fn check_and_mark_all<'a, I>(&self, ids: I) -> Result<Vec<Verdict>>
     where
-        I: IntoIterator<Item: AsRef<[u8]>>,
+        I: IntoIterator<Item: Into<Item<'a>>>,
     {
-        let ids: Vec<_> = ids.into_iter().collect();
-        self.decide_in_batches(&ids, Self::check)
+        let items: Vec<_> = ids.into_iter().map(Into::into).collect();
+        let ids = self.ids(&items)?;
+        let verdicts = self.decide_in_batches(&ids, Self::check)?;
+        self.count_verdicts(&verdicts);
+        Ok(verdicts)
     }
 
     /// Marks all ids and returns the number of those that were not seen before. For the first run on a feed
@@ -304,22 +415,23 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`check_and_mark_all`](Self::check_and_mark_all). Call it again to continue after an error.
-    pub fn seed<I>(&self, ids: I) -> Result<u64>
+    pub fn seed<'a, I>(&self, ids: I) -> Result<u64>
     where
-        I: IntoIterator<Item: AsRef<[u8]>>,
+        I: IntoIterator<Item: Into<Item<'a>>>,
     {
-        let ids: Vec<_> = ids.into_iter().collect();
-        let seeded = self.decide_in_batches(&ids, Self::seed_one)?;
+        let items: Vec<_> = ids.into_iter().map(Into::into).collect();
+        let seeded = self.decide_in_batches(&self.ids(&items)?, Self::seed_one)?;
         Ok(seeded.into_iter().filter(|is_new| *is_new).count() as u64)
     }
 
     /// Marks one id and returns true when it was not seen before.
     fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        if self.record_sighting(transaction, id)?.is_some() {
+        let look = self.sight(transaction, id)?;
+        if matches!(look, Look::Same(_)) {
             return Ok(false);
         }
         self.mark(transaction, id, transaction.now_ms)?;
-        Ok(true)
+        Ok(matches!(look, Look::Unseen))
     }
 
     /// Removes the mark and any claim of the id. Returns true when there was one. Other processes notice
@@ -337,16 +449,14 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`mark_seen`](Self::mark_seen).
-    pub fn forget(&self, id: impl AsRef<[u8]>) -> Result<bool> {
-        let id = self.scope.id(id.as_ref())?;
-        self.write_one(id, |_, transaction, id| match transaction.live(id.key)? {
-            Some(old) => transaction.forget(id, old).map(|()| true),
-            None if transaction.claim(id)?.is_some() => transaction.forget_claim(id).map(|()| true),
-            None => Ok(false),
-        })
+    pub fn forget<'a>(&self, id: impl Into<Item<'a>>) -> Result<bool> {
+        let item = id.into();
+        let id = self.id(&item)?;
+        self.write_one(id, |_, transaction, id| transaction.forget(id))
     }
 
-    /// Returns the id's mark if the index alone shows that it is seen. Then the duplicate is counted.
+    /// Returns the id's mark if the index shows that it is seen, and, for an item with a version or a payload, its row
+    /// that it is the same. Then the duplicate is counted.
     pub(super) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
         // A decision under the write lock catches up first, so a miss need not do so here.
         let now_ms = self.engine.clock.now_ms();
@@ -354,39 +464,95 @@ impl SeenStore {
         if self.needs_extension(slot, now_ms)? {
             return Ok(None);
         }
-        self.engine.count_duplicate(slot.seq)?;
+        if id.digest.is_some() {
+            let known = slot.has_digest.then(|| self.engine.entry_at(id.key, slot)).transpose()?;
+            if known.flatten().is_none_or(|entry| entry.digest != id.digest) {
+                return Ok(None);
+            }
+        }
+        self.engine.count_duplicate(slot.seq, now_ms)?;
         Ok(Some(slot))
     }
 
-    /// Returns the id's mark if it is live. Then the duplicate is counted, and in a sliding window the mark is
-    /// extended.
-    pub(super) fn record_sighting(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-    ) -> Result<Option<Slot>> {
-        let Some(slot) = transaction.live(id.key)? else { return Ok(None) };
-        self.engine.count_duplicate(slot.seq)?;
+    /// Looks for the id's mark and compares its version.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when the id was stored with another payload.
+    fn look(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Look> {
+        let Some(slot) = transaction.live(id.key)? else { return Ok(Look::Unseen) };
+        if id.digest.is_none() || !slot.has_digest {
+            return Ok(Look::Same(slot));
+        }
+        let Some(row) = transaction.last_row(slot)? else { return Ok(Look::Same(slot)) };
+        Ok(match compare(row.digest, id.digest) {
+            Comparison::Same | Comparison::First => Look::Same(slot),
+            Comparison::Changed => Look::Changed(Box::new(row)),
+            Comparison::Conflict => return Err(self.conflict(id)),
+        })
+    }
+
+    /// Like [`look`](Self::look), and records the sighting of a mark of the same version: the duplicate is counted, the
+    /// mark gets the digest that it lacks, and in a sliding window it is extended.
+    pub(super) fn sight(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Look> {
+        let slot = match self.look(transaction, id)? {
+            Look::Same(slot) => slot,
+            look => return Ok(look),
+        };
+        transaction.count_duplicate(slot.seq);
+        if id.digest.is_some() && !slot.has_digest {
+            transaction.add_digest(id, slot)?;
+        }
+        let slot = transaction.live(id.key)?.unwrap_or(slot);
         if self.needs_extension(slot, transaction.now_ms)? {
-            let expires_at = self.expiry_after(transaction, slot, transaction.now_ms)?;
-            if expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
-                self.refresh(transaction, id, slot, transaction.now_ms)?;
-                return transaction.live(id.key);
+            let mark = self.mark_of_live(transaction, slot, transaction.now_ms)?;
+            if mark.expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
+                transaction.refresh(id, slot, &mark)?;
+                return Ok(Look::Same(transaction.live(id.key)?.unwrap_or(slot)));
             } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
                 // At its maximum age: a write would change nothing.
                 self.engine.index.at_max_age.add(slot.seq, age);
             }
         }
-        Ok(Some(slot))
+        Ok(Look::Same(slot))
+    }
+
+    /// Returns the claim of an id.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when it is claimed with another payload.
+    pub(super) fn claim_of(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+    ) -> Result<Option<ClaimRow>> {
+        let claim = transaction.claim(id)?;
+        match &claim {
+            Some(claim) if compare(claim.digest, id.digest) == Comparison::Conflict => {
+                Err(self.conflict(id))
+            }
+            _ => Ok(claim),
+        }
+    }
+
+    pub(super) fn conflict(&self, id: Id<'_>) -> Error {
+        let [name, id] = [&self.engine.name, &id.shown()];
+        Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{name}: the id {id} was used with another payload before; use a new id for a new request, or \
+                 forget this one"
+            ),
+        )
     }
 
     fn decide_in_batches<T>(
         &self,
-        ids: &[impl AsRef<[u8]>],
+        ids: &[Id<'_>],
         decide: impl Fn(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let ids = self.scope.ids(ids)?;
-        self.in_batches(&ids, |transaction, batch| {
+        self.in_batches(ids, |transaction, batch| {
             batch.iter().map(|id| decide(self, transaction, *id)).collect()
         })
     }

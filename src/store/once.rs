@@ -11,7 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
 use super::{Claim, Failure, Lease, SeenStore};
+use crate::engine::renewal::shown;
 use crate::error::{Error, ErrorKind};
+use crate::item::Item;
 
 /// For how long the lease of [`SeenStore::once`] renews itself unless the handle says otherwise.
 const RENEWED_AT_MOST: Duration = Duration::from_secs(24 * 3_600);
@@ -89,6 +91,9 @@ impl SeenStore {
     /// claim is confirmed. An error of the work, or a panic in it, gives the id back and is kept as its last
     /// error. On a handle that [waits](Self::waiting), callers that come meanwhile wait for the answer.
     ///
+    /// An id that comes in another [version](crate::Item::version) is work to be done anew; one that comes with another
+    /// [payload](crate::Item::payload) is refused.
+    ///
     /// The work must not ask for its own id: it would find itself in flight.
     ///
     /// Work that was done in a process that was killed before its answer was stored is done again, unless the
@@ -120,23 +125,37 @@ impl SeenStore {
     /// and [`Lease::confirm`](crate::Lease::confirm). When the answer is longer than
     /// [`Config::max_receipt`](crate::Config::max_receipt), the id is seen
     /// without it, and the error is [`InvalidClaim`](ErrorKind::InvalidClaim).
-    pub fn once<T: AsRef<[u8]>, E: fmt::Display>(
+    pub fn once<'a, T: AsRef<[u8]>, E: fmt::Display>(
         &self,
-        id: impl AsRef<[u8]>,
+        id: impl Into<Item<'a>>,
         lease: Duration,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<Once<T>, OnceError<E>> {
-        let handle = self.renewing(self.renewing.unwrap_or(RENEWED_AT_MOST));
-        let mut lease = match handle.claim(id, lease)? {
-            Claim::Granted(lease) => lease,
-            Claim::Seen(known) => return Ok(Once::Replayed(known.receipt()?)),
-            Claim::InFlight { until, holder } => return Ok(Once::InFlight { until, holder }),
-            Claim::Unresolved { since, holder } => return Ok(Once::Unresolved { since, holder }),
-            Claim::GivenUp { attempts } => return Ok(Once::GivenUp { attempts }),
+        let (handle, item) = (self.renewing(self.renewing.unwrap_or(RENEWED_AT_MOST)), id.into());
+        let mut lease = loop {
+            match handle.claim(&item, lease)? {
+                Claim::Granted(lease) => break lease,
+                Claim::Seen(known) => {
+                    if let Some(entry) = known.entry()? {
+                        return Ok(Once::Replayed(entry.receipt));
+                    }
+                    // It was forgotten, or changed to another version, since: ask again.
+                }
+                Claim::InFlight { until, holder } => return Ok(Once::InFlight { until, holder }),
+                Claim::Unresolved { since, holder } => {
+                    return Ok(Once::Unresolved { since, holder });
+                }
+                Claim::GivenUp { attempts } => return Ok(Once::GivenUp { attempts }),
+            }
         };
         let failed = |lease: &mut Lease, reason: String| {
             if let Err(e) = lease.fail(Failure::new(reason)) {
-                log::warn!("{}: a failure could not be written down: {e}", self.engine.name);
+                log::warn!(
+                    file = self.engine.name.as_str(), scope = self.scope.name(),
+                    id = shown(lease.id()).as_str(),
+                    error:% = e, error_kind = e.kind().word();
+                    "{}: a failure could not be written down: {e}", self.engine.name
+                );
             }
         };
         match catch_unwind(AssertUnwindSafe(work)) {

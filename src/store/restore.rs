@@ -19,7 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::format::legacy::{LegacyRow, LegacyRows};
 use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
+use crate::item::is_change;
 use crate::journal::claims::{ClaimRow, Outcome};
+use crate::journal::row::Earlier;
 use crate::journal::{MarkRow, Transaction};
 use crate::machine::step_size;
 use crate::process::Registration;
@@ -84,11 +86,13 @@ impl SeenStore {
     ///
     /// - A mark of an id with a live mark: the earlier `first_seen`, the later `last_seen` and expiry, and
     ///   the larger `duplicates` and `attempts` win; the error and the receipt of the store stay if there are
-    ///   any. A mark of a claimed id ends the claim, as [`mark_seen`](Self::mark_seen) does.
-    /// - A claim of an id with a mark, with a claim in flight or with a claim at least as new is dropped. A
+    ///   any. Of two [versions](crate::Item::version) the one that was seen later wins, with its receipt. A mark of a
+    ///   claimed id ends the claim, as [`mark_seen`](Self::mark_seen) does, unless the claim is of another version.
+    /// - A claim of an id with a mark of the same version, with a claim in flight or with a claim at least as new is
+    ///   dropped. A
     ///   claim in flight is restored without its token: no worker can confirm it. When the lease ends, the id can
     ///   be claimed again, or, if the claim is held, waits for [`resolve`](Self::resolve).
-    /// - An expired entry is left out.
+    /// - An expired entry is left out, unless its [retention](Self::retention) lasts and nothing is known of the id.
     /// - An entry that the store cannot take is left out and listed in [`RestoreSummary::refused`], with an error
     ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
     ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt of more than 1 MiB, an error of more than 65,536 bytes, or a holder of more than 255)
@@ -226,8 +230,11 @@ impl SeenStore {
         if incoming.is_expired(now_ms) {
             return Ok(Effect::Expired);
         }
-        if transaction.live(id.key)?.is_some() {
-            return Ok(Effect::Unchanged);
+        if let Some(slot) = transaction.live(id.key)? {
+            let mark = transaction.row(slot)?;
+            if !mark.is_some_and(|mark| is_change(incoming.digest, mark.digest)) {
+                return Ok(Effect::Unchanged);
+            }
         }
         let known = transaction.claim(id)?;
         let Some(claim) = merge::claims(known.as_ref(), incoming, now_ms) else {
@@ -258,6 +265,8 @@ impl SeenStore {
             lease_until,
             attempts: entry.attempts,
             abandoned: entry.abandoned,
+            digest: entry.digest,
+            duplicates: duplicates(entry.duplicates),
             last_error: entry.last_error.clone(),
             expires_at: entry.expires_at.map(expiry_ms),
         }
@@ -265,27 +274,41 @@ impl SeenStore {
 }
 
 fn restore_mark(transaction: &mut Transaction<'_>, id: Id<'_>, entry: &Entry) -> Result<Effect> {
-    let incoming = mark_row(entry);
-    if incoming.expires_at.is_some_and(|at| at <= transaction.now_ms) {
-        return Ok(Effect::Expired);
+    let (incoming, now_ms) = (mark_row(entry), transaction.now_ms);
+    if entry.state == State::Expired && entry.expires_at.is_none() {
+        return Ok(Effect::Expired); // When is not said.
     }
-    if let Some(slot) = transaction.live(id.key)?
-        && let Some(known) = transaction.row(slot)?
-    {
-        let Some(merged) = merge::marks(&known, &incoming) else {
+    let known = transaction.live(id.key)?.map(|slot| transaction.row(slot)).transpose()?.flatten();
+    if !incoming.is_live(now_ms) {
+        if incoming.retain_until.is_none_or(|until| until <= now_ms) {
+            return Ok(Effect::Expired);
+        }
+        // What is kept of an earlier window tells nothing new of an id of which something is known.
+        if known.is_some() || transaction.retained(id)?.is_some() {
             return Ok(Effect::Unchanged);
-        };
-        transaction.append(id, &merged.as_new())?;
-        return Ok(Effect::Changed);
-    }
-    let Some(claim) = transaction.claim(id)? else {
+        }
         transaction.append(id, &incoming.as_new())?;
         return Ok(Effect::Added);
+    }
+    let is_known = known.is_some();
+    let row = match known {
+        Some(known) => match merge::marks(&known, &incoming) {
+            Some(merged) => merged,
+            None => return Ok(Effect::Unchanged),
+        },
+        None => incoming,
     };
-    transaction.delete_claim(id)?;
-    let mark = mark::after_claim(incoming.as_new(), &claim, transaction.now_ms);
+    // A claim of another version goes on beside the mark.
+    let claim = transaction.claim(id)?.filter(|claim| !is_change(claim.digest, row.digest));
+    let mark = match &claim {
+        Some(claim) => {
+            transaction.delete_claim(id)?;
+            mark::after_claim(row.as_new(), claim, now_ms)
+        }
+        None => row.as_new(),
+    };
     transaction.append(id, &mark)?;
-    Ok(Effect::Changed)
+    Ok(if is_known || claim.is_some() { Effect::Changed } else { Effect::Added })
 }
 
 fn refused(entry: &Entry, error: Error) -> Refused {
@@ -327,12 +350,19 @@ fn mark_row(entry: &Entry) -> MarkRow {
         first_seen: to_ms(entry.first_seen),
         last_seen: to_ms(entry.last_seen),
         expires_at: entry.expires_at.map(expiry_ms),
-        duplicates: i64::try_from(entry.duplicates).unwrap_or(i64::MAX),
+        retain_until: entry.retain_until.map(expiry_ms),
+        digest: entry.digest,
+        duplicates: duplicates(entry.duplicates),
+        earlier: entry.history.filter(|history| history.windows > 0).map(Earlier::of),
         token: None,
         attempts: entry.attempts,
         last_error: entry.last_error.clone(),
         receipt: entry.receipt.clone(),
     }
+}
+
+fn duplicates(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// An iterator over the ids of a legacy file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, to be

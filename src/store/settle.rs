@@ -8,12 +8,15 @@
 use std::time::Duration;
 
 use super::claims::checked_lease;
+use super::counted::end_of;
 use super::{Failure, SeenStore};
 use crate::config::RetryDelay;
 use crate::decide::claim::{self, Change, Fail};
+use crate::engine::counters::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, MAX_NOTE_BYTES};
 use crate::index::Slot;
+use crate::item::Item;
 use crate::journal::claims::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
 use crate::machine;
@@ -49,6 +52,16 @@ pub enum Ownership {
     Lost,
 }
 
+/// The result of a confirm that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    InTime,
+    /// After the lease had run out.
+    Late,
+    /// It was confirmed before.
+    Before,
+}
+
 /// The present state of a token's claim.
 enum ClaimStatus {
     /// The claim is held with this token.
@@ -78,8 +91,8 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::confirm`](crate::Lease::confirm).
-    pub fn confirm(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.confirm_claim(id.as_ref(), *token, None)
+    pub fn confirm<'a>(&self, id: impl Into<Item<'a>>, token: &Token) -> Result<()> {
+        self.confirm_claim(&id.into(), *token, None).map(drop)
     }
 
     /// Confirms a claim by its token and stores a receipt, like [`Lease::confirm_with`](crate::Lease::confirm_with).
@@ -87,29 +100,32 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::confirm_with`](crate::Lease::confirm_with).
-    pub fn confirm_with(
+    pub fn confirm_with<'a>(
         &self,
-        id: impl AsRef<[u8]>,
+        id: impl Into<Item<'a>>,
         token: &Token,
         receipt: impl AsRef<[u8]>,
     ) -> Result<()> {
-        let receipt = receipt.as_ref();
-        let most = self.engine.config.max_receipt;
-        if receipt.len() > most {
+        self.confirm_claim(&id.into(), *token, Some(receipt.as_ref())).map(drop)
+    }
+
+    pub(super) fn confirm_claim(
+        &self,
+        item: &Item<'_>,
+        token: Token,
+        receipt: Option<&[u8]>,
+    ) -> Result<Confirmed> {
+        let id = self.id(item)?;
+        let (length, most) = (receipt.map_or(0, <[u8]>::len), self.engine.config.max_receipt);
+        if length > most {
             return Err(Error::new(
                 ErrorKind::InvalidClaim,
                 format!(
-                    "the receipt has {} bytes; at most {most} are stored, by the setting max_receipt",
-                    receipt.len()
+                    "the receipt has {length} bytes; at most {most} are stored, by the setting max_receipt"
                 ),
             ));
         }
-        self.confirm_claim(id.as_ref(), *token, Some(receipt))
-    }
-
-    fn confirm_claim(&self, id: &[u8], token: Token, receipt: Option<&[u8]>) -> Result<()> {
-        let id = self.scope.id(id)?;
-        let owned = match receipt {
+        let confirmed = match receipt {
             // The others of a group would wait while it is written.
             Some(receipt) if receipt.len() > LONGEST_GROUPED_RECEIPT => self
                 .engine
@@ -121,9 +137,12 @@ impl SeenStore {
                 })
             }
         };
-        match owned? {
-            Ownership::Held => Ok(()),
-            Ownership::Lost => Err(lease_lost(id, &self.engine.name)),
+        match confirmed? {
+            Some(confirmed) => {
+                self.engine.counters.add(Event::ClaimConfirmed, 1);
+                Ok(confirmed)
+            }
+            None => Err(self.count_lost(lease_lost(id, &self.engine.name))),
         }
     }
 
@@ -133,35 +152,38 @@ impl SeenStore {
         id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
-    ) -> Result<Ownership> {
-        let (owned, ends_claim) = self.mark_confirmed(transaction, id, token, receipt)?;
-        if ends_claim {
+    ) -> Result<Option<Confirmed>> {
+        let confirmed = self.mark_confirmed(transaction, id, token, receipt)?;
+        if matches!(confirmed, Some(Confirmed::InTime | Confirmed::Late)) {
             transaction.delete_claim(id)?;
         }
-        Ok(owned)
+        Ok(confirmed)
     }
 
-    /// Marks the id as seen if the claim with this token is held. The bool is true when that ends a claim,
-    /// which the caller must delete.
+    /// Marks the id as seen if the claim with this token is held. Unless it was confirmed before, that ends the claim,
+    /// which the caller must delete. `None`: the claim is lost.
     fn mark_confirmed(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         token: Token,
         receipt: Option<&[u8]>,
-    ) -> Result<(Ownership, bool)> {
+    ) -> Result<Option<Confirmed>> {
         match claim_status(transaction, id, token)? {
-            ClaimStatus::Lost => Ok((Ownership::Lost, false)),
+            ClaimStatus::Lost => Ok(None),
             ClaimStatus::Claimed(claim) => {
-                let mark = claim::confirm(self.lifetime, &claim, receipt, transaction.now_ms);
+                let (now_ms, old) = (transaction.now_ms, transaction.live(id.key)?);
+                let old = old.map(|old| transaction.last_row(old)).transpose()?.flatten();
+                let mark = claim::confirm(self.lifetime, &claim, receipt, old.as_ref(), now_ms);
                 transaction.append(id, &mark)?;
-                Ok((Ownership::Held, true))
+                let in_time = claim.is_in_flight(now_ms);
+                Ok(Some(if in_time { Confirmed::InTime } else { Confirmed::Late }))
             }
             ClaimStatus::Marked(slot, row) => {
                 if let (Some(receipt), None) = (receipt, row.receipt) {
                     transaction.add_receipt(id, slot, receipt)?;
                 }
-                Ok((Ownership::Held, false))
+                Ok(Some(Confirmed::Before))
             }
         }
     }
@@ -172,21 +194,23 @@ impl SeenStore {
     ///
     /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 are confirmed all or none. With more, an error
     /// in a later commit leaves the earlier ones confirmed. It is safe to call it again.
-    pub fn confirm_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
+    pub fn confirm_all<'a, I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
-        B: AsRef<[u8]>,
+        B: Into<Item<'a>>,
     {
         self.for_all(claims, |transaction, claims| {
             let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
             for (id, token) in claims {
-                let (ownership, ends) = self.mark_confirmed(transaction, *id, *token, None)?;
-                owned.push(ownership);
+                let confirmed = self.mark_confirmed(transaction, *id, *token, None)?;
+                owned.push(confirmed.map_or(Ownership::Lost, |_| Ownership::Held));
+                let ends = confirmed.is_some_and(|confirmed| confirmed != Confirmed::Before);
                 ended.extend(ends.then_some(*id));
             }
             transaction.delete_claims(ended)?;
             Ok(owned)
         })
+        .inspect(|owned| self.count_ends(Some(Event::ClaimConfirmed), owned))
     }
 
     /// Releases many claims in one commit for each 10,000, and returns for each whether it was still held.
@@ -195,10 +219,10 @@ impl SeenStore {
     ///
     /// Those of [`mark_seen`](Self::mark_seen). Up to 10,000 are released all or none. With more, an error in
     /// a later commit leaves the earlier ones released.
-    pub fn release_all<I, B>(&self, claims: I) -> Result<Vec<Ownership>>
+    pub fn release_all<'a, I, B>(&self, claims: I) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
-        B: AsRef<[u8]>,
+        B: Into<Item<'a>>,
     {
         self.change_all(claims, &Change::Release)
     }
@@ -210,15 +234,15 @@ impl SeenStore {
     /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
     /// [`mark_seen`](Self::mark_seen). Up to 10,000 are renewed all or none. With more, an error in a later
     /// commit leaves the earlier ones renewed.
-    pub fn renew_all<I, B>(&self, claims: I, lease: Duration) -> Result<Vec<Ownership>>
+    pub fn renew_all<'a, I, B>(&self, claims: I, lease: Duration) -> Result<Vec<Ownership>>
     where
         I: IntoIterator<Item = (B, Token)>,
-        B: AsRef<[u8]>,
+        B: Into<Item<'a>>,
     {
         self.change_all(claims, &Change::Renew { lease: checked_lease(lease)? })
     }
 
-    fn change_all<B: AsRef<[u8]>>(
+    fn change_all<'a, B: Into<Item<'a>>>(
         &self,
         claims: impl IntoIterator<Item = (B, Token)>,
         change: &Change,
@@ -230,17 +254,18 @@ impl SeenStore {
             });
             changed.collect()
         })
+        .inspect(|owned| self.count_ends(end_of(change), owned))
     }
 
-    fn for_all<B: AsRef<[u8]>>(
+    fn for_all<'a, B: Into<Item<'a>>>(
         &self,
         claims: impl IntoIterator<Item = (B, Token)>,
         step: impl Fn(&mut Transaction<'_>, &[(Id<'_>, Token)]) -> Result<Vec<Ownership>>,
     ) -> Result<Vec<Ownership>> {
-        let claims: Vec<(B, Token)> = claims.into_iter().collect();
+        let claims: Vec<_> = claims.into_iter().map(|(id, token)| (id.into(), token)).collect();
         let claims: Vec<(Id<'_>, Token)> = claims
             .iter()
-            .map(|(id, token)| Ok((self.scope.id(id.as_ref())?, *token)))
+            .map(|(item, token)| Ok((self.id(item)?, *token)))
             .collect::<Result<_>>()?;
         self.in_batches(&claims, |transaction, claims| {
             transaction.load_claims(claims.len())?;
@@ -266,8 +291,8 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::release`](crate::Lease::release).
-    pub fn release(&self, id: impl AsRef<[u8]>, token: &Token) -> Result<()> {
-        self.change_claim(id.as_ref(), *token, Change::Release).map(drop)
+    pub fn release<'a>(&self, id: impl Into<Item<'a>>, token: &Token) -> Result<()> {
+        self.change_claim(&id.into(), *token, Change::Release).map(drop)
     }
 
     /// Records a failed attempt by the token of its claim, like [`Lease::fail`](crate::Lease::fail).
@@ -289,9 +314,9 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::fail`](crate::Lease::fail).
-    pub fn fail(
+    pub fn fail<'a>(
         &self,
-        id: impl AsRef<[u8]>,
+        id: impl Into<Item<'a>>,
         token: &Token,
         failure: impl Into<Failure>,
     ) -> Result<()> {
@@ -302,7 +327,7 @@ impl SeenStore {
             retry_delay: retry_after.map_or(self.engine.config.retry_delay, RetryDelay::Fixed),
             chance: machine::random_u64(),
         });
-        self.change_claim(id.as_ref(), *token, change).map(drop)
+        self.change_claim(&id.into(), *token, change).map(drop)
     }
 
     /// Decides on an id whose last attempt is over without success, however it ended:
@@ -317,8 +342,9 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`mark_seen`](Self::mark_seen).
-    pub fn resolve(&self, id: impl AsRef<[u8]>, resolution: Resolution) -> Result<bool> {
-        let id = self.scope.id(id.as_ref())?;
+    pub fn resolve<'a>(&self, id: impl Into<Item<'a>>, resolution: Resolution) -> Result<bool> {
+        let item = id.into();
+        let id = self.id(&item)?;
         self.write_one(id, move |store, transaction, id| {
             store.resolve_in(transaction, id, resolution)
         })
@@ -331,14 +357,14 @@ impl SeenStore {
         resolution: Resolution,
     ) -> Result<bool> {
         let now_ms = transaction.now_ms;
-        if transaction.live(id.key)?.is_some() {
-            return Ok(false);
-        }
         let is_over = |claim: &ClaimRow| !claim.is_in_flight(now_ms);
         let Some(mut claim) = transaction.claim(id)?.filter(is_over) else { return Ok(false) };
         match resolution {
-            Resolution::Done => return self.mark(transaction, id, now_ms),
+            Resolution::Done => {
+                return self.mark(transaction, Id { digest: claim.digest, ..id }, now_ms);
+            }
             Resolution::Retry => {
+                claim = transaction.last_claim(claim);
                 Change::Retry.apply(&mut claim, self.lifetime.ttl, now_ms);
                 transaction.put_claim(id, claim)?;
             }
@@ -364,22 +390,30 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`Lease::renew`](crate::Lease::renew).
-    pub fn renew(&self, id: impl AsRef<[u8]>, token: &Token, lease: Duration) -> Result<()> {
-        self.renew_until(id.as_ref(), *token, lease).map(drop)
+    pub fn renew<'a>(&self, id: impl Into<Item<'a>>, token: &Token, lease: Duration) -> Result<()> {
+        self.renew_until(&id.into(), *token, lease).map(drop)
     }
 
     /// Renews a lease and returns its new end in unix milliseconds.
-    pub(super) fn renew_until(&self, id: &[u8], token: Token, lease: Duration) -> Result<i64> {
-        self.change_claim(id, token, Change::Renew { lease: checked_lease(lease)? })
+    pub(super) fn renew_until(
+        &self,
+        item: &Item<'_>,
+        token: Token,
+        lease: Duration,
+    ) -> Result<i64> {
+        self.change_claim(item, token, Change::Renew { lease: checked_lease(lease)? })
     }
 
     /// Changes a claim and returns when its lease, or the delay after a failure, ends.
-    fn change_claim(&self, id: &[u8], token: Token, change: Change) -> Result<i64> {
-        let id = self.scope.id(id)?;
+    fn change_claim(&self, item: &Item<'_>, token: Token, change: Change) -> Result<i64> {
+        let (id, end) = (self.id(item)?, end_of(&change));
         let until_ms = self.write_one(id, move |store, transaction, id| {
             store.change(transaction, id, token, &change)
         })?;
-        until_ms.ok_or_else(|| lease_lost(id, &self.engine.name))
+        if let (Some(end), Some(_)) = (end, until_ms) {
+            self.engine.counters.add(end, 1);
+        }
+        until_ms.ok_or_else(|| self.count_lost(lease_lost(id, &self.engine.name)))
     }
 
     /// Changes a claim in a transaction. `None`: the claim is no longer held.
@@ -393,6 +427,9 @@ impl SeenStore {
         let ClaimStatus::Claimed(mut claim) = claim_status(transaction, id, token)? else {
             return Ok(None);
         };
+        if end_of(change).is_some() {
+            claim = transaction.last_claim(claim);
+        }
         change.apply(&mut claim, self.lifetime.ttl, transaction.now_ms);
         let until_ms = claim.lease_until;
         transaction.put_claim(id, claim)?;
@@ -404,9 +441,9 @@ fn lease_lost(id: Id<'_>, store: &str) -> Error {
     Error::new(
         ErrorKind::LeaseLost,
         format!(
-            "{store}: the claim of {:?} is no longer held: it was ended, or its lease ran out and another \
+            "{store}: the claim of {} is no longer held: it was ended, or its lease ran out and another \
              worker took it over",
-            String::from_utf8_lossy(&id.bytes[..id.bytes.len().min(200)])
+            id.shown()
         ),
     )
 }
@@ -416,12 +453,11 @@ fn claim_status(
     id: Id<'_>,
     token: Token,
 ) -> Result<ClaimStatus> {
-    if let Some(slot) = transaction.live(id.key)? {
-        let row = transaction.row(slot)?;
-        return Ok(match row {
-            Some(row) if row.token == Some(token) => ClaimStatus::Marked(slot, row),
-            _ => ClaimStatus::Lost,
-        });
+    if let Some(slot) = transaction.live(id.key)?
+        && let Some(row) = transaction.row(slot)?
+        && row.token == Some(token)
+    {
+        return Ok(ClaimStatus::Marked(slot, row));
     }
     let claim = transaction.claim(id)?.filter(|claim| claim.token == Some(token));
     Ok(claim.map_or(ClaimStatus::Lost, ClaimStatus::Claimed))

@@ -44,13 +44,20 @@ impl Bench {
     /// What every way of reading says.
     fn entry(&self, id: &str) -> Entry {
         let reader = Reader::open_with(self.place.path(), self.config.clone()).unwrap();
-        let entry = self.store.get(id).unwrap().unwrap();
-        assert_eq!(reader.get(id).unwrap().as_ref(), Some(&entry));
+        // How many were refused, and whether the file tells of them yet, is not the matter here.
+        let uncounted = |mut entry: Entry| {
+            entry.duplicates = 0;
+            entry
+        };
+        let entry = uncounted(self.store.get(id).unwrap().unwrap());
+        assert_eq!(reader.get(id).unwrap().map(uncounted).as_ref(), Some(&entry));
         let of_id = |entry: &Entry| entry.id == id.as_bytes();
         let filter = || Filter::default().state(entry.state);
-        let listed: Vec<_> = self.store.entries(filter()).map(Result::unwrap).collect();
+        let listed = self.store.entries(filter()).map(Result::unwrap);
+        let listed: Vec<_> = listed.map(uncounted).collect();
         assert_eq!(listed.iter().find(|entry| of_id(entry)), Some(&entry));
-        let listed: Vec<_> = reader.entries(filter()).map(Result::unwrap).collect();
+        let listed = reader.entries(filter()).map(Result::unwrap);
+        let listed: Vec<_> = listed.map(uncounted).collect();
         assert_eq!(listed.iter().find(|entry| of_id(entry)), Some(&entry));
         assert!(reader.stats(secs(1), 1).unwrap().total().of(entry.state) > 0);
         entry

@@ -76,7 +76,7 @@ fn a_short_mark_does_not_hand_a_held_id_out_before_its_lease_ends() {
 
 fn poison(file: &Connection, id: &str) {
     file.execute(
-        "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), NULL)",
+        "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, NULL, 0, CAST(x'ff' AS TEXT), NULL)",
         [id],
     )
     .unwrap();

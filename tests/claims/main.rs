@@ -8,6 +8,7 @@ mod abandoned;
 mod batches;
 mod bench;
 mod beside_marks;
+mod changes;
 mod clocks_set_back;
 #[path = "../common/mod.rs"]
 mod common;
@@ -20,4 +21,5 @@ mod processes;
 mod stores;
 #[path = "../support_process/mod.rs"]
 mod support_process;
+mod versions;
 mod waiting;

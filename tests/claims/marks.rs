@@ -187,7 +187,8 @@ fn a_check_of_the_file_overlooks_expired_claims_that_stand_beside_a_mark_and_no_
     let bench = Bench::with(|config| config.purge_interval(None));
     bench.store.seed(["a", "b"]).unwrap();
     let file = bench.place.sql();
-    let insert = "INSERT INTO claims VALUES ('', ?1, x'', 1, 0, NULL, ?2, ?2, 1, 0, NULL, ?2)";
+    let insert =
+        "INSERT INTO claims VALUES ('', ?1, x'', 1, 0, NULL, ?2, ?2, 1, 0, NULL, 0, NULL, ?2)";
     let now = common::unix_ms(bench.clock.now());
     file.execute(insert, ("a", now)).unwrap();
     let reader = Reader::open_with(bench.place.path(), bench.config.clone()).unwrap();

@@ -51,7 +51,7 @@ fn restore_to(place: &Place, backup: &Path) {
 }
 
 fn rebuilds(store: &SeenStore) -> u64 {
-    store.stats().unwrap().rebuilds
+    store.stats().unwrap().since_opened.rebuilds
 }
 
 /// How the store under test first meets the restored file.

@@ -40,7 +40,7 @@ fn assert_follows(place: &Place, store: &SeenStore, copy: &Path) {
     let problems = store.verify().unwrap().problems;
     println!(
         "y {y:?}, x seen {x}, verify {problems:?}, rebuilds {}",
-        store.stats().unwrap().rebuilds
+        store.stats().unwrap().since_opened.rebuilds
     );
     assert_eq!(y, Verdict::Duplicate, "new twice");
     assert!(!x, "seen, and the file does not have it");

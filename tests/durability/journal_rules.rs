@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
-use seen_store::{Clock, Config, ErrorKind, ManualClock, SeenStore, Ttl, Verdict};
+use seen_store::{Clock, Config, ErrorKind, Item, ManualClock, SeenStore, Ttl, Verdict};
 
 /// One file, and a clock for all stores on it.
 struct Setting {
@@ -56,7 +56,7 @@ fn look(store: &SeenStore) {
 }
 
 fn rebuilds(store: &SeenStore) -> u64 {
-    store.stats().unwrap().rebuilds
+    store.stats().unwrap().since_opened.rebuilds
 }
 
 fn assert_verified(store: &SeenStore) {
@@ -484,10 +484,10 @@ fn a_panic_in_the_callers_clock_leaves_neither_an_open_transaction_nor_a_stuck_l
 /// An id whose bytes cannot be had.
 struct PanickingId(bool);
 
-impl AsRef<[u8]> for PanickingId {
-    fn as_ref(&self) -> &[u8] {
-        assert!(!self.0, "the id was told to panic");
-        b"good"
+impl From<PanickingId> for Item<'_> {
+    fn from(id: PanickingId) -> Self {
+        assert!(!id.0, "the id was told to panic");
+        Item::new("good")
     }
 }
 

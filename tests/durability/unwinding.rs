@@ -8,8 +8,8 @@ use std::thread;
 use std::time::SystemTime;
 
 use seen_store::{
-    Claim, Clock, Config, Entries, Entry, Filter, Lease, Listing, ManualClock, Reader, SeenStore,
-    Ttl, Verdict, Window,
+    Claim, Clock, Config, Entries, Entry, Filter, Item, Lease, Listing, ManualClock, Reader,
+    SeenStore, Ttl, Verdict, Window,
 };
 
 use crate::common::{Place, ms, secs};
@@ -261,6 +261,12 @@ impl AsRef<[u8]> for PanickingId {
             std::panic::resume_unwind(Box::new("the id was told to panic"));
         }
         b"an id"
+    }
+}
+
+impl From<PanickingId> for Item<'_> {
+    fn from(id: PanickingId) -> Self {
+        Item::from(id.as_ref().to_vec())
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 /// `cargo test` builds the examples beside the tests.
-fn example(name: &str) -> Command {
+pub(crate) fn example(name: &str) -> Command {
     let deps = std::env::current_exe().unwrap();
     let path = deps.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is not built: run all of `cargo test`", path.display());

@@ -7,3 +7,4 @@ mod claiming;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;
+mod programs;

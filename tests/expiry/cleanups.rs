@@ -10,7 +10,7 @@ use seen_store::{Claim, Filter, SeenStore, Verdict};
 use crate::common::{Place, clock_and_config, ms, secs};
 
 fn rebuilds(store: &SeenStore) -> u64 {
-    store.stats().unwrap().rebuilds
+    store.stats().unwrap().since_opened.rebuilds
 }
 
 fn old_and_recent(store: &SeenStore, clock: &seen_store::ManualClock, count: usize) {

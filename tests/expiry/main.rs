@@ -11,9 +11,11 @@ mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod corrected_clocks;
+mod kept;
 mod lifetimes;
 mod purges;
 mod removals;
+mod retention;
 #[path = "../support_process/mod.rs"]
 mod support_process;
 mod tidying;

@@ -87,7 +87,7 @@ fn a_cleanup_is_noticed_by_another_store_at_its_next_look() {
     assert_eq!(other.get("a").unwrap(), None);
     assert!(!other.is_seen("b"));
     assert!(other.is_seen("c"));
-    assert_eq!(other.stats().unwrap().rebuilds, 0);
+    assert_eq!(other.stats().unwrap().since_opened.rebuilds, 0);
 }
 
 #[test]

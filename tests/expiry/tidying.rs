@@ -90,7 +90,7 @@ fn marks_go_on_while_the_store_is_compacted() {
         }
         assert!((0..marks).all(|n| store.is_seen(format!("meanwhile {n}"))));
     });
-    assert_eq!(store.stats().unwrap().rebuilds, 0, "the store that compacts knows");
+    assert_eq!(store.stats().unwrap().since_opened.rebuilds, 0, "the store that compacts knows");
     assert_eq!(store.verify().unwrap().problems, [""; 0]);
 }
 
@@ -224,7 +224,7 @@ fn a_purge_takes_the_newest_row_too() {
         );
         // The other store knows the deleted row as the newest: the tombstone explains it.
         assert_eq!(other.check_and_mark(&ids("old")[count - 1]).unwrap(), Verdict::New);
-        assert_eq!(other.stats().unwrap().rebuilds, 0);
+        assert_eq!(other.stats().unwrap().since_opened.rebuilds, 0);
         for store in [&store, &other] {
             assert_eq!(store.verify().unwrap().problems, [""; 0]);
         }
@@ -355,7 +355,7 @@ fn a_cleanup_removes_old_claims_that_are_not_in_flight() {
         assert_eq!(left(&store), remaining, "after {after}");
         assert_eq!(left(&other).len(), 5);
     }
-    assert_eq!(store.stats().unwrap().rebuilds, 0);
+    assert_eq!(store.stats().unwrap().since_opened.rebuilds, 0);
     // Whatever is in flight stays, however short the age that is asked for.
     let mut held = claim(&store, "again", secs(60));
     clock.advance(secs(59));

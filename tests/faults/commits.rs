@@ -179,7 +179,7 @@ fn a_group_that_takes_back_its_own_claim_is_answered_as_the_file_says() {
         let store = SeenStore::open_with(&path, config.synchronous(Synchronous::Full)).unwrap();
         let file = Connection::open(&path).unwrap();
         file.execute_batch(&format!(
-            "INSERT INTO claims VALUES ('', 'held', x'{HELD}', NULL, 0, NULL, 1, {}, 1, 0, NULL, NULL)",
+            "INSERT INTO claims VALUES ('', 'held', x'{HELD}', NULL, 0, NULL, 1, {}, 1, 0, NULL, 0, NULL, NULL)",
             1_i64 << 48
         ))
         .unwrap();

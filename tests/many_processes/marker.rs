@@ -34,7 +34,9 @@ pub(crate) fn run(me: &Me) {
     // Of one store: while its index is in doubt, the figures take their time.
     let begun = me.ledger.begin();
     match stores[0].stats() {
-        Ok(stats) => me.ledger.write(&begun, &Event::Rebuilds { count: stats.rebuilds }),
+        Ok(stats) => {
+            me.ledger.write(&begun, &Event::Rebuilds { count: stats.since_opened.rebuilds });
+        }
         Err(e) => me.failed(&begun, "stats", &e),
     }
     stores.iter().for_each(|store| me.close(store));

@@ -6,113 +6,134 @@
 
 use seen_store::Token;
 
-use crate::state::{Claim, End, Mark, State, View};
+use crate::state::{Claim, Mark, State, Tag, View};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Known {
     /// What holds for all stores.
     pub(crate) certain: State,
-    /// Marks that have expired for at least one store, and may have been purged or not.
+    /// Marks that are kept no longer for at least one store, and may have been purged or not.
     pub(crate) ghosts: Vec<Mark>,
     /// Claims whose attempts were forgotten for at least one store, likewise.
     claim_ghosts: Vec<Claim>,
 }
 
 /// A state that the id may be in for a store.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Start {
     pub(crate) state: State,
     /// The store still knows a mark whose row another one has purged.
     pub(crate) hollow: bool,
-    pub(crate) certain: bool,
+    /// Whether the mark, or that there is none, holds for all stores; and the claim.
+    pub(crate) certain_mark: bool,
+    pub(crate) certain_claim: bool,
 }
 
 impl Known {
-    /// The ghosts that are not expired by this time.
-    pub(crate) fn seen_ghosts(&self, now: i64) -> impl Iterator<Item = &Mark> {
-        self.ghosts.iter().filter(move |ghost| now < ghost.expires)
+    /// The ghosts that are kept at this time.
+    fn kept_ghosts(&self, now: i64) -> impl Iterator<Item = &Mark> {
+        self.ghosts.iter().filter(move |ghost| now < ghost.kept)
     }
 
     fn live_claim_ghosts(&self, now: i64) -> impl Iterator<Item = &Claim> {
         self.claim_ghosts.iter().filter(move |ghost| !ghost.is_forgotten(now))
     }
 
+    /// The first one is certain.
     pub(crate) fn starts(&self, now: i64) -> Vec<Start> {
-        let mut starts = vec![Start { state: self.certain.clone(), hollow: false, certain: true }];
-        if matches!(self.certain, State::Mark(_)) {
-            return starts;
-        }
-        for ghost in self.seen_ghosts(now) {
-            for hollow in [false, true] {
-                let state = State::Mark(ghost.clone());
-                starts.push(Start { state, hollow, certain: false });
+        let mut marks = vec![(self.certain.mark.clone(), false, true)];
+        if self.certain.mark.is_none() {
+            for ghost in self.kept_ghosts(now) {
+                marks.push((Some(ghost.clone()), false, false));
+                if ghost.is_live(now) {
+                    marks.push((Some(ghost.clone()), true, false));
+                }
             }
         }
-        if self.certain == State::Nothing {
-            starts.extend(self.live_claim_ghosts(now).map(|ghost| Start {
-                state: State::Claim(ghost.clone()),
-                hollow: false,
-                certain: false,
-            }));
+        let mut claims = vec![(self.certain.claim.clone(), true)];
+        if self.certain.claim.is_none() {
+            claims.extend(self.live_claim_ghosts(now).map(|ghost| (Some(ghost.clone()), false)));
         }
-        starts
+        let starts = claims.iter().flat_map(|(claim, certain_claim)| {
+            marks.iter().map(|(mark, hollow, certain_mark)| Start {
+                state: State { mark: mark.clone(), claim: claim.clone() },
+                hollow: *hollow,
+                certain_mark: *certain_mark,
+                certain_claim: *certain_claim,
+            })
+        });
+        starts.collect()
+    }
+
+    fn whole_starts(&self, now: i64) -> impl Iterator<Item = Start> {
+        self.starts(now).into_iter().filter(|start| !start.hollow)
     }
 
     /// What may be shown of the id.
     pub(crate) fn views(&self, now: i64) -> Vec<Option<View>> {
-        let starts = self.starts(now);
-        starts.iter().filter(|start| !start.hollow).map(|start| start.state.view(now)).collect()
+        self.whole_starts(now).map(|start| start.state.view(now)).collect()
     }
 
-    /// What a listing may show: besides, a claim that was forgotten while the id was marked, and that a clock
-    /// set back has brought up again, comes before the mark.
-    pub(crate) fn listed(&self, now: i64) -> Vec<Option<View>> {
-        let mut views = self.views(now);
-        views
-            .extend(self.live_claim_ghosts(now).map(|ghost| State::Claim(ghost.clone()).view(now)));
-        views
+    /// What a listing may show.
+    pub(crate) fn listed(&self, now: i64) -> Vec<Vec<View>> {
+        self.whole_starts(now).map(|start| start.state.listed(now)).collect()
+    }
+
+    /// Whether the id may be seen, and may not, as what it is shown with.
+    pub(crate) fn is_seen(&self, shown: Option<Tag>, now: i64) -> Vec<bool> {
+        let starts = self.starts(now).into_iter();
+        let seen = starts.map(|start| {
+            // The version of a mark whose row is gone is not known: it is looked for in vain.
+            let shown = shown.filter(|_| !start.hollow);
+            start.state.is_seen(shown, now)
+        });
+        let mut seen: Vec<bool> = seen.collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    /// Of marks that were turned away, only that they were: when would make worlds of their own.
+    pub(crate) fn forget_when_sighted(&mut self) {
+        for mark in self.ghosts.iter_mut().chain(&mut self.certain.mark) {
+            if mark.sighted > 0 {
+                mark.sighted = i64::MAX;
+            }
+        }
     }
 
     /// Moves what has ended by this time to the ghosts.
     pub(crate) fn bury(&mut self, latest: i64) {
-        match &self.certain {
-            State::Mark(mark) if mark.expires <= latest => {
-                if !self.ghosts.contains(mark) {
-                    self.ghosts.push(mark.clone());
-                }
-            }
-            State::Claim(claim) if claim.is_forgotten(latest) => {
-                if !self.claim_ghosts.contains(claim) {
-                    self.claim_ghosts.push(claim.clone());
-                }
-            }
-            _ => return,
+        if let Some(mark) = self.certain.mark.take_if(|mark| mark.kept <= latest)
+            && !self.ghosts.contains(&mark)
+        {
+            self.ghosts.push(mark);
         }
-        self.certain = State::Nothing;
+        if let Some(claim) = self.certain.claim.take_if(|claim| claim.is_forgotten(latest))
+            && !self.claim_ghosts.contains(&claim)
+        {
+            self.claim_ghosts.push(claim);
+        }
     }
 
-    pub(crate) fn apply(&mut self, start: &Start, end: &End) {
-        let from_mark = matches!(start.state, State::Mark(_));
-        match (&start.state, end) {
-            (_, End::Same) => return,
-            (State::Claim(_), _) => self.claim_ghosts.clear(),
-            // A ghost came before the claim, which stays where it is.
-            (State::Mark(_), End::Mark(_)) => {
-                if let State::Claim(claim) = &self.certain {
-                    self.claim_ghosts.push(claim.clone());
+    /// What it is once it is `after` for the store for which it was `start`.
+    pub(crate) fn apply(&mut self, start: &Start, after: &State) {
+        let before = &start.state;
+        match (&before.mark, &after.mark) {
+            _ if before.mark == after.mark => {}
+            // It was turned away. Nothing tells which of the ghosts that was.
+            (Some(mark), Some(seen)) if seen.is_row_of(mark) && !start.certain_mark => {
+                for ghost in &mut self.ghosts {
+                    ghost.sighted = ghost.sighted.max(seen.sighted);
                 }
             }
-            _ => {}
+            (_, Some(mark)) => self.certain.mark = Some(mark.clone()),
+            (_, None) if start.certain_mark => self.certain.mark = None,
+            (_, None) => {}
         }
-        match end {
-            End::Same => {}
-            End::Mark(mark) => self.certain = State::Mark(mark.clone()),
-            End::Claim(claim) => {
-                self.claim_ghosts.clear();
-                self.certain = State::Claim(claim.clone());
-            }
-            End::Gone if from_mark && !start.certain => {}
-            End::Gone => self.certain = State::Nothing,
+        if before.claim != after.claim {
+            self.claim_ghosts.clear();
+            self.certain.claim.clone_from(&after.claim);
         }
     }
 
@@ -125,16 +146,17 @@ impl Known {
         known
     }
 
-    /// A store has taken off what had not changed since `before_ms`.
-    pub(crate) fn cleaned(&self, before_ms: i64) -> Self {
+    /// A store has taken off what had not changed since `before_ms`. What was turned away since may have changed.
+    pub(crate) fn cleaned(&self, before_ms: i64) -> Vec<Self> {
         let mut known = self.clone();
         known.claim_ghosts.retain(|ghost| ghost.changed() >= before_ms);
-        match &known.certain {
-            State::Mark(mark) if mark.last < before_ms => known.certain = State::Nothing,
-            State::Claim(claim) if claim.changed() < before_ms => known.certain = State::Nothing,
-            _ => {}
+        known.certain.claim.take_if(|claim| claim.changed() < before_ms);
+        let with_mark = known.clone();
+        let removed = known.certain.mark.take_if(|mark| mark.last < before_ms);
+        match removed {
+            Some(mark) if mark.sighted >= before_ms => vec![known, with_mark],
+            _ => vec![known],
         }
-        known
     }
 
     /// A mark of another store was taken over.
@@ -144,17 +166,20 @@ impl Known {
         }
         let mut all = Vec::new();
         for start in self.starts(now) {
-            let mark = match &start.state {
-                State::Mark(mark) if now < mark.expires => Mark {
+            let mark = match start.state.seen(now) {
+                Some(mark) => Mark {
                     first: mark.first.min(first),
                     last: mark.last.max(last),
                     expires: mark.expires.max(expires),
+                    kept: mark.kept.max(expires),
                     ..mark.clone()
                 },
-                _ => Mark { first, last, expires, ..Mark::default() },
+                None => start
+                    .state
+                    .begun(Mark { first, last, expires, kept: expires, ..Mark::default() }, now),
             };
             let mut known = self.clone();
-            known.apply(&start, &End::Mark(mark));
+            known.apply(&start, &State { mark: Some(mark), claim: None });
             all.push(known);
         }
         all
@@ -162,35 +187,27 @@ impl Known {
 
     /// Whether something that has ended for one store lives on for another whose time is `now`.
     pub(crate) fn is_haunted(&self, now: i64) -> bool {
-        self.seen_ghosts(now).next().is_some() || self.live_claim_ghosts(now).next().is_some()
+        self.kept_ghosts(now).next().is_some() || self.live_claim_ghosts(now).next().is_some()
     }
 
     /// When something of it ends.
     pub(crate) fn borders(&self) -> Vec<i64> {
-        match &self.certain {
-            State::Nothing => Vec::new(),
-            State::Mark(mark) => vec![mark.expires],
-            State::Claim(claim) => vec![claim.until, claim.expires],
-        }
+        let mark = self.certain.mark.iter().flat_map(|mark| [mark.expires, mark.kept]);
+        let claim = self.certain.claim.iter().flat_map(|claim| [claim.until, claim.expires]);
+        mark.chain(claim).collect()
     }
 
-    pub(crate) fn token(&self) -> Option<Token> {
-        match &self.certain {
-            State::Nothing => None,
-            State::Mark(mark) => mark.token,
-            State::Claim(claim) => claim.token,
-        }
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> {
+        let mark = self.certain.mark.as_ref().and_then(|mark| mark.token);
+        let claim = self.certain.claim.as_ref().and_then(|claim| claim.token);
+        mark.into_iter().chain(claim)
     }
 
     pub(crate) fn rename(&mut self, from: Token, to: Token) {
-        let marks = self.ghosts.iter_mut().map(|mark| &mut mark.token);
-        let claims = self.claim_ghosts.iter_mut().map(|claim| &mut claim.token);
-        let certain = match &mut self.certain {
-            State::Nothing => None,
-            State::Mark(mark) => Some(&mut mark.token),
-            State::Claim(claim) => Some(&mut claim.token),
-        };
-        for token in marks.chain(claims).chain(certain) {
+        let marks = self.ghosts.iter_mut().chain(&mut self.certain.mark);
+        let claims = self.claim_ghosts.iter_mut().chain(&mut self.certain.claim);
+        let tokens = marks.map(|mark| &mut mark.token).chain(claims.map(|claim| &mut claim.token));
+        for token in tokens {
             if *token == Some(from) {
                 *token = Some(to);
             }

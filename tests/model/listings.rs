@@ -4,20 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use seen_store::{Entries, Entry, Filter, State as Label};
 
-use crate::common::{marks, ms};
-use crate::file::stored;
+use crate::common::ms;
+use crate::file::expired;
 use crate::ids::{Counted, Name};
 use crate::ops::SCOPES;
-use crate::run::{Run, view_of};
-use crate::state::{State, View};
+use crate::run::Run;
+use crate::state::View;
 
 /// A listing while others write.
 pub(crate) struct Listing {
     store: usize,
     entries: Entries,
-    found: Vec<Name>,
-    /// What has been there ever since it was begun.
+    /// With whether it was a claim.
+    found: Vec<(Name, bool)>,
+    /// What has been there ever since it was begun, and what was claimed then: those claims are listed.
     throughout: BTreeSet<Name>,
+    claimed: BTreeSet<Name>,
+}
+
+fn found(entry: &Entry, ids: &[Vec<u8>]) -> (Name, bool) {
+    (name_of(entry, ids), entry.state.is_claim())
 }
 
 fn name_of(entry: &Entry, ids: &[Vec<u8>]) -> Name {
@@ -31,27 +37,31 @@ impl Run {
         let first = entries.next();
         self.model.looked(store);
         let throughout: BTreeSet<_> = self.model.present().collect();
+        let claimed = self.model.claimed().collect();
         // The claims are in memory now, and the marks are not.
         match first {
             Some(entry) => {
-                let found = vec![name_of(&entry.unwrap(), &self.ids)];
-                self.listing = Some(Listing { store, entries, found, throughout });
+                let found = vec![found(&entry.unwrap(), &self.ids)];
+                self.listing = Some(Listing { store, entries, found, throughout, claimed });
             }
             None => assert!(throughout.is_empty(), "{throughout:?} are not listed"),
         }
     }
 
-    /// Whatever was there throughout was listed, once.
+    /// Whatever was there throughout was listed: as a claim, as a mark, or as both, once each.
     pub(crate) fn end_listing(&mut self) -> bool {
         let Some(store) = self.listing.as_ref().map(|listing| listing.store) else { return false };
         self.wake(store);
         let Some(mut listing) = self.listing.take() else { return false };
-        let rest = listing.entries.by_ref().map(|entry| name_of(&entry.unwrap(), &self.ids));
+        let rest = listing.entries.by_ref().map(|entry| found(&entry.unwrap(), &self.ids));
         listing.found.extend(rest);
         self.model.looked(listing.store);
         for name in listing.throughout {
-            let times = listing.found.iter().filter(|found| **found == name).count();
-            assert_eq!(times, 1, "{name:?} was there throughout and was listed {times} times");
+            let as_a =
+                |is_claim| listing.found.iter().filter(|found| **found == (name, is_claim)).count();
+            let times = (as_a(true), as_a(false));
+            let is_right = matches!(times, (0, 1) | (1, 0 | 1));
+            assert!(is_right, "{name:?} was there throughout and was listed {times:?} times");
         }
         true
     }
@@ -59,17 +69,20 @@ impl Run {
     pub(crate) fn note_what_left(&mut self) {
         if let Some(listing) = &mut self.listing {
             let present: BTreeSet<_> = self.model.present().collect();
-            listing.throughout.retain(|name| present.contains(name));
+            let seen: BTreeSet<_> = self.model.seen().collect();
+            let was_claimed = |name: &Name| listing.claimed.contains(name);
+            listing.throughout.retain(|name| {
+                present.contains(name) && (was_claimed(name) || seen.contains(name))
+            });
         }
     }
 
-    /// What a store lists; every name at most once.
-    fn list(&self, store: usize, filter: Filter) -> BTreeMap<Name, View> {
-        let mut views: BTreeMap<Name, View> = BTreeMap::new();
+    /// What a store lists: of each name a claim, a mark, or both.
+    fn list(&self, store: usize, filter: Filter) -> BTreeMap<Name, Vec<View>> {
+        let mut views: BTreeMap<Name, Vec<View>> = BTreeMap::new();
         for entry in self.store(store).entries(filter) {
             let entry = entry.unwrap();
-            let before = views.insert(name_of(&entry, &self.ids), view_of(&entry));
-            assert_eq!(before, None, "listed twice: {entry:?}");
+            views.entry(name_of(&entry, &self.ids)).or_default().push(View::of(&entry));
         }
         views
     }
@@ -80,8 +93,14 @@ impl Run {
         assert!(all.keys().all(|name| self.model.names.contains_key(name)));
         let mut open = BTreeSet::new();
         for (name, Counted { known, .. }) in &self.model.names {
-            let (found, right) = (all.get(name).cloned(), known.listed(now));
-            assert!(right.contains(&found), "listed {name:?} as {found:#?}, not {right:#?}");
+            let found = all.get(name).map_or(&[][..], Vec::as_slice);
+            let right = known.listed(now);
+            let is_it = |right: &Vec<View>| {
+                let mut pairs = right.iter().zip(found);
+                right.len() == found.len() && pairs.all(|(right, found)| right.is_shown_as(found))
+            };
+            let is_right = right.iter().any(is_it);
+            assert!(is_right, "listed {name:?} as {found:#?}, not {right:#?}");
             if known.is_haunted(now) {
                 open.insert(*name);
             } else {
@@ -91,10 +110,16 @@ impl Run {
         // Of a name that is open, one listing may show a claim and another a mark.
         let check = |filter: Filter, is_in: &dyn Fn(&Name, &View) -> bool| {
             let mut found = self.list(store, filter);
-            assert!(found.iter().all(|(name, view)| is_in(name, view)));
+            let is_all_in =
+                |(name, views): (&Name, &Vec<View>)| views.iter().all(|view| is_in(name, view));
+            assert!(found.iter().all(is_all_in));
             found.retain(|name, _| !open.contains(name));
-            let right = all.iter().filter(|(name, view)| !open.contains(name) && is_in(name, view));
-            assert!(found.iter().eq(right), "{found:#?} of {all:#?}");
+            let mut right = all.clone();
+            right.retain(|name, views| {
+                views.retain(|view| is_in(name, view));
+                !open.contains(name) && !views.is_empty()
+            });
+            assert_eq!(found, right, "of {all:#?}");
         };
         for label in [Label::Seen, Label::InFlight, Label::Failed] {
             check(Filter::default().state(label), &|_, view| view.label == label);
@@ -102,25 +127,28 @@ impl Run {
         check(Filter::default().scope(SCOPES[0]), &|name, _| name.0 == 0);
         check(Filter::default().prefix(b"a"), &|name, _| self.ids[name.1].starts_with(b"a"));
         let minute = ms(60_000);
-        check(Filter::default().older_than(minute), &|_, view| view.last < now - 60_000);
-        check(Filter::default().newer_than(minute), &|_, view| view.last >= now - 60_000);
-        let ended = all.iter().filter(|(_, view)| view.label == Label::Expired);
-        self.check_expired(store, ended.map(|(name, _)| *name).collect());
+        check(Filter::default().older_than(minute), &|_, view| view.last.0 < now - 60_000);
+        check(Filter::default().newer_than(minute), &|_, view| view.last.0 >= now - 60_000);
+        self.check_expired(store);
     }
 
-    /// Expired are the claims that have `ended`, and the marks in the file that have expired, of ids
-    /// that were neither marked again nor claimed.
-    fn check_expired(&self, store: usize, ended: BTreeSet<Name>) {
+    /// Expired are the marks in the file that have expired, of ids that are neither seen again nor claimed, and what is
+    /// kept of claimed ones.
+    fn check_expired(&self, store: usize) {
         let now = self.model.now[store];
         let found = self.list(store, Filter::default().state(Label::Expired));
-        assert!(found.values().all(|view| view.label == Label::Expired));
-        let mut right = ended;
-        for row in marks(&self.file) {
-            let scope = SCOPES.iter().position(|scope| *scope == row.scope).unwrap();
-            let name = (scope, self.ids.iter().position(|id| stored(id) == row.id).unwrap());
-            let nothing =
-                self.model.names.get(&name).is_none_or(|id| id.known.certain == State::Nothing);
-            if nothing && row.expires_at.is_some_and(|at| at <= now) {
+        let is_expired = |views: &Vec<View>| views.len() == 1 && views[0].label == Label::Expired;
+        assert!(found.values().all(is_expired), "{found:#?}");
+        let mut right = BTreeSet::new();
+        for (scope, id) in expired(&self.file, now) {
+            let scope = SCOPES.iter().position(|name| *name == scope).unwrap();
+            let name = (scope, self.ids.iter().position(|name| *name == id).unwrap());
+            let is_listed = |known: &crate::known::Known| {
+                let mark = known.certain.mark.as_ref();
+                let is_kept = mark.is_some_and(|mark| !mark.is_live(now) && now < mark.kept);
+                !known.certain.listed(now).is_empty() && !is_kept
+            };
+            if !self.model.names.get(&name).is_some_and(|id| is_listed(&id.known)) {
                 right.insert(name);
             }
         }

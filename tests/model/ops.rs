@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use seen_store::Config;
 
 use crate::common::ms;
-use crate::state::{LAST_MS, Span, Windowing};
+use crate::state::{LAST_MS, Span, Tag, Windowing};
 use crate::through::{DEFAULT_TTL_MS, Through, window_of};
 
 pub(crate) const SCOPES: [&str; 3] = ["", "discord", "Discord"];
@@ -105,17 +105,21 @@ pub(crate) enum How {
 /// Which claim: the last one granted, or so many before it. Leads to tokens of any standing.
 pub(crate) type Back = usize;
 
+/// Numbers of ids, and what each is shown with.
+pub(crate) type Batch = Vec<(usize, Option<Tag>)>;
+
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    IsSeen(Which),
+    IsSeen(Which, Option<Tag>),
     Get(Which),
-    Mark(Which, Through),
-    MarkAt(Which, Through, At),
-    Check(Which, Through),
-    CheckAll(Which, Through, Vec<usize>),
-    Seed(Which, Through, Vec<usize>),
-    Claim(Which, Through, Span),
-    ClaimAll(Which, Through, Vec<usize>, Span),
+    Mark(Which, Option<Tag>, Through),
+    MarkAt(Which, Option<Tag>, Through, At),
+    Check(Which, Option<Tag>, Through),
+    Observe(Which, Option<Tag>, Through),
+    CheckAll(Which, Through, Batch),
+    Seed(Which, Through, Batch),
+    Claim(Which, Option<Tag>, Through, Span),
+    ClaimAll(Which, Through, Batch, Span),
     /// By the lease that was granted, if it is still held.
     ByLease(Back, How),
     /// By its token, through either store.
@@ -200,11 +204,24 @@ fn through() -> impl Strategy<Value = Through> {
         1 => Just(Some(Windowing::Fixed)),
         3 => max_age_ms.prop_map(|max_age_ms| Some(Windowing::Sliding { max_age_ms })),
     ];
-    (ttl, window, prop::bool::weighted(0.3)).prop_map(|(ttl, window, hold)| Through {
-        ttl,
-        window,
-        hold,
-    })
+    // Some of them are shorter than the TTL, which is refused.
+    let retention = prop_oneof![
+        12 => Just(None),
+        4 => prop::sample::select(vec![5_000, 600_000, 700_000, 2 * HOUR_MS, 3 * HOUR_MS])
+            .prop_map(|length| Some(Span::Ms(length))),
+        1 => Just(Some(Span::Longest)),
+    ];
+    (ttl, window, prop::bool::weighted(0.3), retention)
+        .prop_map(|(ttl, window, hold, retention)| Through { ttl, window, hold, retention })
+}
+
+/// Mostly nothing, or one of few versions: they are to meet.
+fn tag() -> impl Strategy<Value = Option<Tag>> {
+    prop_oneof![
+        6 => Just(None),
+        6 => (0..3_u8).prop_map(|number| Some(Tag::Version(number))),
+        1 => (0..2_u8).prop_map(|number| Some(Tag::Payload(number))),
+    ]
 }
 
 fn at() -> impl Strategy<Value = At> {
@@ -257,21 +274,26 @@ fn clock_step() -> impl Strategy<Value = Op> {
 
 fn op() -> impl Strategy<Value = Op> {
     // A batch holds the odd ids too, but mostly valid ones, or it would mark nothing.
-    let batch = || vec(prop_oneof![8 => 0..3_usize, 8 => VALID_IDS, 1 => 10..12_usize], 0..6);
+    let one = || prop_oneof![8 => 0..3_usize, 8 => VALID_IDS, 1 => 10..12_usize];
+    let batch = move || vec((one(), tag()), 0..6);
     // Mostly the newest ones: those are the ones that are still held.
     let back = || prop_oneof![3 => 0..2_usize, 2 => 0..8_usize];
     let first = prop_oneof![
-        7 => which().prop_map(Op::IsSeen),
+        7 => (which(), tag()).prop_map(|(which, tag)| Op::IsSeen(which, tag)),
         5 => which().prop_map(Op::Get),
-        4 => (which(), through()).prop_map(|(which, by)| Op::Mark(which, by)),
-        4 => (which(), through(), at()).prop_map(|(which, by, at)| Op::MarkAt(which, by, at)),
-        10 => (which(), through()).prop_map(|(which, by)| Op::Check(which, by)),
+        4 => (which(), tag(), through()).prop_map(|(which, tag, by)| Op::Mark(which, tag, by)),
+        4 => (which(), tag(), through(), at())
+            .prop_map(|(which, tag, by, at)| Op::MarkAt(which, tag, by, at)),
+        10 => (which(), tag(), through()).prop_map(|(which, tag, by)| Op::Check(which, tag, by)),
+        3 => (which(), tag(), through())
+            .prop_map(|(which, tag, by)| Op::Observe(which, tag, by)),
         2 => (which(), through(), batch()).prop_map(|(w, by, ids)| Op::CheckAll(w, by, ids)),
         1 => (which(), through(), batch()).prop_map(|(w, by, ids)| Op::Seed(w, by, ids)),
         4 => which().prop_map(Op::Forget),
     ];
     let claims = prop_oneof![
-        15 => (which(), through(), lease()).prop_map(|(w, by, lease)| Op::Claim(w, by, lease)),
+        15 => (which(), tag(), through(), lease())
+            .prop_map(|(w, tag, by, lease)| Op::Claim(w, tag, by, lease)),
         2 => (which(), through(), batch(), lease())
             .prop_map(|(w, by, ids, lease)| Op::ClaimAll(w, by, ids, lease)),
         9 => (back(), how()).prop_map(|(back, how)| Op::ByLease(back, how)),
@@ -298,7 +320,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..2_usize, any::<bool>(), any::<bool>())
             .prop_map(|(store, purge, release)| Op::Reopen { store, purge, release }),
     ];
-    prop_oneof![37 => first, 41 => claims, 22 => rest]
+    prop_oneof![40 => first, 41 => claims, 22 => rest]
 }
 
 /// A history that is lost, and one that is as long and much like it. That a store mistakes one for the other
@@ -307,8 +329,8 @@ fn fork() -> impl Strategy<Value = Vec<Op>> {
     let name = || (0..2_usize, 0..3_usize).prop_map(|(store, id)| Which { store, scope: 0, id });
     let op = move || {
         prop_oneof![
-            3 => name().prop_map(|which| Op::Check(which, Through::PLAIN)),
-            1 => name().prop_map(|which| Op::Mark(which, Through::PLAIN)),
+            3 => (name(), tag()).prop_map(|(which, tag)| Op::Check(which, tag, Through::PLAIN)),
+            1 => (name(), tag()).prop_map(|(which, tag)| Op::Mark(which, tag, Through::PLAIN)),
             1 => name().prop_map(Op::Forget),
         ]
     };
@@ -326,11 +348,11 @@ fn rest() -> impl Strategy<Value = Vec<Op>> {
         (name, lease(), small()).prop_flat_map(|(which, lease, ttl)| {
             let by = Through { ttl: Some(ttl), ..Through::PLAIN };
             let ops = vec![
-                Op::IsSeen(which),
-                Op::Mark(which, Through::PLAIN),
-                Op::Check(which, by),
-                Op::Claim(which, Through::PLAIN, lease),
-                Op::Claim(which, Through::PLAIN, lease),
+                Op::IsSeen(which, None),
+                Op::Mark(which, None, Through::PLAIN),
+                Op::Check(which, None, by),
+                Op::Claim(which, None, Through::PLAIN, lease),
+                Op::Claim(which, None, Through::PLAIN, lease),
             ];
             prop::sample::select(ops)
         })

@@ -19,10 +19,12 @@ pub(crate) struct Through {
     pub(crate) window: Option<Windowing>,
     /// Whether claims are held once they are abandoned.
     pub(crate) hold: bool,
+    /// For how long after a mark what is known is kept.
+    pub(crate) retention: Option<Span>,
 }
 
 impl Through {
-    pub(crate) const PLAIN: Self = Self { ttl: None, window: None, hold: false };
+    pub(crate) const PLAIN: Self = Self { ttl: None, window: None, hold: false, retention: None };
 
     /// The handle of the store in this scope.
     pub(crate) fn handle(self, store: &SeenStore, scope: &str) -> SeenStore {
@@ -36,6 +38,9 @@ impl Through {
         if self.hold {
             handle = handle.abandoned(Abandoned::Hold);
         }
+        if let Some(retention) = self.retention {
+            handle = handle.retention(retention.duration());
+        }
         handle
     }
 
@@ -44,7 +49,15 @@ impl Through {
         Life {
             ttl: self.ttl.unwrap_or(Span::Ms(DEFAULT_TTL_MS)),
             window: self.window.unwrap_or(window),
+            retention: self.retention,
         }
+    }
+
+    /// Whether every verb is refused: what is known would be kept for a shorter time than the id is seen.
+    pub(crate) fn is_refused(self) -> bool {
+        let ttl = self.ttl.unwrap_or(Span::Ms(DEFAULT_TTL_MS));
+        let is_shorter = |retention: Span| retention.duration() < ttl.duration();
+        ttl != Span::Never && self.retention.is_some_and(is_shorter)
     }
 }
 

@@ -53,7 +53,7 @@ fn stats_count_what_is_seen_and_what_has_only_expired() {
     assert_eq!((stats.seen, stats.expired), (1, 2));
     assert!(stats.wal_bytes > 0);
     assert!(stats.memory_bytes > 0);
-    assert_eq!(stats.failed_open, 0);
+    assert_eq!(stats.since_opened.failed_open, 0);
     store.checkpoint().unwrap();
     let stats = store.stats().unwrap();
     assert_eq!(stats.wal_bytes, 0);

@@ -271,7 +271,7 @@ fn obey(store: &SeenStore, verb: &str, argument: &str) -> Result<String> {
             store.cleanup_old_entries(age)?.to_string()
         }
         "compact" => store.compact().map(|()| "ok".to_owned())?,
-        "rebuilds" => store.stats()?.rebuilds.to_string(),
+        "rebuilds" => store.stats()?.since_opened.rebuilds.to_string(),
         "verify" => format!("{:?}", store.verify()?.problems),
         "close" => store.close().map(|()| "ok".to_owned())?,
         _ => panic!("a puppet does not know {verb:?}"),

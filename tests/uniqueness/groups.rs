@@ -12,7 +12,7 @@ use crate::support_group::{Call, Watch, as_one_group};
 /// Puts a claim of the id into the file that no store can read: its error is no text.
 fn poison(file: &Connection, id: &str) {
     file.execute(
-        "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), NULL)",
+        "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, NULL, 0, CAST(x'ff' AS TEXT), NULL)",
         [id],
     )
     .unwrap();

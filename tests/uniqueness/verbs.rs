@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use seen_store::{Config, ErrorKind, SeenStore, Verdict};
+use seen_store::{Config, ErrorKind, Item, SeenStore, Verdict};
 
 use crate::common::{Place, clock_and_config, marks, minute_store, ms, rows, secs};
 
@@ -228,4 +228,17 @@ fn an_exclusive_store_answers_and_keeps_like_any_other() {
     assert!(!store.is_seen("b"));
     clock.advance(secs(60));
     assert!(!store.is_seen("a"));
+}
+
+#[test]
+fn a_version_that_another_store_gave_to_an_id_is_noticed_at_once() {
+    let place = Place::new();
+    let (_clock, config) = clock_and_config();
+    let (one, other) = (place.open(config.clone()), place.open(config));
+    let version = |number: u8| Item::new("a").version([number]);
+    one.mark_seen("a").unwrap();
+    assert!(other.is_seen("a"));
+    let _ = one.check_and_mark(version(1)).unwrap();
+    assert!(!other.is_seen(version(2)));
+    assert!(other.is_seen(version(1)) && other.is_seen("a"));
 }

@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod newer;
 mod restore;
 mod seed_contract;
 mod seed_file;

@@ -235,7 +235,7 @@ fn an_entry_that_cannot_be_written_is_refused_alone_wherever_it_stands() {
         let bench = Bench::new();
         let ids: Vec<String> = (0..25).map(|n| format!("id {n}")).collect();
         for at in &poisoned {
-            let insert = "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), 9)";
+            let insert = "INSERT INTO claims VALUES ('', ?1, x'', 2, 0, NULL, 1, 1, 1, 0, NULL, 0, CAST(x'ff' AS TEXT), 9)";
             bench.place.sql().execute(insert, [&ids[*at]]).unwrap();
         }
         let entries = || ids.iter().map(|id| bench.seen(id, HOUR, HOUR));

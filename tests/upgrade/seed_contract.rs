@@ -160,7 +160,7 @@ fn on_an_error_is_seen_answers_false_and_is_counted_while_the_others_tell() {
     // An id that is none is an error of every verb.
     assert!(!store.is_seen(""));
     assert_eq!(store.try_is_seen("").unwrap_err().kind(), ErrorKind::InvalidId);
-    assert_eq!(store.stats().unwrap().failed_open, 1);
+    assert_eq!(store.stats().unwrap().since_opened.failed_open, 1);
     assert_eq!(store.mark_seen("").unwrap_err().kind(), ErrorKind::InvalidId);
     store.close().unwrap();
     assert!(!store.is_seen("item"));

@@ -8,4 +8,5 @@ pub(crate) mod duration;
 pub(crate) mod holder;
 pub(crate) mod ids;
 pub(crate) mod key;
+pub(crate) mod retention;
 pub(crate) mod selection;

@@ -32,6 +32,7 @@ mod setup;
 #[allow(dead_code, reason = "shared with the model test")]
 mod state;
 #[path = "../../model/through.rs"]
+#[allow(dead_code, reason = "shared with the model test")]
 mod through;
 mod vfs;
 mod world;

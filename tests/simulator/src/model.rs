@@ -12,7 +12,9 @@ use std::str::FromStr;
 use seen_store::{State as Label, Token};
 
 use crate::known::Known;
-use crate::state::{Answer, Before, Life, Setting, Span, Verb, View, outcomes};
+use crate::state::{
+    Answer, Before, Life, Setting, Span, State, Tag, Verb, View, is_one_of, outcomes,
+};
 
 /// An id in its scope.
 pub type Name = (usize, usize);
@@ -26,11 +28,25 @@ const MOST_WORLDS: usize = 20_000;
 /// What an operation does to one id. The time is the store's at the moment at which it takes effect.
 #[derive(Clone, Debug)]
 pub enum Act {
-    Mark,
-    MarkAt(i64),
-    Check,
-    Seed,
+    Mark {
+        tag: Option<Tag>,
+    },
+    MarkAt {
+        at: i64,
+        tag: Option<Tag>,
+    },
+    Check {
+        tag: Option<Tag>,
+    },
+    /// The same, with what was known before.
+    Observe {
+        tag: Option<Tag>,
+    },
+    Seed {
+        tag: Option<Tag>,
+    },
     Claim {
+        tag: Option<Tag>,
         lease: Span,
         hold: bool,
     },
@@ -54,7 +70,9 @@ pub enum Act {
         lease: Span,
     },
     Forget,
-    IsSeen,
+    IsSeen {
+        tag: Option<Tag>,
+    },
     Get,
     List,
     /// The same of all ids of a scope.
@@ -90,8 +108,15 @@ pub enum Told {
     },
     IsSeen(bool),
     View(Option<View>),
-    /// What has expired may be listed until it is purged.
-    Listed(Option<View>),
+    /// The same of a Reader, which may show what has expired until it is purged.
+    Read(Option<View>),
+    /// What a listing shows of the id.
+    Listed(Vec<View>),
+    /// What a listing shows of it among other things.
+    Among(View),
+    Observed(Answer, Option<View>),
+    /// It was refused because of its payload.
+    Conflicted,
 }
 
 impl Told {
@@ -112,10 +137,24 @@ impl Told {
                 Self::Granted { attempt, until, previous, .. },
                 Self::Granted { attempt: its_attempt, until: its_until, previous: its, .. },
             ) => (attempt, until, previous) == (its_attempt, its_until, its),
-            (Self::Listed(right), Self::Listed(listed)) => {
+            (Self::View(right), Self::View(found)) => {
+                is_one_of(std::slice::from_ref(right), found.as_ref())
+            }
+            (Self::View(right), Self::Read(found)) => {
                 let lasting =
                     |view: &Option<View>| view.clone().filter(|view| view.label != Label::Expired);
-                lasting(right) == lasting(listed)
+                is_one_of(&[lasting(right)], lasting(found).as_ref())
+            }
+            (Self::Listed(right), Self::Listed(found)) => {
+                let mut pairs = right.iter().zip(found);
+                right.len() == found.len() && pairs.all(|(right, found)| right.is_shown_as(found))
+            }
+            (Self::Listed(right), Self::Among(found)) => {
+                right.iter().any(|right| right.is_shown_as(found))
+            }
+            (Self::Observed(verdict, _), Self::Conflicted) => *verdict == Answer::Conflict,
+            (Self::Observed(verdict, before), Self::Observed(told, found)) => {
+                verdict == told && is_one_of(std::slice::from_ref(before), found.as_ref())
             }
             (right, told) => right == told,
         }
@@ -400,7 +439,7 @@ impl Model {
     /// The tokens that this id's claims and marks may have.
     pub fn tokens(&self, name: Name) -> Vec<Token> {
         let known = self.known(name);
-        let tokens = known.iter().filter_map(Known::token);
+        let tokens = known.iter().flat_map(Known::tokens);
         let sorted: BTreeMap<_, _> = tokens.map(|token| (token.to_string(), token)).collect();
         // The token of a claim that has not returned cannot be given.
         let sorted = sorted.into_iter().filter(|(text, _)| !text.starts_with(NOBODY_S));
@@ -462,6 +501,7 @@ impl Pending {
             }
             all.extend(ways.into_iter().map(|(mut known, said)| {
                 known.bury(latest);
+                known.forget_when_sighted();
                 let mut done = world.done.clone();
                 done.entry(number).or_default().extend(said);
                 World { known, done }
@@ -472,13 +512,16 @@ impl Pending {
 
     fn ways(&self, number: Number, act: &Act, known: &Known, now: i64) -> Vec<(Known, Told)> {
         let verb = match act {
-            Act::Mark => Verb::Mark { at: now },
-            Act::MarkAt(at) => Verb::Mark { at: *at },
-            Act::Check => Verb::Check,
-            Act::Seed => Verb::Seed,
-            Act::Claim { lease, hold } => {
-                Verb::Claim { lease: *lease, hold: *hold, granted: Some(placeholder(number)) }
-            }
+            Act::Mark { tag } => Verb::Mark { at: now, tag: *tag },
+            Act::MarkAt { at, tag } => Verb::Mark { at: *at, tag: *tag },
+            Act::Check { tag } | Act::Observe { tag } => Verb::Check { tag: *tag },
+            Act::Seed { tag } => Verb::Seed { tag: *tag },
+            Act::Claim { tag, lease, hold } => Verb::Claim {
+                tag: *tag,
+                lease: *lease,
+                hold: *hold,
+                granted: Some(placeholder(number)),
+            },
             Act::Confirm { token, receipt } => {
                 Verb::Confirm { token: *token, receipt: receipt.clone() }
             }
@@ -489,18 +532,19 @@ impl Pending {
             Act::Resolve { done } => Verb::Resolve { done: *done },
             Act::Renew { token, lease } => Verb::Renew { token: *token, lease: *lease },
             Act::Forget | Act::ForgetAll => Verb::Forget,
-            Act::IsSeen => return self.looks(known, now),
+            Act::IsSeen { tag } => return self.looks(known, *tag, now),
             Act::Get => {
                 let views = known.views(now).into_iter();
                 return views.map(|view| (known.clone(), Told::View(view))).collect();
             }
             Act::List => {
-                let views = known.listed(now).into_iter();
-                return views.map(|view| (known.clone(), Told::Listed(view))).collect();
+                let listed = known.listed(now).into_iter();
+                return listed.map(|views| (known.clone(), Told::Listed(views))).collect();
             }
             Act::Purge => return vec![(known.purged(now), Told::Nothing)],
             Act::Cleanup { older_ms } => {
-                return vec![(known.cleaned(now - older_ms), Told::Nothing)];
+                let cleaned = known.cleaned(now - older_ms).into_iter();
+                return cleaned.map(|known| (known, Told::Nothing)).collect();
             }
             Act::Restore(then) => {
                 return then.iter().map(|known| (known.clone(), Told::Nothing)).collect();
@@ -522,36 +566,51 @@ impl Pending {
         };
         let mut ways = Vec::new();
         for start in known.starts(now) {
-            for (answer, end) in outcomes(&verb, &start.state, start.hollow, setting) {
+            for (answer, state) in outcomes(&verb, &start.state, start.hollow, setting) {
                 let mut after = known.clone();
-                after.apply(&start, &end);
+                after.apply(&start, &state);
                 // A seed counts its new ones, and does not say which they were.
-                let says_nothing = matches!(act, Act::Seed | Act::ForgetAll);
-                let told = if says_nothing { Told::Nothing } else { Told::of(answer, number) };
+                let says_nothing = matches!(act, Act::Seed { .. } | Act::ForgetAll);
+                if says_nothing && answer == Answer::Conflict {
+                    continue;
+                }
+                let told = match act {
+                    // A row that is gone is known by nothing but its number.
+                    Act::Observe { .. } if start.hollow => Told::Observed(answer, None),
+                    Act::Observe { .. } => Told::Observed(answer, start.state.view(now)),
+                    _ if says_nothing => Told::Nothing,
+                    _ => Told::of(answer, number),
+                };
                 ways.push((after, told));
+            }
+        }
+        // The removal of a scope takes the claims, and then the marks.
+        if matches!(act, Act::ForgetAll) {
+            for start in known.starts(now) {
+                let mut after = known.clone();
+                after.apply(&start, &State { claim: None, ..start.state.clone() });
+                ways.push((after, Told::Nothing));
             }
         }
         // From memory, without a look.
         let from_memory = match verb {
-            Verb::Check if self.asked.is_late => Some(Answer::Duplicate),
+            Verb::Check { .. } if self.asked.is_late => Some(Answer::Duplicate),
             Verb::Claim { .. } if self.asked.is_late => Some(Answer::Seen),
             _ => None,
         };
-        if let Some(answer) = from_memory {
+        if let Some(answer) = from_memory
+            && !matches!(act, Act::Observe { .. })
+        {
             ways.push((known.clone(), Told::of(answer, number)));
         }
-        if self.asked.is_late && matches!(verb, Verb::Seed) {
+        if self.asked.is_late && matches!(verb, Verb::Seed { .. }) {
             ways.push((known.clone(), Told::Nothing));
         }
         ways
     }
 
-    fn looks(&self, known: &Known, now: i64) -> Vec<(Known, Told)> {
-        let mut answers: BTreeSet<bool> = known
-            .starts(now)
-            .iter()
-            .map(|start| start.state.view(now).is_some_and(|view| view.label == Label::Seen))
-            .collect();
+    fn looks(&self, known: &Known, tag: Option<Tag>, now: i64) -> Vec<(Known, Told)> {
+        let mut answers: BTreeSet<bool> = known.is_seen(tag, now).into_iter().collect();
         if self.asked.is_late {
             answers.insert(true);
         }

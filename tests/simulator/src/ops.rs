@@ -3,6 +3,8 @@
 //! To add a verb: a function that draws what it is given and says what it does to each id (as [`Act`]s) and
 //! how it is called, and its line in [`TABLE`].
 //!
+//! Some ids come in versions, and one with payloads: [`Draw::tag`]. Batches are drawn so that no payload refuses them.
+//!
 //! One that does what no other verb does needs an [`Act`] too, with its arm in `model::Pending::ways`. Where it
 //! decides on an id by itself, it is a verb of `tests/model/state.rs`, which the library's model test shares.
 //! Besides: [`Call::removes`] where other stores may answer from memory what it took away, and
@@ -20,17 +22,19 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use seen_store::{Config, Result, SeenStore, Token};
+use seen_store::{Config, ErrorKind, Item, Result, SeenStore, Token};
 
 pub use self::reading::{entries_of, get_of, read, read_all_of, stats, verify};
 use crate::model::{Act, Name, Told};
 use crate::setup::{Setup, choose};
-use crate::state::{Life, Span, Windowing};
-use crate::through::Through;
+use crate::state::{Answer, Life, Span, Tag, Windowing};
+use crate::through::{DEFAULT_TTL_MS, Through};
 
 pub const SCOPES: [&str; 2] = ["", "discord"];
 /// How many ids a scope has that come up again and again.
 const IDS: usize = 6;
+/// The one that has payloads.
+const OF_PAYLOADS: usize = 2;
 /// From this one on they are only marked and imported.
 const FIRST_IMPORTED: usize = 4;
 /// Numbers of ids that come up once.
@@ -130,7 +134,33 @@ impl Draw<'_> {
             _ => None,
         };
         let window = (self.rng.u32(..10) == 0).then_some(Windowing::Fixed);
-        Through { ttl, window, hold: self.rng.u32(..3) == 0 }
+        let retention = Span::Ms(*choose(&mut self.rng, &[DEFAULT_TTL_MS, 660_000, 4_200_000]));
+        let retention = (self.rng.u32(..4) == 0).then_some(retention);
+        Through { ttl, window, hold: self.rng.u32(..3) == 0, retention }
+    }
+
+    /// What an id is shown with. Only one has payloads, and imported ones have nothing.
+    fn tag(&mut self, name: Name) -> Option<Tag> {
+        const VERSIONS: [Option<Tag>; 5] =
+            [None, None, Some(Tag::Version(0)), Some(Tag::Version(1)), Some(Tag::Version(2))];
+        const PAYLOADS: [Option<Tag>; 5] = [
+            None,
+            Some(Tag::Payload(0)),
+            Some(Tag::Payload(0)),
+            Some(Tag::Payload(1)),
+            Some(Tag::Version(0)),
+        ];
+        match name.1 {
+            OF_PAYLOADS => *choose(&mut self.rng, &PAYLOADS),
+            FIRST_IMPORTED..IDS => None,
+            _ => *choose(&mut self.rng, &VERSIONS),
+        }
+    }
+
+    /// The same of a batch: it is not to be refused as a whole.
+    fn tagged(&mut self, names: Vec<Name>) -> Vec<(Name, Option<Tag>)> {
+        let tag = |name: Name| (name, self.tag(name).filter(|_| name.1 != OF_PAYLOADS));
+        names.into_iter().map(tag).collect()
     }
 
     fn lease(&mut self) -> Span {
@@ -167,13 +197,18 @@ impl Draw<'_> {
         &self,
         called: &'static str,
         through: Through,
-        name: Name,
+        (name, tag): (Name, Option<Tag>),
         act: Act,
-        run: impl FnOnce(&SeenStore, &str) -> Result<Told> + Send + 'static,
+        run: impl FnOnce(&SeenStore, Item<'_>) -> Result<Told> + Send + 'static,
     ) -> Call {
         let run = move |store: &SeenStore, _: &Config| {
-            run(&through.handle(store, SCOPES[name.0]), &id_of(name))
-                .map(|told| Says { told: vec![vec![told]], ..Says::default() })
+            let id = id_of(name);
+            let handle = through.handle(store, SCOPES[name.0]);
+            let told = match run(&handle, Tag::item(tag, id.as_bytes())) {
+                Err(e) if e.kind() == ErrorKind::Conflict => Told::Answer(Answer::Conflict),
+                told => told?,
+            };
+            Ok(Says { told: vec![vec![told]], ..Says::default() })
         };
         self.call(called, through, Effect::On(vec![(name, vec![act])]), Box::new(run))
     }
@@ -183,13 +218,13 @@ impl Draw<'_> {
         &self,
         called: &'static str,
         through: Through,
-        names: Vec<Name>,
+        names: Vec<(Name, Option<Tag>)>,
         acts: Vec<Act>,
-        run: impl FnOnce(&SeenStore, &[String]) -> Result<Vec<Told>> + Send + 'static,
+        run: impl FnOnce(&SeenStore, &[Item<'_>]) -> Result<Vec<Told>> + Send + 'static,
     ) -> Call {
         let mut by_name: Vec<(Name, Vec<Act>)> = Vec::new();
         let mut places = Vec::new();
-        for (name, act) in names.iter().zip(acts) {
+        for ((name, _), act) in names.iter().zip(acts) {
             let place = by_name.iter().position(|(known, _)| known == name);
             let place = place.unwrap_or_else(|| {
                 by_name.push((*name, Vec::new()));
@@ -200,9 +235,12 @@ impl Draw<'_> {
         }
         let count = by_name.len();
         let run = move |store: &SeenStore, _: &Config| {
-            let scope = names.first().map_or(0, |name| name.0);
-            let ids: Vec<_> = names.iter().map(|name| id_of(*name)).collect();
-            let told = run(&through.handle(store, SCOPES[scope]), &ids)?;
+            let scope = names.first().map_or(0, |(name, _)| name.0);
+            let ids: Vec<_> = names.iter().map(|(name, _)| id_of(*name)).collect();
+            let tags = names.iter().map(|(_, tag)| *tag);
+            let items = ids.iter().zip(tags).map(|(id, tag)| Tag::item(tag, id.as_bytes()));
+            let items: Vec<_> = items.collect();
+            let told = run(&through.handle(store, SCOPES[scope]), &items)?;
             let mut says = Says { told: vec![Vec::new(); count], ..Says::default() };
             for (place, told) in places.into_iter().zip(told) {
                 says.told[place].push(told);
@@ -243,6 +281,7 @@ pub const TABLE: &[(u32, Make)] = &[
     (8, marks::mark_seen),
     (3, marks::mark_seen_at),
     (10, marks::check_and_mark),
+    (4, marks::observe),
     (6, marks::check_and_mark_all),
     (2, marks::seed),
     (5, marks::forget),

@@ -2,6 +2,7 @@
 //!
 //! Owns the options of a claim, and why one is not granted, in words.
 
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -9,7 +10,8 @@ use seen_store::{Abandoned, Claim, Config, Known, Lease, RetryDelay, SeenStore, 
 
 use crate::Result;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
-use crate::args::ids::shown;
+use crate::args::ids::{item, shown};
+use crate::args::retention::Retention;
 use crate::output::words::{counted, harmless, local_time};
 
 const RETRIES_HELP: &str = "\
@@ -41,16 +43,26 @@ pub(crate) struct Claiming {
     /// With it, the work is not done twice, and a person must decide.
     #[arg(long)]
     hold: bool,
+
+    #[command(flatten)]
+    retention: Retention,
+
+    /// Claim this version of the id: one that was done in another version can be claimed again
+    ///
+    /// Until the new version is done, the id stays seen in its old one. An id that was remembered without a version
+    /// takes the first one as its own.
+    #[arg(long, value_name = "TEXT")]
+    version: Option<OsString>,
 }
 
 /// The result of a claim.
 pub(crate) enum Claimed {
-    Ours(Lease),
+    Ours(Box<Lease>),
     Refused(Refusal),
 }
 
 pub(crate) enum Refusal {
-    Seen(Known),
+    Seen(Box<Known>),
     InFlight {
         until: SystemTime,
         holder: Option<String>,
@@ -72,19 +84,20 @@ pub(crate) enum Refusal {
 impl Claiming {
     pub(crate) fn config(&self) -> Config {
         let abandoned = if self.hold { Abandoned::Hold } else { Abandoned::Retry };
-        Config::default().ttl(self.ttl).max_attempts(self.retries).abandoned(abandoned)
+        let config = Config::default().ttl(self.ttl).max_attempts(self.retries);
+        self.retention.put_into(config.abandoned(abandoned))
     }
 
     pub(crate) fn claim(&self, store: &SeenStore, id: &[u8]) -> Result<Claimed> {
-        Ok(Claimed::Refused(match store.claim(id, self.lease)? {
-            Claim::Granted(lease) => return Ok(Claimed::Ours(lease)),
+        Ok(Claimed::Refused(match store.claim(item(id, self.version.as_deref()), self.lease)? {
+            Claim::Granted(lease) => return Ok(Claimed::Ours(Box::new(lease))),
             Claim::InFlight { until, holder } => match store.get(id)? {
                 Some(entry) if entry.state == State::Failed => Refusal::Waiting { until },
                 _ => Refusal::InFlight { until, holder },
             },
             Claim::Unresolved { since, holder } => Refusal::Unresolved { since, holder },
             Claim::GivenUp { attempts } => Refusal::GivenUp { attempts },
-            Claim::Seen(known) => Refusal::Seen(known),
+            Claim::Seen(known) => Refusal::Seen(Box::new(known)),
             other => return Err(format!("{other:?} is not known to this version of seen").into()),
         }))
     }

@@ -11,7 +11,7 @@ use std::io::{self, BufRead};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use seen_store::fingerprint_fields;
+use seen_store::{Item, fingerprint_fields};
 
 use crate::Result;
 use crate::output::words;
@@ -138,6 +138,14 @@ fn for_each_line(end: u8, act: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<(
         if !id.is_empty() {
             act(id)?;
         }
+    }
+}
+
+/// Returns the item of an id with the version that was given, if there is one.
+pub(crate) fn item<'a>(id: &'a [u8], version: Option<&OsStr>) -> Item<'a> {
+    match version {
+        Some(version) => Item::new(id).version(version.as_encoded_bytes()),
+        None => Item::new(id),
     }
 }
 

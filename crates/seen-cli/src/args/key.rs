@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use seen_store::{fingerprint, fingerprint_fields};
+use seen_store::{Item, fingerprint, fingerprint_fields};
 
 /// The longest id that a store takes, in bytes.
 const MAX_ID_BYTES: usize = 65_536;
@@ -18,6 +18,31 @@ const MAX_ID_BYTES: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     fields: Vec<String>,
+}
+
+/// How a line gets its id and its version.
+#[derive(Clone, Copy)]
+pub(crate) struct Naming<'a> {
+    pub(crate) key: &'a Key,
+    /// Whether the names of the fields are part of the id.
+    pub(crate) named: bool,
+    /// The fields that make the version.
+    pub(crate) version: Option<&'a Key>,
+    /// Whether a line without the fields of the version has no item. Otherwise it has no version.
+    pub(crate) strict: bool,
+}
+
+impl Naming<'_> {
+    pub(crate) fn item(self, line: &[u8]) -> Result<Item<'static>, NoKey> {
+        let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
+        let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
+        let item = Item::from(self.key.text(&object, self.named)?);
+        match self.version.map(|version| version.text(&object, false)) {
+            Some(Ok(version)) => Ok(item.version(version)),
+            Some(Err(why)) if self.strict => Err(why),
+            _ => Ok(item),
+        }
+    }
 }
 
 /// The reason why a line has no id.
@@ -41,13 +66,11 @@ impl FromStr for Key {
 }
 
 impl Key {
-    /// Returns the id: the text of the one field, or the fingerprint of several, or the fingerprint of the fields
-    /// with their names.
-    pub(crate) fn id(&self, line: &[u8], named: bool) -> Result<Vec<u8>, NoKey> {
-        let value = serde_json::from_slice(line).map_err(NoKey::NotJson)?;
-        let Value::Object(object) = value else { return Err(NoKey::NotAnObject) };
+    /// Returns the text of the one field, or the fingerprint of several, or the fingerprint of the fields with their
+    /// names.
+    fn text(&self, object: &Map<String, Value>, named: bool) -> Result<Vec<u8>, NoKey> {
         let texts =
-            self.fields.iter().map(|field| text(&object, field)).collect::<Result<Vec<_>, _>>()?;
+            self.fields.iter().map(|field| text(object, field)).collect::<Result<Vec<_>, _>>()?;
         if named {
             return Ok(fingerprint_fields(self.fields.iter().zip(texts)));
         }
@@ -115,12 +138,17 @@ mod tests {
     use super::*;
 
     fn id(key: &str, line: &str) -> String {
-        told(key.parse::<Key>().unwrap().id(line.as_bytes(), false))
+        told(item(key, line, false))
     }
 
-    fn told(id: Result<Vec<u8>, NoKey>) -> String {
-        match id {
-            Ok(id) => String::from_utf8(id).unwrap(),
+    fn item(key: &str, line: &str, named: bool) -> Result<Item<'static>, NoKey> {
+        let key = &key.parse().unwrap();
+        Naming { key, named, version: None, strict: false }.item(line.as_bytes())
+    }
+
+    fn told(item: Result<Item<'_>, NoKey>) -> String {
+        match item {
+            Ok(item) => String::from_utf8(item.id().to_vec()).unwrap(),
             Err(why) => format!("no key: {why}"),
         }
     }
@@ -176,8 +204,7 @@ mod tests {
 
     #[test]
     fn with_their_names_fields_make_one_id_in_any_order() {
-        let named =
-            |key: &str, line: &str| told(key.parse::<Key>().unwrap().id(line.as_bytes(), true));
+        let named = |key: &str, line: &str| told(item(key, line, true));
         let line = r#"{"x": "ab", "y": 17}"#;
         assert_eq!(named("x,y", line), "f1:named:1:x2:ab1:y2:17");
         assert_eq!(named("y,x", line), named("x,y", line));
@@ -194,6 +221,19 @@ mod tests {
         assert_eq!(id("k", r#"{"k": 1} x"#), "no key: not JSON: trailing characters at column 10");
         let deep = "[".repeat(1_000);
         assert!(id("k", &deep).starts_with("no key: not JSON: recursion limit"));
+    }
+
+    #[test]
+    fn a_version_is_made_as_an_id_is_and_may_be_missing() {
+        let line = br#"{"id": 1, "at": "10:00", "no": null}"#;
+        let item = |version: &str, strict| {
+            let [key, version] = &["id", version].map(|key| key.parse().unwrap());
+            Naming { key, named: false, version: Some(version), strict }.item(line)
+        };
+        assert_eq!(item("at", true).unwrap(), Item::new("1").version("10:00"));
+        assert_eq!(item("at,id", true).unwrap(), Item::new("1").version("f1:5:10:001:1"));
+        assert_eq!(item("no", false).unwrap(), Item::new("1"));
+        assert_eq!(item("no", true).unwrap_err().to_string(), "the key \"no\" is null");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `seen check`: whether ids were seen, as a status.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use seen_store::State;
+use seen_store::{Digest, State};
 use serde_json::json;
 
 use crate::Result;
@@ -33,6 +34,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scope: String,
 
+    /// Ask whether the ids were seen in this version. One that was remembered without a version counts as seen.
+    #[arg(long, value_name = "TEXT")]
+    version: Option<OsString>,
+
     /// Print those ids that are seen, or those that are not, one a line, in the order given.
     ///
     /// Byte for byte; on a terminal, with control characters escaped.
@@ -59,10 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let ids = arguments.ids.read(arguments.null)?;
     let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let mut output = Output::new();
+    let version = arguments.version.as_ref().map(|it| Digest::of_version(it.as_encoded_bytes()));
     let mut all_seen = true;
     for (id, found) in ids.iter().zip(entries) {
+        let is_seen = found.as_ref().is_some_and(|it| it.state == State::Seen && it.is_of(version));
         let state = found.map(|entry| entry.state);
-        let is_seen = state == Some(State::Seen);
         all_seen &= is_seen;
         if arguments.json {
             let mut object = entry::unknown(&arguments.scope, id);

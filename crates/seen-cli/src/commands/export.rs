@@ -22,7 +22,7 @@ use crate::output::entry::{MEMBERS, to_json, to_object};
 /// an import merges the two. Statuses: 0 done, 2 an error.
 ///
 /// A claim in flight is printed without its token. Where it is imported, it cannot be confirmed, and ends with its
-/// lease. Expired entries are printed only with --state expired.
+/// lease. Expired entries are printed only with --state expired, or while their retention lasts.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -56,11 +56,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(scope) = &arguments.scope {
         filter = filter.scope(scope);
     }
-    if let Some(state) = arguments.state {
-        filter = filter.state(state);
-    }
     let reader = arguments.database.read()?;
-    let entries = reader.entries(filter);
+    let now = reader.now();
+    let is_kept = |entry: &Entry| entry.retain_until.is_some_and(|until| now < until);
+    let (all, expired) = match arguments.state {
+        Some(state) => (filter.state(state), None),
+        None => (filter.clone(), Some(reader.entries(filter.state(State::Expired)))),
+    };
+    let kept = expired.into_iter().flatten().filter(|it| it.as_ref().map_or(true, is_kept));
+    let entries = reader.entries(all).chain(kept);
     let output = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let written = match arguments.format {
         Format::Jsonl => write_json(output, entries),

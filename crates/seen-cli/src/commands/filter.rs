@@ -5,7 +5,7 @@
 //! prints it; lines are written in their order; no claim is held during a wait for another filter's line, so two
 //! filters never wait for each other.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, StdoutLock, Write};
 use std::ops::{ControlFlow, Range};
@@ -16,12 +16,14 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use seen_store::{Ttl, Window};
+use seen_store::{Config, Item, Ttl, Window};
+use serde_json::json;
 
 use crate::Result;
 use crate::args::database::Database;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
-use crate::args::key::{Key, NoKey, id_of};
+use crate::args::key::{Key, Naming, NoKey, id_of};
+use crate::args::retention::Retention;
 use crate::input::lines::Lines;
 use crate::output::message;
 use crate::output::progress::{self, Progress};
@@ -45,7 +47,8 @@ const WAIT: Duration = Duration::from_millis(10);
 /// them dies or outlives its lease. A line is claimed, printed, and then remembered. After a crash at any
 /// point, the next run prints the lines that were claimed and not remembered; some of them may have been
 /// printed already. If another filter has claimed a line, this one waits until the other remembers it
-/// or its lease ends.
+/// or its lease ends. (With --version, each prints what changed since the line that came before, whichever of them
+/// printed that.)
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
@@ -87,6 +90,22 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FIELD[,FIELD...]")]
     key: Option<Key>,
 
+    /// With --key: print a line also when its id was printed before and this field of it has changed.
+    ///
+    /// Only the latest version of an id is remembered, so a line that goes back to an earlier one has changed again.
+    /// An id that was remembered without a version takes the first one that comes as its own, and is not printed for
+    /// it. A line without the field has no version: it is printed when its id is new. Several fields, and paths, as
+    /// for --key.
+    #[arg(long, value_name = "FIELD[,FIELD...]", requires = "key")]
+    version: Option<Key>,
+
+    /// With --key: add a member of this name to each printed object, last, that says why it is printed: "new" or
+    /// "changed".
+    #[arg(long, value_name = "NAME", requires = "key")]
+    tell: Option<String>,
+
+    #[command(flatten)]
+    retention: Retention,
     /// Make the id of the names and values of the fields, as `--field` of the other commands does
     ///
     /// Then the order of the fields in --key does not matter, and the ids are other ones than without --named.
@@ -114,7 +133,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     dry_run: bool,
 
-    /// End with status 2 at the first line in which --key finds no id.
+    /// End with status 2 at the first line in which --key finds no id, or --version no version.
     ///
     /// The lines before it are printed and remembered. It and the lines after it are not.
     #[arg(long)]
@@ -162,13 +181,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let memory = if arguments.dry_run {
         Memory::dry(&arguments.database, arguments.ttl)?
     } else {
-        Memory::lasting(&arguments.database, arguments.ttl, window, arguments.lease)?
+        let config = Config::default().ttl(arguments.ttl).window(window);
+        let config = arguments.retention.put_into(config);
+        Memory::lasting(&arguments.database, config, arguments.ttl, arguments.lease)?
     };
     let mut filter = Filter {
         arguments,
         renewer: Renewer::start(&memory)?,
         memory,
-        output: Output::new(arguments.separator()),
+        output: Output::new(arguments.separator(), arguments.tell.clone()),
         counts: Counts::default(),
         progress: if io::stdout().is_terminal() {
             Progress::hidden() // Its lines would run into the bar.
@@ -199,9 +220,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     done?;
     if arguments.stats {
-        let (new, duplicates) =
-            (counts.read - counts.duplicates - counts.withheld, counts.duplicates);
-        message::tell(&format!("read {}, new {new}, duplicates {duplicates}", counts.read));
+        let Counts { read, changed, duplicates, withheld, .. } = counts;
+        let new = read - changed - duplicates - withheld;
+        let changed = match arguments.version {
+            Some(_) => format!(", changed {changed}"),
+            None => String::new(),
+        };
+        message::tell(&format!("read {read}, new {new}{changed}, duplicates {duplicates}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -219,24 +244,25 @@ struct Filter<'a> {
 struct Counts {
     read: u64,
     printed: u64,
+    changed: u64,
     duplicates: u64,
     without_id: u64,
     lost: u64,
     withheld: u64,
 }
 
-/// The id of a line, if it has one.
+/// The id and the version of a line, if it has them.
 enum Name<'a> {
-    Id(Cow<'a, [u8]>),
+    Item(Item<'a>),
     /// An empty line is always new.
     Empty,
     /// A line without an id is always new.
     None(NoKey),
 }
 
-impl Name<'_> {
-    fn id(&self) -> Option<&[u8]> {
-        if let Self::Id(id) = self { Some(id) } else { None }
+impl<'a> Name<'a> {
+    fn item(&self) -> Option<&Item<'a>> {
+        if let Self::Item(item) = self { Some(item) } else { None }
     }
 }
 
@@ -296,7 +322,8 @@ impl Filter<'_> {
             .unwrap_or(names.len());
         let mut done = 0;
         while done < end {
-            let reach = done + self.within_limit(&names[done..end])?;
+            let reach = end.min(done + before_a_change(&names[done..end]));
+            let reach = done + self.within_limit(&names[done..reach])?;
             let decided = self.decide(&names[done..reach])?;
             self.warn(batch, &names, done..done + decided.prints.len());
             self.renewer.hold(decided.held);
@@ -312,8 +339,9 @@ impl Filter<'_> {
                 return Ok(ControlFlow::Break(()));
             }
             done += decided.prints.len();
-            if let Some(id) = names.get(done).filter(|_| decided.waits).and_then(Name::id) {
-                while self.memory.is_in_flight(id)? {
+            if let Some(item) = names.get(done).filter(|_| decided.waits).and_then(Name::item) {
+                thread::sleep(WAIT);
+                while self.memory.is_in_flight(item.id())? {
                     thread::sleep(WAIT);
                 }
             }
@@ -343,7 +371,7 @@ impl Filter<'_> {
             if new == left {
                 return Ok(reach);
             }
-            let seen = name.id().map(|id| self.memory.is_seen(id)).transpose()?;
+            let seen = name.item().map(|item| self.memory.is_seen(item)).transpose()?;
             new += usize::from(seen != Some(true));
         }
         Ok(names.len())
@@ -364,13 +392,11 @@ impl Filter<'_> {
         if line.is_empty() {
             return Name::Empty;
         }
-        match &self.arguments.key {
-            None => Name::Id(id_of(line)),
-            Some(key) => match key.id(line, self.arguments.named) {
-                Ok(id) => Name::Id(Cow::Owned(id)),
-                Err(why) => Name::None(why),
-            },
-        }
+        let Arguments { key: Some(key), named, version, strict, .. } = self.arguments else {
+            return Name::Item(id_of(line).into());
+        };
+        let naming = Naming { key, named: *named, version: version.as_ref(), strict: *strict };
+        naming.item(line).map_or_else(Name::None, Name::Item)
     }
 
     fn warn(&mut self, batch: &Batch<'_>, names: &[Name<'_>], lines: Range<usize>) {
@@ -385,7 +411,7 @@ impl Filter<'_> {
 
     /// Decides on lines up to the first one that another filter has claimed.
     fn decide(&mut self, names: &[Name<'_>]) -> Result<Decided> {
-        let known: Vec<&[u8]> = names.iter().filter_map(Name::id).collect();
+        let known: Vec<&Item<'_>> = names.iter().filter_map(Name::item).collect();
         let mut decisions = self.memory.decide(&known)?.into_iter();
         let mut decided =
             Decided { prints: Vec::with_capacity(names.len()), held: Vec::new(), waits: false };
@@ -394,36 +420,45 @@ impl Filter<'_> {
             if left == Some(0) {
                 break; // A line expired since `within_limit` looked.
             }
-            let decision = match name.id() {
+            let decision = match name.item() {
                 None => Decision::New(None),
                 Some(_) => decisions.next().expect("a decision for each id"),
             };
             match decision {
                 Decision::New(held) => {
                     decided.held.extend(held);
-                    decided.prints.push(!self.arguments.invert);
+                    decided.prints.push((!self.arguments.invert).then_some("new"));
+                }
+                Decision::Changed(held) => {
+                    self.counts.changed += 1;
+                    decided.held.extend(held);
+                    decided.prints.push((!self.arguments.invert).then_some("changed"));
                 }
                 Decision::Duplicate => {
                     self.counts.duplicates += 1;
-                    decided.prints.push(self.arguments.invert);
+                    decided.prints.push(self.arguments.invert.then_some("duplicate"));
                 }
                 Decision::Withheld => {
                     self.counts.withheld += 1;
-                    decided.prints.push(false);
+                    decided.prints.push(None);
                 }
                 Decision::InFlight => {
                     decided.waits = true;
                     break;
                 }
             }
-            let printed = decided.prints.last() == Some(&true);
+            if name.item().is_none() {
+                // It may be no object: it is printed as it is.
+                decided.prints.last_mut().into_iter().flatten().for_each(|why| *why = "");
+            }
+            let printed = decided.prints.last().is_some_and(Option::is_some);
             left = left.map(|left| left - u64::from(printed));
         }
         self.counts.read += decided.prints.len() as u64;
         // Claims of later lines must not be held during a wait: the other filter may be waiting for one of
         // them.
         let later = decisions.filter_map(|decision| match decision {
-            Decision::New(held) => held,
+            Decision::New(held) | Decision::Changed(held) => held,
             _ => None,
         });
         self.memory.release(later.collect())?;
@@ -433,12 +468,24 @@ impl Filter<'_> {
 
 /// The decisions on some lines.
 struct Decided {
-    /// For each line, whether it is printed.
-    prints: Vec<bool>,
-    /// The claims of the lines that are new.
+    /// For each line, whether it is printed, and why.
+    prints: Vec<Option<&'static str>>,
+    /// The claims of the lines that are new or changed.
     held: Vec<Held>,
     /// Whether another filter has claimed the next line.
     waits: bool,
+}
+
+/// Returns how many of these lines come before the first one that brings a version of an id of an earlier one, which had
+/// another or none: the earlier one must be printed and confirmed first.
+fn before_a_change(names: &[Name<'_>]) -> usize {
+    let mut versions = HashMap::new();
+    let changes = |name: &Name<'_>| {
+        let Some(item) = name.item() else { return false };
+        let known = *versions.entry(item.id().to_vec()).or_insert(item.digest());
+        item.digest().is_some() && known != item.digest()
+    };
+    names.iter().position(changes).unwrap_or(names.len())
 }
 
 /// Standard output.
@@ -447,27 +494,66 @@ struct Output {
     separator: u8,
     /// Whether the last line written came from the end of a file and had no separator.
     separator_due: bool,
+    /// The name of the member that says why a line is printed.
+    tell: Option<String>,
 }
 
 impl Output {
-    fn new(separator: u8) -> Self {
+    fn new(separator: u8, tell: Option<String>) -> Self {
         let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        Self { stdout, separator, separator_due: false }
+        Self { stdout, separator, separator_due: false, tell }
     }
 
     /// Writes the lines that are to be printed and flushes them. Returns their number.
-    fn write(&mut self, lines: &[&[u8]], prints: &[bool]) -> io::Result<u64> {
+    fn write(&mut self, lines: &[&[u8]], prints: &[Option<&'static str>]) -> io::Result<u64> {
         let mut printed = 0;
-        for (line, _) in lines.iter().zip(prints).filter(|(_, print)| **print) {
+        for (line, print) in lines.iter().zip(prints) {
+            let Some(why) = print else { continue };
             // Without this, two lines from two files would become one.
             let complete = line.ends_with(&[self.separator]);
             if std::mem::replace(&mut self.separator_due, !complete) {
                 self.stdout.write_all(&[self.separator])?;
             }
-            self.stdout.write_all(line)?;
+            match &self.tell {
+                Some(name) if !why.is_empty() => {
+                    self.stdout.write_all(&with_member(line, name, why))?;
+                }
+                _ => self.stdout.write_all(line)?,
+            }
             printed += 1;
         }
         self.stdout.flush()?;
         Ok(printed)
+    }
+}
+
+/// Returns the line of a JSON object with one more member, as its last: of two members of one name, readers take the
+/// last.
+fn with_member(line: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let end = line.iter().rposition(|byte| *byte == b'}').unwrap_or(line.len());
+    let (members, end) = line.split_at(end);
+    let is_empty = members.trim_ascii_end().ends_with(b"{") && members.trim_ascii().len() == 1;
+    let comma = if is_empty { "" } else { "," };
+    let member = format!("{comma}{}:{}", json!(name), json!(value));
+    [members, member.as_bytes(), end].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_added_to_any_object_and_the_rest_of_the_line_stays() {
+        for (line, told) in [
+            ("{}", r#"{"w\"y":"new"}"#),
+            (" { } \n", " { \"w\\\"y\":\"new\"} \n"),
+            (r#"{"a":"}"}"#, r#"{"a":"}","w\"y":"new"}"#),
+            ("{\"a\": {} }\r\n", "{\"a\": {} ,\"w\\\"y\":\"new\"}\r\n"),
+            (r#"{"a":"{"}"#, r#"{"a":"{","w\"y":"new"}"#),
+        ] {
+            let with = String::from_utf8(with_member(line.as_bytes(), "w\"y", "new")).unwrap();
+            assert_eq!(with, told);
+            serde_json::from_str::<serde_json::Value>(&with).unwrap();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `seen mark`: remembers ids.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
@@ -8,7 +9,8 @@ use seen_store::{Config, Ttl};
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
-use crate::args::ids::Ids;
+use crate::args::ids::{self, Ids};
+use crate::args::retention::Retention;
 
 /// Remember ids as seen
 ///
@@ -27,11 +29,20 @@ pub(crate) struct Arguments {
     /// How long the ids are remembered: 90s, 36h, 7d, never. A day has 24 hours.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
     ttl: Ttl,
+
+    #[command(flatten)]
+    retention: Retention,
+
+    /// Mark this version of the ids, whatever version of them was seen before.
+    #[arg(long, value_name = "TEXT")]
+    version: Option<OsString>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let store = arguments.database.open(Config::default().ttl(arguments.ttl))?;
-    arguments.ids.for_each(|id| Ok(store.mark_seen(id)?))?;
+    let config = arguments.retention.put_into(Config::default().ttl(arguments.ttl));
+    let store = arguments.database.open(config)?;
+    let version = arguments.version.as_deref();
+    arguments.ids.for_each(|id| Ok(store.mark_seen(ids::item(id, version))?))?;
     database::close(&store);
     Ok(ExitCode::SUCCESS)
 }

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
 use crate::args::ids::{self, Fields};
-use crate::args::key::Key;
+use crate::args::key::{Key, Naming};
 use crate::output::message::{self, with_causes};
 use crate::work::child::{self, Input, Signals};
 use crate::work::replay::{self, Recorder, Replay, command_name};
@@ -134,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 _ => arguments.duplicate_status,
             }
         }
-        Claimed::Ours(lease) => Run { arguments, lease }.carry_out(input, signals)?,
+        Claimed::Ours(lease) => Run { arguments, lease: *lease }.carry_out(input, signals)?,
     };
     database::close(&store);
     Ok(ExitCode::from(status))
@@ -145,7 +145,9 @@ impl Arguments {
         if let Some(key) = &self.key {
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| ids::unreadable(&e))?;
-            let id = key.id(&bytes, self.named).map_err(|why| format!("standard input: {why}"))?;
+            let naming = Naming { key, named: self.named, version: None, strict: false };
+            let id =
+                naming.item(&bytes).map_err(|why| format!("standard input: {why}"))?.id().to_vec();
             return Ok((id, Input::Bytes(bytes)));
         }
         if let Some(id) = self.fields.id() {

@@ -74,6 +74,12 @@ fn tell(output: &mut Output, entry: &Entry, now: SystemTime) -> Result<()> {
     for (name, value) in facts(entry, now) {
         output.line(format!("  {name:<12}{value}"))?;
     }
+    if let Some(change) = &entry.change {
+        output.line("  a change of it:")?;
+        for (name, value) in facts(change, now) {
+            output.line(format!("    {name:<12}{value}"))?;
+        }
+    }
     Ok(())
 }
 
@@ -102,8 +108,24 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     }
     let expires = entry.expires_at.map_or_else(|| "never".into(), |at| moment(at, now));
     facts.push((if is_claim { "forgotten" } else { "expires" }, expires));
-    if !is_claim {
+    if let Some(until) = entry.retain_until {
+        facts.push(("kept until", moment(until, now)));
+    }
+    if let Some(digest) = entry.digest {
+        facts.push(("digest", digest.to_string()));
+    }
+    if !is_claim || entry.duplicates > 0 {
         facts.push(("duplicates", words::count(entry.duplicates)));
+    }
+    if let Some(history) = &entry.history {
+        let earlier = format!(
+            "{}, {}; since {}, until {}",
+            words::counted(history.windows, "earlier window"),
+            words::counted(history.duplicates, "duplicate"),
+            local_time(history.first_seen),
+            moment(history.last_seen, now)
+        );
+        facts.push(("before", earlier));
     }
     if let Some(holder) = &entry.holder {
         facts.push(("holder", harmless(holder)));

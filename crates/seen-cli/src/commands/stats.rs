@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "prometheus")]
     json: bool,
 
-    /// Print the text format of Prometheus.
+    /// Print the text format of Prometheus, as docs/monitoring.md describes it.
     #[arg(long)]
     prometheus: bool,
 }
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.json {
         output.line(to_json(&reader, &stats, arguments.since).to_string())?;
     } else if arguments.prometheus {
-        for metric in metrics(&stats) {
+        for metric in metrics(&reader.path().to_string_lossy(), &stats) {
             output.line(metric.to_string())?;
         }
     } else {
@@ -192,7 +192,7 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
 struct Metric {
     name: &'static str,
     help: &'static str,
-    /// The labels, as between the braces, and the value.
+    /// The labels, as between the braces, and the value. All have the label `path`.
     samples: Vec<(String, String)>,
 }
 
@@ -200,17 +200,14 @@ impl std::fmt::Display for Metric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "# HELP {0} {1}\n# TYPE {0} gauge", self.name, self.help)?;
         for (labels, value) in &self.samples {
-            if labels.is_empty() {
-                write!(f, "\n{} {value}", self.name)?;
-            } else {
-                write!(f, "\n{}{{{labels}}} {value}", self.name)?;
-            }
+            write!(f, "\n{}{{{labels}}} {value}", self.name)?;
         }
         Ok(())
     }
 }
 
-fn metrics(stats: &FileStats) -> Vec<Metric> {
+/// Returns the figures of the file at this path, which tells the files on one machine apart.
+fn metrics(path: &str, stats: &FileStats) -> Vec<Metric> {
     let by_scope = stats.scopes.iter().flat_map(|(scope, counts)| {
         by_state(counts).map(|(state, number)| {
             (format!("scope=\"{}\",state=\"{state}\"", label(scope)), number.to_string())
@@ -246,16 +243,21 @@ fn metrics(stats: &FileStats) -> Vec<Metric> {
         ),
         metric(
             "seen_newest_mark_timestamp_seconds",
-            "When an id was last seen.",
+            "When an id that is now seen was last seen.",
             time(stats.newest).collect(),
         ),
         metric(
             "seen_last_purge_timestamp_seconds",
-            "When the last purge began.",
+            "When a purge last removed something.",
             time(stats.last_purge_at).collect(),
         ),
     ];
     metrics.retain(|metric| !metric.samples.is_empty());
+    let path = label(path);
+    for (labels, _) in metrics.iter_mut().flat_map(|metric| &mut metric.samples) {
+        let others = if labels.is_empty() { String::new() } else { format!(",{labels}") };
+        *labels = format!("path=\"{path}\"{others}");
+    }
     metrics
 }
 

@@ -8,13 +8,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use seen_store::{Entry, Error, Ttl};
+use seen_store::{Entry, Error, History, Ttl};
 use serde_json::{Map, Value};
 
 use crate::output::words::utc_time;
 
 /// The names of all members, in the order in which people read them.
-pub(crate) const MEMBERS: [&str; 16] = [
+pub(crate) const MEMBERS: [&str; 22] = [
     "scope",
     "id",
     "id_hex",
@@ -22,10 +22,16 @@ pub(crate) const MEMBERS: [&str; 16] = [
     "first_seen",
     "last_seen",
     "expires_at",
+    "retain_until",
+    "digest",
     "lease_until",
     "holder",
     "held",
     "duplicates",
+    "earlier_windows",
+    "earlier_duplicates",
+    "earlier_first_seen",
+    "earlier_last_seen",
     "attempts",
     "abandoned",
     "last_error",
@@ -49,6 +55,15 @@ pub(crate) fn to_object(entry: &Entry) -> Map<String, Value> {
     put("first_seen", time(entry.first_seen));
     put("last_seen", time(entry.last_seen));
     put("expires_at", entry.expires_at.map_or(Value::Null, time));
+    if let Some(until) = entry.retain_until {
+        put("retain_until", time(until));
+    }
+    if let Some(digest) = entry.digest {
+        put("digest", digest.to_string().into());
+    }
+    if let Some(change) = &entry.change {
+        put("change", to_json(change));
+    }
     if let Some(until) = entry.lease_until {
         put("lease_until", time(until));
     }
@@ -59,6 +74,12 @@ pub(crate) fn to_object(entry: &Entry) -> Map<String, Value> {
         put("held", true.into());
     }
     put("duplicates", entry.duplicates.into());
+    if let Some(history) = &entry.history {
+        put("earlier_windows", history.windows.into());
+        put("earlier_duplicates", history.duplicates.into());
+        put("earlier_first_seen", time(history.first_seen));
+        put("earlier_last_seen", time(history.last_seen));
+    }
     if entry.attempts > 0 {
         put("attempts", entry.attempts.into());
     }
@@ -152,6 +173,11 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
         Some(Value::String(text)) if text == "never" => None,
         Some(_) => read_time(object, "expires_at")?,
     };
+    entry.retain_until = read_time(object, "retain_until")?;
+    entry.digest = read_text(object, "digest")?
+        .map(|text| text.parse().map_err(|e| format!("digest: {e}")))
+        .transpose()?;
+    entry.history = read_history(object)?;
     entry.lease_until = read_time(object, "lease_until")?;
     entry.duplicates = read_number(object, "duplicates")?.unwrap_or(0);
     entry.holder = read_text(object, "holder")?;
@@ -161,6 +187,20 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
     entry.last_error = read_text(object, "last_error")?;
     entry.receipt = read_bytes(object, "receipt")?;
     Ok(entry)
+}
+
+fn read_history(object: &Map<String, Value>) -> Result<Option<History>, String> {
+    let Some(windows) = read_number(object, "earlier_windows")?.filter(|windows| *windows > 0)
+    else {
+        return Ok(None);
+    };
+    let moment = |name| read_time(object, name)?.ok_or_else(|| format!("{name} is missing"));
+    Ok(Some(History::new(
+        windows,
+        read_number(object, "earlier_duplicates")?.unwrap_or(0),
+        moment("earlier_first_seen")?,
+        moment("earlier_last_seen")?,
+    )))
 }
 
 /// Returns a member that exists and is not null.
@@ -230,7 +270,7 @@ fn from_unix_ms(ms: i64) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use seen_store::State;
+    use seen_store::{Digest, State};
 
     use super::*;
 
@@ -250,6 +290,8 @@ mod tests {
         entry.expires_at = Some(far);
         entry.first_seen = UNIX_EPOCH - Duration::from_secs(5);
         (entry.duplicates, entry.attempts) = (3, 2);
+        (entry.retain_until, entry.digest) = (Some(far), Some(Digest::of_version("1")));
+        entry.history = Some(History::new(2, 7, entry.first_seen, entry.last_seen));
         (entry.last_error, entry.receipt) = (Some(String::new()), Some(b"\x00\xfe".to_vec()));
         assert_eq!(from_json(&to_object(&entry), &defaults()).unwrap(), entry);
         (entry.id, entry.expires_at) = ("é\u{1b}".into(), None);
@@ -262,7 +304,9 @@ mod tests {
         let mut entry = Entry::new("", b"\xff".as_slice(), defaults().now);
         entry.lease_until = Some(entry.last_seen);
         (entry.last_error, entry.receipt) = (Some(String::new()), Some(vec![0xff]));
-        entry.attempts = 1;
+        (entry.attempts, entry.retain_until) = (1, Some(entry.last_seen));
+        entry.digest = Some(Digest::of_payload("1"));
+        entry.history = Some(History::new(1, 0, entry.first_seen, entry.last_seen));
         assert!(to_object(&entry).keys().all(|name| MEMBERS.contains(&&**name)));
     }
 
@@ -289,6 +333,8 @@ mod tests {
             (r#"{"id": "a", "last_seen": "yesterday"}"#, "yesterday"),
             (r#"{"id": "a", "attempts": 4294967296}"#, "4294967296"),
             (r#"{"id": "a", "duplicates": -1}"#, "-1"),
+            (r#"{"id": "a", "digest": "1"}"#, "version:"),
+            (r#"{"id": "a", "earlier_windows": 1}"#, "earlier_first_seen is missing"),
         ] {
             let why = read(text).unwrap_err();
             assert!(why.contains(named), "{text}: {why}");

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use seen_store::{
-    Claim, Config, ErrorKind, Ownership, SeenStore, State, Token, Ttl, Verdict, Window,
+    Claim, Config, Entry, ErrorKind, Item, Ownership, SeenStore, State, Token, Ttl, Verdict,
 };
 
 use crate::Result;
@@ -21,6 +21,8 @@ pub(crate) type Held = (Vec<u8>, Token);
 pub(crate) enum Decision {
     /// It was not printed before. With the claim to be confirmed, unless it is never remembered.
     New(Option<Held>),
+    /// It was printed before in another version. With the claim to be confirmed.
+    Changed(Option<Held>),
     Duplicate,
     /// Another filter has claimed it and may be printing it at this moment.
     InFlight,
@@ -42,11 +44,11 @@ pub(crate) enum Memory {
 impl Memory {
     pub(crate) fn lasting(
         database: &Database,
+        config: Config,
         ttl: Ttl,
-        window: Window,
         lease: Duration,
     ) -> Result<Self> {
-        let store = database.open(Config::default().ttl(ttl).window(window))?;
+        let store = database.open(config)?;
         Ok(Self::Lasting { store, lease, forgetful: ttl == Ttl::After(Duration::ZERO) })
     }
 
@@ -60,31 +62,42 @@ impl Memory {
     }
 
     /// Returns a decision for each id, in their order.
-    pub(crate) fn decide(&self, ids: &[impl AsRef<[u8]>]) -> Result<Vec<Decision>> {
+    pub(crate) fn decide(&self, items: &[&Item<'_>]) -> Result<Vec<Decision>> {
         match self {
             Self::Lasting { store, lease, forgetful } => {
-                let claims = store.claim_all(ids.iter().map(AsRef::as_ref), *lease)?;
-                Ok(decisions(ids, claims, *forgetful))
+                let claims = store.claim_all(items.iter().copied(), *lease)?;
+                Ok(decisions(items, claims, *forgetful))
             }
-            Self::Dry { before, run } => ids
+            Self::Dry { before, run } => items
                 .iter()
-                .map(|id| match before {
-                    Some(store) if store.try_is_seen(id)? => Ok(Decision::Duplicate),
-                    _ => Ok(match run.check_and_mark(id)? {
-                        Verdict::New => Decision::New(None),
+                .map(|item| {
+                    // Of an id of this run, the store knows an earlier version.
+                    let before = before.as_ref().filter(|_| !run.is_seen(item.id()));
+                    if let Some(store) = before
+                        && store.try_is_seen(*item)?
+                    {
+                        run.mark_seen(*item)?;
+                        return Ok(Decision::Duplicate);
+                    }
+                    let is_known = before.is_some_and(|store| store.is_seen(item.id()));
+                    Ok(match run.check_and_mark(*item)? {
+                        Verdict::New if !is_known => Decision::New(None),
+                        Verdict::New | Verdict::Changed => Decision::Changed(None),
                         _ => Decision::Duplicate,
-                    }),
+                    })
                 })
                 .collect(),
         }
     }
 
-    /// Returns whether the id is a duplicate, as far as that is known without a claim.
-    pub(crate) fn is_seen(&self, id: &[u8]) -> Result<bool> {
+    /// Returns whether the item is a duplicate, as far as that is known without a claim.
+    pub(crate) fn is_seen(&self, item: &Item<'_>) -> Result<bool> {
         Ok(match self {
-            Self::Lasting { store, .. } => store.try_is_seen(id)?,
-            Self::Dry { before: Some(store), run } => store.try_is_seen(id)? || run.is_seen(id),
-            Self::Dry { before: None, run } => run.is_seen(id),
+            Self::Lasting { store, .. } => store.try_is_seen(item)?,
+            Self::Dry { before: Some(store), run } if !run.is_seen(item.id()) => {
+                store.try_is_seen(item)?
+            }
+            Self::Dry { run, .. } => run.is_seen(item),
         })
     }
 
@@ -111,7 +124,11 @@ impl Memory {
     pub(crate) fn is_in_flight(&self, id: &[u8]) -> Result<bool> {
         match self {
             Self::Lasting { store, .. } => {
-                Ok(store.get(id)?.is_some_and(|entry| entry.state == State::InFlight))
+                let in_flight = |entry: &Entry| entry.state == State::InFlight;
+                let entry = store.get(id)?;
+                Ok(entry.is_some_and(|it| {
+                    in_flight(&it) || it.change.as_deref().is_some_and(in_flight)
+                }))
             }
             Self::Dry { .. } => Ok(false),
         }
@@ -126,23 +143,24 @@ impl Memory {
 }
 
 /// An id that comes twice in a batch is in flight the second time, claimed by this run. That is a duplicate, unless
-/// the time to live is zero.
-fn decisions(ids: &[impl AsRef<[u8]>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
+/// the time to live is zero. (No batch has two versions of an id.)
+fn decisions(items: &[&Item<'_>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
     // If no id is in flight, as is usual, this run's own ids need not be remembered.
     let in_flight = claims.iter().any(|claim| matches!(claim, Claim::InFlight { .. }));
     let mut ours = HashSet::new();
-    ids.iter()
+    items
+        .iter()
         .zip(claims)
-        .map(|(id, claim)| match claim {
+        .map(|(item, claim)| match claim {
             Claim::Granted(lease) => {
                 if in_flight {
-                    ours.insert(id.as_ref());
+                    ours.insert(item.id());
                 }
-                Decision::New(Some((id.as_ref().to_vec(), lease.into_token())))
+                let is_change = lease.is_change();
+                let held = Some((item.id().to_vec(), lease.into_token()));
+                if is_change { Decision::Changed(held) } else { Decision::New(held) }
             }
-            Claim::InFlight { .. } if forgetful || !ours.contains(id.as_ref()) => {
-                Decision::InFlight
-            }
+            Claim::InFlight { .. } if forgetful || !ours.contains(item.id()) => Decision::InFlight,
             Claim::Unresolved { .. } | Claim::GivenUp { .. } => Decision::Withheld,
             _ => Decision::Duplicate,
         })

@@ -298,7 +298,7 @@ fn an_entry_that_the_file_refuses_is_told_by_name_and_stops_no_other() {
     let place = Place::new();
     SeenStore::open(place.path("to.db")).unwrap().close().unwrap();
     // What cannot be read of an id keeps it from being written.
-    let poison = "INSERT INTO claims VALUES ('s', 'b' || char(27), x'', 2, 0, NULL, 1, 1, 1, 0, CAST(x'ff' AS TEXT), 9)";
+    let poison = "INSERT INTO claims VALUES ('s', 'b' || char(27), x'', 2, 0, NULL, 1, 1, 1, 0, NULL, 0, CAST(x'ff' AS TEXT), 9)";
     let file = rusqlite::Connection::open(place.path("to.db")).unwrap();
     file.execute_batch(poison).unwrap();
     file.close().map_err(|(_, e)| e).unwrap();

@@ -1,6 +1,7 @@
 //! The command `seen` as its users run it: a process with arguments, pipes and a status.
 //!
-//! `support_process.rs` is a link to the library's, and `recipes.md` to its README, so that the package has them.
+//! `support_process.rs` is a link to the library's, `recipes.md` to its README, and `monitoring.md`, `alerts.yml` and
+//! `alerts.test.yml` to its documents, so that the package has them.
 
 #[cfg(unix)]
 mod decisions;
@@ -14,6 +15,8 @@ mod filter_options;
 #[cfg(unix)]
 mod help;
 #[cfg(unix)]
+mod monitoring;
+#[cfg(unix)]
 mod reading;
 #[cfg(target_os = "linux")]
 mod recipes;
@@ -22,4 +25,6 @@ mod run_command;
 mod support;
 #[cfg(unix)]
 mod support_process;
+#[cfg(unix)]
+mod versions;
 mod writing;

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use rusqlite::ffi::SQLITE_IOERR;
 use seen_store::{
-    Claim, Config, ErrorKind, Failure, Lease, Once, OnceError, Ownership, Previous, Resolution,
-    Result, SeenStore, Token,
+    Claim, Config, ErrorKind, Failure, Item, Lease, Once, OnceError, Ownership, Previous,
+    Resolution, Result, SeenStore, Token,
 };
 
 use super::{Call, Draw, Effect, FIRST_IMPORTED, FRESH, SCOPES, Says, id_of, ms_of};
 use crate::model::{Act, Told, placeholder};
 use crate::setup::choose;
-use crate::state::{Answer, Before, Outcome};
+use crate::state::{Answer, Before, Outcome, Tag, View};
 use crate::vfs::{self, Fault};
 
 fn granted(lease: &Lease) -> Told {
@@ -22,6 +22,7 @@ fn granted(lease: &Lease) -> Told {
         Previous::Released => Before::Ended(Outcome::Released),
         Previous::Failed { .. } => Before::Ended(Outcome::Failed),
         Previous::Abandoned { since, .. } => Before::Abandoned { since: ms_of(*since) },
+        Previous::Superseded(old) => Before::Superseded(Box::new(View::of(old).fixed())),
         other => panic!("{other:?} is new to the simulator"),
     };
     Told::Granted { attempt, until, previous, token: lease.token() }
@@ -63,8 +64,9 @@ pub fn claim(draw: &mut Draw<'_>) -> Call {
     let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
     // A claim that waits answers as of the moment at which it asked last.
     let waits = Duration::from_millis(*choose(&mut draw.rng, &[0, 0, 0, 40, 200]));
-    let act = Act::Claim { lease, hold: through.hold };
-    draw.on_one("claim", through, name, act, move |store, id| {
+    let tag = draw.tag(name);
+    let act = Act::Claim { tag, lease, hold: through.hold };
+    draw.on_one("claim", through, (name, tag), act, move |store, id| {
         store.waiting(waits).claim(id, lease.duration()).map(claimed)
     })
 }
@@ -75,7 +77,9 @@ pub fn claim_all(draw: &mut Draw<'_>) -> Call {
     // A claim that meets one of its own batch has a token that is not known yet: such are judged here.
     names.sort_unstable();
     names.dedup();
-    let acts = vec![Act::Claim { lease, hold: through.hold }; names.len()];
+    let names = draw.tagged(names);
+    let act = |tag| Act::Claim { tag, lease, hold: through.hold };
+    let acts = names.iter().map(|(_, tag)| act(*tag)).collect();
     let again = draw.rng.usize(..3).min(names.len());
     draw.on_batch("claim_all", through, names, acts, move |store, ids| {
         let claims = store.claim_all(ids.iter().chain(&ids[..again]), lease.duration())?;
@@ -95,7 +99,7 @@ pub fn confirm(draw: &mut Draw<'_>) -> Call {
     let (name, through, receipt) = (draw.claimed(), draw.through(), draw.receipt());
     let token = draw.token(name);
     let act = Act::Confirm { token, receipt: receipt.clone() };
-    draw.on_one("confirm", through, name, act, move |store, id| {
+    draw.on_one("confirm", through, (name, None), act, move |store, id| {
         held(match receipt {
             Some(receipt) => store.confirm_with(id, &token, receipt),
             None => store.confirm(id, &token),
@@ -108,14 +112,15 @@ fn on_claims(
     draw: &mut Draw<'_>,
     called: &'static str,
     act: impl Fn(Token) -> Act,
-    run: impl FnOnce(&SeenStore, Vec<(&str, Token)>) -> Result<Vec<Ownership>> + Send + 'static,
+    run: impl FnOnce(&SeenStore, Vec<(Item<'_>, Token)>) -> Result<Vec<Ownership>> + Send + 'static,
 ) -> Call {
     let (mut names, through) = (draw.batch(FIRST_IMPORTED), draw.through());
     names.retain(|name| name.1 < FRESH);
     let tokens: Vec<_> = names.iter().map(|name| draw.token(*name)).collect();
     let acts = tokens.iter().map(|token| act(*token)).collect();
+    let names = names.into_iter().map(|name| (name, None)).collect();
     draw.on_batch(called, through, names, acts, move |store, ids| {
-        run(store, ids.iter().map(String::as_str).zip(tokens).collect()).map(ownerships)
+        run(store, ids.iter().cloned().zip(tokens).collect()).map(ownerships)
     })
 }
 
@@ -147,6 +152,7 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
         // Surely granted, and as it was left at the end.
         name = draw.fresh(name.0, 1)[0];
     }
+    let tag = draw.tag(name);
     let token = placeholder(draw.number);
     let uses: [(Act, Option<Use>); 4] = [
         (Act::Release { token }, None),
@@ -165,8 +171,13 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
         if renews {
             handle = handle.renewing(Duration::from_secs(3_600));
         }
-        let told = match handle.claim(id_of(name), lease.duration())? {
-            Claim::Granted(mut lease) => {
+        let id = id_of(name);
+        let told = match handle.claim(Tag::item(tag, id.as_bytes()), lease.duration()) {
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                vec![Told::Answer(Answer::Conflict), Told::Nothing]
+            }
+            Err(e) => return Err(e),
+            Ok(Claim::Granted(mut lease)) => {
                 // What it does then is what fails: its dropping must not undo it.
                 if let Some(calls) = fails_after {
                     vfs::plan_here(calls, Fault::Fails { code: SQLITE_IOERR, lasting: false });
@@ -174,14 +185,14 @@ pub fn lease(draw: &mut Draw<'_>) -> Call {
                 let used = then.map_or(Ok(Told::Nothing), |then| held(then(&mut lease)))?;
                 vec![granted(&lease), used]
             }
-            refused => vec![claimed(refused), Told::Nothing],
+            Ok(refused) => vec![claimed(refused), Told::Nothing],
         };
         Ok(Says { told: vec![told], ..Says::default() })
     };
     draw.call(
         "lease",
         through,
-        Effect::InSteps(name, vec![Act::Claim { lease, hold: through.hold }, act]),
+        Effect::InSteps(name, vec![Act::Claim { tag, lease, hold: through.hold }, act]),
         Box::new(run),
     )
 }
@@ -192,12 +203,13 @@ pub fn once(draw: &mut Draw<'_>) -> Call {
     if draw.rng.bool() {
         name = draw.fresh(name.0, 1)[0];
     }
-    let token = placeholder(draw.number);
+    let (token, tag) = (placeholder(draw.number), draw.tag(name));
     let run = move |store: &SeenStore, _: &Config| {
+        let id = id_of(name);
         let store = through.handle(store, SCOPES[name.0]);
         let refused = |answer| vec![Told::Answer(answer), Told::Nothing];
         let work = || Ok::<_, Infallible>("4711");
-        let told = match store.once(id_of(name), lease.duration(), work) {
+        let told = match store.once(Tag::item(tag, id.as_bytes()), lease.duration(), work) {
             // It does not tell what it was granted.
             Ok(Once::Ran(_)) => vec![Told::Nothing, Told::Answer(Answer::Held)],
             Ok(Once::Replayed(_)) => refused(Answer::Seen),
@@ -207,6 +219,9 @@ pub fn once(draw: &mut Draw<'_>) -> Call {
             }
             Ok(Once::GivenUp { attempts }) => refused(Answer::GivenUp { attempts }),
             Ok(other) => panic!("{other:?} is new to the simulator"),
+            Err(OnceError::Store(e)) if e.kind() == ErrorKind::Conflict => {
+                refused(Answer::Conflict)
+            }
             // Its claim was taken over before it was confirmed.
             Err(OnceError::Store(e)) if e.kind() == ErrorKind::LeaseLost => {
                 vec![Told::Nothing, Told::Answer(Answer::Lost)]
@@ -217,14 +232,14 @@ pub fn once(draw: &mut Draw<'_>) -> Call {
         Ok(Says { told: vec![told], ..Says::default() })
     };
     let confirm = Act::Confirm { token, receipt: Some(b"4711".to_vec()) };
-    let acts = vec![Act::Claim { lease, hold: through.hold }, confirm];
+    let acts = vec![Act::Claim { tag, lease, hold: through.hold }, confirm];
     draw.call("once", through, Effect::InSteps(name, acts), Box::new(run))
 }
 
 pub fn release(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.claimed(), draw.through());
     let token = draw.token(name);
-    draw.on_one("release", through, name, Act::Release { token }, move |store, id| {
+    draw.on_one("release", through, (name, None), Act::Release { token }, move |store, id| {
         held(store.release(id, &token))
     })
 }
@@ -235,7 +250,7 @@ pub fn fail(draw: &mut Draw<'_>) -> Call {
     let reason = (*choose(&mut draw.rng, &["", "503"])).to_owned();
     let is_final = draw.rng.u32(..4) == 0;
     let act = Act::Fail { token, reason: reason.clone(), is_final };
-    draw.on_one("fail", through, name, act, move |store, id| {
+    draw.on_one("fail", through, (name, None), act, move |store, id| {
         let failure = Failure::new(reason);
         held(store.fail(id, &token, if is_final { failure.is_final() } else { failure }))
     })
@@ -244,7 +259,7 @@ pub fn fail(draw: &mut Draw<'_>) -> Call {
 pub fn resolve(draw: &mut Draw<'_>) -> Call {
     let (name, through, done) = (draw.claimed(), draw.through(), draw.rng.bool());
     let resolution = if done { Resolution::Done } else { Resolution::Retry };
-    draw.on_one("resolve", through, name, Act::Resolve { done }, move |store, id| {
+    draw.on_one("resolve", through, (name, None), Act::Resolve { done }, move |store, id| {
         store.resolve(id, resolution).map(|resolved| Told::Answer(Answer::Resolved(resolved)))
     })
 }
@@ -252,7 +267,7 @@ pub fn resolve(draw: &mut Draw<'_>) -> Call {
 pub fn renew(draw: &mut Draw<'_>) -> Call {
     let (name, through, lease) = (draw.claimed(), draw.through(), draw.lease());
     let token = draw.token(name);
-    draw.on_one("renew", through, name, Act::Renew { token, lease }, move |store, id| {
+    draw.on_one("renew", through, (name, None), Act::Renew { token, lease }, move |store, id| {
         held(store.renew(id, &token, lease.duration()))
     })
 }

@@ -2,26 +2,32 @@
 
 use std::collections::HashSet;
 
-use seen_store::{Entry, Verdict};
+use seen_store::{Entry, ErrorKind, Verdict};
 
 use super::{Call, Draw, FIRST_IMPORTED, FRESH, IDS, SCOPES, time};
 use crate::model::{Act, Told};
 use crate::setup::choose;
-use crate::state::{Answer, Span};
+use crate::state::{Answer, Span, View};
 use crate::through::Through;
 
-fn verdict(verdict: Verdict) -> Told {
-    Told::Answer(match verdict {
+fn told(verdict: Verdict) -> Told {
+    Told::Answer(answer(verdict))
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    match verdict {
         Verdict::New => Answer::New,
+        Verdict::Changed => Answer::Changed,
         Verdict::Duplicate => Answer::Duplicate,
         Verdict::InFlight => Answer::Flying,
         other => panic!("{other:?} is new to the simulator"),
-    })
+    }
 }
 
 pub fn mark_seen(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.name(), draw.through());
-    draw.on_one("mark_seen", through, name, Act::Mark, |store, id| {
+    let tag = draw.tag(name);
+    draw.on_one("mark_seen", through, (name, tag), Act::Mark { tag }, |store, id| {
         store.mark_seen(id).map(|()| Told::Answer(Answer::Done))
     })
 }
@@ -29,34 +35,54 @@ pub fn mark_seen(draw: &mut Draw<'_>) -> Call {
 pub fn mark_seen_at(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.name(), draw.through());
     let away = *choose(&mut draw.rng, &[0, -1, -30_000, -3_600_000, 1, 30_000, 3_600_000]);
-    let at = (draw.now_ms + away).max(1);
-    draw.on_one("mark_seen_at", through, name, Act::MarkAt(at), move |store, id| {
+    let (at, tag) = ((draw.now_ms + away).max(1), draw.tag(name));
+    let act = Act::MarkAt { at, tag };
+    draw.on_one("mark_seen_at", through, (name, tag), act, move |store, id| {
         store.mark_seen_at(id, time(at)).map(|()| Told::Answer(Answer::Done))
     })
 }
 
 pub fn check_and_mark(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.name(), draw.through());
-    draw.on_one("check_and_mark", through, name, Act::Check, |store, id| {
-        store.check_and_mark(id).map(verdict)
+    let tag = draw.tag(name);
+    draw.on_one("check_and_mark", through, (name, tag), Act::Check { tag }, |store, id| {
+        store.check_and_mark(id).map(told)
+    })
+}
+
+pub fn observe(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.name(), draw.through());
+    let tag = draw.tag(name);
+    draw.on_one("observe", through, (name, tag), Act::Observe { tag }, |store, id| {
+        match store.observe(id) {
+            Ok(seen) => {
+                let before = seen.before.as_ref().map(View::of);
+                Ok(Told::Observed(answer(seen.verdict), before))
+            }
+            // Of what was known it says nothing.
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(Told::Conflicted),
+            Err(e) => Err(e),
+        }
     })
 }
 
 pub fn check_and_mark_all(draw: &mut Draw<'_>) -> Call {
     let (names, through) = (draw.batch(IDS), draw.through());
-    let acts = vec![Act::Check; names.len()];
+    let names = draw.tagged(names);
+    let acts = names.iter().map(|(_, tag)| Act::Check { tag: *tag }).collect();
     draw.on_batch("check_and_mark_all", through, names, acts, |store, ids| {
-        Ok(store.check_and_mark_all(ids)?.into_iter().map(verdict).collect())
+        Ok(store.check_and_mark_all(ids)?.into_iter().map(told).collect())
     })
 }
 
 pub fn seed(draw: &mut Draw<'_>) -> Call {
     let (names, through) = (draw.batch(IDS), draw.through());
-    let acts = vec![Act::Seed; names.len()];
+    let names = draw.tagged(names);
+    let acts = names.iter().map(|(_, tag)| Act::Seed { tag: *tag }).collect();
     // Those that come up once are new. Of equal ones the first is, unless what it leaves expires at once.
-    let least = names.iter().filter(|name| name.1 >= FRESH).count();
+    let least = names.iter().filter(|(name, _)| name.1 >= FRESH).count();
     let expires_at_once = through.ttl == Some(Span::Ms(0));
-    let distinct = names.iter().collect::<HashSet<_>>().len();
+    let distinct = names.iter().map(|(name, _)| name).collect::<HashSet<_>>().len();
     let most = if expires_at_once { names.len() } else { distinct };
     draw.on_batch("seed", through, names, acts, move |store, ids| {
         let new = usize::try_from(store.seed(ids)?).expect("a count of ids");
@@ -67,7 +93,7 @@ pub fn seed(draw: &mut Draw<'_>) -> Call {
 
 pub fn forget(draw: &mut Draw<'_>) -> Call {
     let name = draw.name();
-    let call = draw.on_one("forget", Through::PLAIN, name, Act::Forget, |store, id| {
+    let call = draw.on_one("forget", Through::PLAIN, (name, None), Act::Forget, |store, id| {
         store.forget(id).map(|was_known| Told::Answer(Answer::Forgot(was_known)))
     });
     Call { removes: true, ..call }
@@ -90,8 +116,8 @@ pub fn restore(draw: &mut Draw<'_>) -> Call {
     let expires = last + *choose(&mut draw.rng, &[1, 600_000, 7_200_000]);
     let duplicates = *choose(&mut draw.rng, &[0, 1, 1 << 40, u64::MAX]);
     let act = Act::Import { first, last, expires };
-    draw.on_one("restore", Through::PLAIN, name, act, move |store, id| {
-        let mut entry = Entry::new(SCOPES[scope], id, time(first));
+    draw.on_one("restore", Through::PLAIN, (name, None), act, move |store, id| {
+        let mut entry = Entry::new(SCOPES[scope], id.id(), time(first));
         entry.last_seen = time(last);
         entry.expires_at = Some(time(expires));
         entry.duplicates = duplicates;

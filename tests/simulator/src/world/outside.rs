@@ -85,7 +85,7 @@ impl World {
         let setup = self.setup;
         let asked = Asked {
             store: outsider,
-            life: Life { ttl: Span::Never, window: setup.window },
+            life: Life { ttl: Span::Never, window: setup.window, retention: None },
             retry_delay: Span::Ms(0),
             max_attempts: None,
             max_abandoned: None,
