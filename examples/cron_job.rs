@@ -1,6 +1,6 @@
 //! A cron job: a report that is mailed once a day, by whichever machine's cron or person starts it first.
 //!
-//! If a run dies, nobody knows whether the report went out. A second report would embarrass, so the day is held
+//! If a run dies, it is not known whether the report went out. A second report would embarrass, so the day is held
 //! until an operator has looked into the mailbox, and says by `resolve` what he found. (From a shell:
 //! `seen run --hold --id "report-$(date +%F)" -- ./send-report`, and `seen resolve`.)
 //!

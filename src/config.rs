@@ -367,7 +367,7 @@ pub(crate) fn check_retention(retention: Option<Duration>, ttl: Ttl) -> Result<(
             ErrorKind::InvalidConfig,
             format!(
                 "the retention of {retention:?} is shorter than the TTL of {ttl:?}: both count from the mark; give a \
-                 longer retention, or None to keep nothing after the TTL"
+                 longer retention, or none"
             ),
         )),
         _ => Ok(()),

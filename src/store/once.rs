@@ -1,4 +1,4 @@
-//! Work that is done once, and whose answer everybody gets.
+//! Work that is done once, and whose answer all callers get.
 //!
 //! Owns the way from a claim to its end around a closure. What always holds: the claim is confirmed only after
 //! the work has succeeded, with its answer in the same commit; work that fails or panics gives the id back with
@@ -84,7 +84,7 @@ impl<E> From<Error> for OnceError<E> {
 
 impl SeenStore {
     /// Does the work once for the id, however often and by however many callers it is asked for, and gives
-    /// everybody its answer.
+    /// all of them its answer.
     ///
     /// The work runs under a claim whose lease renews itself, for up to a day or as
     /// [`renewing`](Self::renewing) says. Its answer is stored as the receipt when the

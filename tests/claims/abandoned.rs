@@ -1,4 +1,4 @@
-//! How an attempt ended is told apart everywhere, and a held claim binds everybody until somebody decides.
+//! How an attempt ended is told apart everywhere, and a held claim binds all callers until a decision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ fn how_an_attempt_ended_is_told_apart_by_every_way_of_reading() {
     let stats = bench.store.stats().unwrap();
     let counts = [stats.released, stats.failed, stats.given_up, stats.abandoned, stats.unresolved];
     assert_eq!((counts, stats.in_flight), ([1; 5], 1));
-    // Once the attempts are forgotten, all have expired but the ones that nobody may forget.
+    // Once the attempts are forgotten, all have expired but the ones that must not be forgotten.
     bench.clock.advance(secs(8 * 24 * 3_600));
     bench.store.purge_expired().unwrap();
     let left: Vec<_> = bench.store.entries(Filter::default()).map(|e| e.unwrap().id).collect();

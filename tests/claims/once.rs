@@ -1,4 +1,4 @@
-//! Work that is done once, and whose answer everybody gets.
+//! Work that is done once, and whose answer all callers get.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -130,7 +130,7 @@ fn a_lease_that_renews_itself_lives_until_it_is_dropped() {
     drop(b);
     let token = c.into_token();
     assert_eq!(granted(&other, "b", secs(60)).attempt(), 2);
-    // Nobody renews a token.
+    // A token is not renewed.
     until("it is renewed", || matches!(other.claim("c", secs(60)).unwrap(), Claim::Granted(_)));
     assert_eq!(store.confirm("c", &token).unwrap_err().kind(), ErrorKind::LeaseLost);
     assert_eq!(other.get("a").unwrap().unwrap().state, State::Seen);

@@ -321,7 +321,7 @@ impl Claim {
         self.abandoned + u32::from(self.is_abandoned(now))
     }
 
-    /// And somebody must decide.
+    /// And a decision is needed.
     fn is_unresolved(&self, now: i64) -> bool {
         self.held && self.is_abandoned(now)
     }
@@ -339,8 +339,8 @@ impl Claim {
         Self { token: None, outcome, at, until, expires: life.ttl.end(again), ..self.clone() }
     }
 
-    /// When it last changed, as far as a cleanup is concerned. One that is held changes only when somebody
-    /// ends it.
+    /// When it last changed, as far as a cleanup is concerned. One that is held changes only when it is
+    /// ended.
     pub(crate) fn changed(&self) -> i64 {
         if self.held && self.token.is_some() { i64::MAX } else { self.at.max(self.until) }
     }
@@ -730,7 +730,7 @@ fn on_unseen(verb: &Verb, old: Option<&Mark>, state: &State, setting: Setting) -
             match claim {
                 None => (answer, written(fresh, None)),
                 Some(claim) if binds(claim) => same(Answer::Flying),
-                // Whoever held it lost it.
+                // Its holder has lost it.
                 Some(claim) => (answer, written(claim.left_behind(fresh, None, now), None)),
             }
         }
