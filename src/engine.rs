@@ -38,7 +38,7 @@ use self::purge::{PurgeSchedule, PurgeThread};
 use self::renewal::Renewals;
 use self::waiters::Waiters;
 use crate::backoff::LockShare;
-use crate::clock::{SteadyClock, Stopwatch};
+use crate::clock::SteadyClock;
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -99,8 +99,7 @@ pub(crate) struct Shared {
     process: Process,
     /// True when no other connection can change the file.
     private: bool,
-    opened: Stopwatch,
-    /// When the last catch-up ended, in milliseconds after `opened`.
+    /// When the last catch-up ended, by [`coarse_ms`](crate::machine::coarse_ms).
     caught_up_at_ms: AtomicU64,
     /// Catch-ups are numbered as they begin. A catch-up with a number greater than the one read at the start
     /// of a call began after the call did.
@@ -176,7 +175,6 @@ impl Engine {
             hasher,
             closed: AtomicBool::new(false),
             process,
-            opened: Stopwatch::start(),
             caught_up_at_ms: AtomicU64::new(0),
             catch_ups_begun: AtomicU64::new(0),
             last_catch_up: AtomicU64::new(0),

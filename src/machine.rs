@@ -14,17 +14,20 @@ mod simulated;
 #[cfg(not(simulated))]
 pub(crate) use real::{
     Condvar, MonotonicTime, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
-    Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
-    wall_clock, yield_now,
+    Thread, TrySendError, coarse_ms, fill_random, random_u64, sleep, spawn, sync_channel,
+    unlock_fair, wall_clock, yield_now,
 };
 #[cfg(simulated)]
 pub(crate) use simulated::{
     Condvar, MonotonicTime, Mutex, MutexGuard, ProcessLock, Receiver, RecvTimeoutError, SyncSender,
-    Thread, TrySendError, fill_random, random_u64, sleep, spawn, sync_channel, unlock_fair,
-    wall_clock, yield_now,
+    Thread, TrySendError, coarse_ms, fill_random, random_u64, sleep, spawn, sync_channel,
+    unlock_fair, wall_clock, yield_now,
 };
 #[cfg(simulated)]
 pub use simulated::{Machine, run_on};
+
+/// How far [`coarse_ms`] may be behind: one tick of a kernel with 100 ticks a second, the fewest that are in use.
+pub(crate) const COARSE_RESOLUTION_MS: u64 = 10;
 
 /// How many rows or ids one step of a longer work takes. In a simulation this is so few that small stores need
 /// several steps.

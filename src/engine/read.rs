@@ -14,11 +14,12 @@ use crate::id::{Id, Key};
 use crate::index::{Slot, stored};
 use crate::journal::claims::ClaimRow;
 use crate::journal::{Journal, MarkRow};
-use crate::machine::step_size;
+use crate::machine::{COARSE_RESOLUTION_MS, coarse_ms, step_size};
 use crate::token::Token;
 
-/// The greatest age of a catch-up for a hit to be answered without another one.
-const CATCH_UP_INTERVAL_MS: u64 = 100;
+/// The greatest age of a catch-up for a hit to be answered without another one: what the store promises, less
+/// the resolution of the clock that measures it.
+const CATCH_UP_INTERVAL_MS: u64 = 100 - COARSE_RESOLUTION_MS;
 
 /// A catch-up that sets this store's time back is repeated once at the earlier time. The limit keeps a clock
 /// that falls at each reading from repeating it for ever.
@@ -92,12 +93,12 @@ impl Engine {
         if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
             return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
         }
-        if self.since_opened_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
+        if coarse_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
             return Ok(hit);
         }
         self.check_process()?;
         if self.private {
-            self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
+            self.caught_up_at_ms.store(coarse_ms(), Relaxed);
             return Ok(hit);
         }
         // Catch up to notice marks that other stores removed, but do not wait for a commit of this store.
@@ -146,10 +147,6 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn since_opened_ms(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
     pub(crate) fn catch_up(&self, writer: &mut Writer) -> Result<()> {
         for _ in 0..MAX_CATCH_UPS {
             let number = self.catch_ups_begun.fetch_add(1, SeqCst) + 1;
@@ -183,7 +180,7 @@ impl Engine {
             self.index.at_max_age.clear();
         }
         self.last_catch_up.store(caught_up.number, Relaxed);
-        self.caught_up_at_ms.store(self.since_opened_ms(), Relaxed);
+        self.caught_up_at_ms.store(coarse_ms(), Relaxed);
     }
 
     /// Returns the row with this number if it belongs to this id. A file that was restored since the catch-up

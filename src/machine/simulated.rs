@@ -142,6 +142,10 @@ impl MonotonicTime {
     }
 }
 
+pub(crate) fn coarse_ms() -> u64 {
+    u64::try_from(machine().elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 pub(crate) fn sleep(time: Duration) {
     machine().wait(&|| false, Some(machine().elapsed() + time));
 }
