@@ -10,3 +10,4 @@ pub(crate) mod ids;
 pub(crate) mod key;
 pub(crate) mod retention;
 pub(crate) mod selection;
+pub(crate) mod statuses;

@@ -25,11 +25,13 @@ mod stats;
 mod upgrade;
 mod verify;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use crate::Result;
+use crate::args::statuses::SEEN_FAILED;
 
 /// In the order of the help: the most used commands come first.
 #[derive(Subcommand)]
@@ -61,6 +63,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Returns the status of an error of the command of this name, be it in its arguments. That of a command which runs
+    /// another one must not be taken for the other one's.
+    pub(crate) fn status_of_errors(name: &OsStr) -> u8 {
+        if ["run", "each"].iter().any(|wrapper| name == *wrapper) { SEEN_FAILED } else { 2 }
+    }
+
     /// Runs the command and returns its status.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {

@@ -1,8 +1,8 @@
 //! The `seen` command.
 //!
-//! Owns the arguments that all commands share and the statuses: 0 done, 1 a negative answer, 2 an error,
-//! which is told in one line that starts with `seen: ` and names every cause. What a command does is in
-//! its own module of [`commands`].
+//! Owns the arguments that all commands share and the statuses: 0 done, 1 a negative answer, 2 an error (125 for the
+//! commands that run another one), which is told in one line that starts with `seen: ` and names every cause. What a
+//! command does is in its own module of [`commands`].
 
 mod args;
 mod commands;
@@ -10,9 +10,11 @@ mod input;
 mod output;
 mod work;
 
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser};
+use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::commands::Command;
 use crate::output::message;
@@ -39,6 +41,7 @@ Status:
   0  done
   1  the answer is no
   2  an error; one line on standard error says the file, the cause and the remedy
+  Those of `seen run` and `seen each` are in their help: 125 is an error there.
 
 Environment:
   SEEN_DB_PATH   the store, unless --db names one
@@ -71,7 +74,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(e) => return answer_without_command(&e),
     };
@@ -80,9 +83,22 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(e) => {
             message::tell(&message::with_causes(&*e));
-            ExitCode::from(2)
+            status_of_errors()
         }
     }
+}
+
+fn parse() -> Result<Arguments, clap::Error> {
+    // So that a negative duration is refused by the parser of durations, in its words.
+    let durations_may_be_negative = |argument: Arg| {
+        let names = argument.get_value_names().unwrap_or_default();
+        let is_duration = names.iter().any(|name| name == "DURATION");
+        if is_duration { argument.allow_hyphen_values(true) } else { argument }
+    };
+    let mut parser =
+        Arguments::command().mut_subcommands(|command| command.mut_args(durations_may_be_negative));
+    let matches = parser.try_get_matches_from_mut(env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|e| e.format(&mut parser))
 }
 
 /// Prints the help to standard output if it was asked for. Otherwise the arguments are wrong: that is an error in
@@ -95,5 +111,12 @@ fn answer_without_command(answer: &clap::Error) -> ExitCode {
     } else {
         message::tell(&message::usage_error(&answer.render().to_string()));
     }
-    ExitCode::from(u8::from(answer.use_stderr()) * 2)
+    if answer.use_stderr() { status_of_errors() } else { ExitCode::SUCCESS }
+}
+
+fn status_of_errors() -> ExitCode {
+    // The options before the name of the command take no values.
+    let is_name = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
+    let name = env::args_os().skip(1).find(is_name).unwrap_or_default();
+    ExitCode::from(Command::status_of_errors(&name))
 }

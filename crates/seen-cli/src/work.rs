@@ -1,5 +1,6 @@
 //! What a command does while it holds claims.
 
+pub(crate) mod attempt;
 pub(crate) mod child;
 pub(crate) mod memory;
 pub(crate) mod renewer;

@@ -10,7 +10,7 @@ use seen_store::{Abandoned, Claim, Config, Known, Lease, RetryDelay, SeenStore, 
 
 use crate::Result;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
-use crate::args::ids::{item, shown};
+use crate::args::ids::item;
 use crate::args::retention::Retention;
 use crate::output::words::{counted, harmless, local_time};
 
@@ -126,9 +126,8 @@ impl RetryAfter {
 }
 
 impl Refusal {
-    /// The reason in one line, without control characters.
-    pub(crate) fn told(&self, id: &[u8]) -> String {
-        let id = shown(id);
+    /// The reason in one line, without control characters. `id` is the id as messages show it.
+    pub(crate) fn told(&self, id: &str) -> String {
         let by = |holder: &Option<String>| match holder {
             Some(holder) => format!(" ({})", harmless(holder)),
             None => String::new(),

@@ -12,12 +12,14 @@ use seen_store::Ttl;
 /// What every option understands.
 const FORM: &str = "give numbers with units (ms, s, m, h, d, w), such as 90s, 36h or 1w 2d";
 
-/// Parses a time to live: a duration, or `never`.
+/// Parses a time to live: a duration, or `never`. Refuses zero.
 pub(crate) fn parse_ttl(text: &str) -> Result<Ttl, String> {
     if text == "never" {
         return Ok(Ttl::Never);
     }
-    parse_duration(text).map(Ttl::After).map_err(|why| why + ", or never")
+    parse_longer_than_zero(text, "a time to live of zero would remember nothing")
+        .map(Ttl::After)
+        .map_err(|why| why + ", or never")
 }
 
 /// Parses how far to look back. Refuses zero, which finds nothing.
@@ -31,10 +33,12 @@ pub(crate) fn parse_lease(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_longer_than_zero(text: &str, why_not_zero: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err(format!("{why_not_zero}; {FORM}")),
-        duration => Ok(duration),
+    let duration = parse_duration(text)?;
+    // A store counts whole milliseconds.
+    if duration.as_millis() == 0 {
+        return Err(format!("{why_not_zero}; {FORM}"));
     }
+    Ok(duration)
 }
 
 /// Parses a duration. A day has 24 hours. Refuses months and years, which have no fixed length.
@@ -62,7 +66,6 @@ mod tests {
             ("1w 2d", 9 * 86_400),
             ("1 hour 30 minutes", 5_400),
             ("P1D", 86_400),
-            ("0s", 0),
         ] {
             assert_eq!(parse_ttl(text), Ok(Ttl::After(Duration::from_secs(seconds))), "{text}");
         }
@@ -91,7 +94,11 @@ mod tests {
             assert_eq!(parse_duration(text), Err(format!("{why}; {FORM}")), "{text:?}");
             assert_eq!(parse_ttl(text), Err(format!("{why}; {FORM}, or never")), "{text:?}");
         }
-        assert!(parse_lease("0s").unwrap_err().ends_with(FORM));
-        assert!(parse_since("0s").unwrap_err().ends_with(FORM));
+        for none in ["0s", "0d", "-0s", "PT0S", "900us"] {
+            assert!(parse_lease(none).unwrap_err().ends_with(FORM));
+            assert!(parse_since(none).unwrap_err().ends_with(FORM));
+            let why = parse_ttl(none).unwrap_err();
+            assert!(why.starts_with("a time to live of zero would remember nothing; "), "{why}");
+        }
     }
 }

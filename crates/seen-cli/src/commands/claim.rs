@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Claimed::Refused(refusal) => {
-            log::warn!("{}", refusal.told(&id));
+            log::warn!("{}", refusal.told(&ids::shown(&id)));
             ExitCode::FAILURE
         }
     };

@@ -183,7 +183,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         let config = Config::default().ttl(arguments.ttl).window(window);
         let config = arguments.retention.put_into(config);
-        Memory::lasting(&arguments.database, config, arguments.ttl, arguments.lease)?
+        Memory::lasting(&arguments.database, config, arguments.lease)?
     };
     let mut filter = Filter {
         arguments,

@@ -6,19 +6,21 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use seen_store::{ErrorKind, Lease, Previous};
+use seen_store::Lease;
 
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
 use crate::args::ids::{self, Fields};
 use crate::args::key::{Key, Naming};
+use crate::args::statuses::{Statuses, Successes};
 use crate::output::message::{self, with_causes};
-use crate::work::child::{self, Input, Signals};
+use crate::work::attempt::Attempt;
+use crate::work::child::{self, Input, Prepared, Signals};
 use crate::work::replay::{self, Recorder, Replay, command_name};
 
 const EXAMPLES: &str = "\
@@ -34,8 +36,7 @@ Examples:
 ///
 /// Claims the id, runs CMD, and remembers the id when CMD succeeds. When CMD fails, the next `seen run` for the id,
 /// of a cron job for example, tries again: --retries says how often in all, --retry-after how soon. If the id was
-/// seen before or another worker has claimed it, CMD is not run: one line on standard error says so (none with -q),
-/// and the status is that of --duplicate-status.
+/// seen before or another worker has claimed it, CMD is not run: one line on standard error says so (none with -q).
 ///
 /// Of any number of runs for one id at the same time, one runs CMD. The claim is renewed while CMD runs. If
 /// `seen run` itself is killed or the machine goes down, the id can be claimed again after the --lease, and CMD is
@@ -50,9 +51,13 @@ Examples:
 /// should ask the receiver before it does it again. With --hold such an id is not handed on.
 ///
 /// Statuses: CMD's own; 128 plus the number of the signal that killed CMD; 127, CMD was not found; 126, CMD could
-/// not be started (for 126 and 127 the id is released at once, and the attempt counts for --retries); 0, or that of
-/// --duplicate-status, the id is seen or in flight; 1, the id was given up, or is held and
-/// to be resolved; 2, an error.
+/// not be started (for 126 and 127 the id is released at once, and the attempt counts for --retries); 125, seen itself
+/// failed. If CMD is not run: 0, the id was seen before; 75, another worker has it, or it failed and is not yet tried
+/// again; 69, it was given up, or is held and to be resolved.
+///
+/// Done before is success, so that cron, make and `&&` go on after work that was done by an earlier run. In flight is
+/// not, so that `seen run ... && deploy` does not deploy while the first run still works: 75 says to try again later. A
+/// CMD that has a status for "done, with warnings" is told by --success-status; the status of the run stays that of CMD.
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("subject").required(true).args(["id", "key", "fields"]),
@@ -93,7 +98,7 @@ pub(crate) struct Arguments {
     ///
     /// Standard output, standard error and the status of a CMD that succeeded are stored, up to 1 MiB together. A
     /// later run with --replay prints them instead of running CMD. More is printed and not stored; a later run then
-    /// says so, as for an id that was seen without --replay, with the status of --duplicate-status. The two outputs
+    /// says so, as for an id that was seen without --replay, with the status of --seen-status. The two outputs
     /// are replayed one after the other. The same id with another command line is an error: see --any-command.
     #[arg(long)]
     replay: bool,
@@ -102,12 +107,15 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "replay")]
     any_command: bool,
 
-    /// The status if the id was seen before or another worker has claimed it
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    duplicate_status: u8,
+    #[command(flatten)]
+    statuses: Statuses,
 
-    /// The command and its arguments. They are not read by a shell; for a pipe, write `-- sh -c '...'`.
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[command(flatten)]
+    successes: Successes,
+
+    /// The command and its arguments, all that follow it. They are not read by a shell; for a pipe, write
+    /// `sh -c '...'`
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -128,13 +136,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             arguments.replay(&id, known.receipt()?.as_deref())?
         }
         Claimed::Refused(refusal) => {
-            log::warn!("{}", refusal.told(&id));
-            match refusal {
-                Refusal::GivenUp { .. } | Refusal::Unresolved { .. } => 1,
-                _ => arguments.duplicate_status,
-            }
+            log::warn!("{}", refusal.told(&ids::shown(&id)));
+            arguments.statuses.of(&refusal)
         }
-        Claimed::Ours(lease) => Run { arguments, lease: *lease }.carry_out(input, signals)?,
+        Claimed::Ours(lease) => arguments.attempt(*lease).carry_out(input, signals)?,
     };
     database::close(&store);
     Ok(ExitCode::from(status))
@@ -163,7 +168,7 @@ impl Arguments {
         let id = ids::shown(id);
         let Some(stored) = receipt.and_then(Replay::from_receipt) else {
             log::warn!("{id}: seen before, and nothing is stored that could be printed again");
-            return Ok(self.duplicate_status);
+            return Ok(self.statuses.seen());
         };
         if stored.command != command_name(&self.command) && !self.any_command {
             return Err(format!(
@@ -176,45 +181,36 @@ impl Arguments {
         Ok(stored.status)
     }
 
+    fn attempt(&self, lease: Lease) -> Run<'_> {
+        let name = ids::shown(lease.id());
+        Run { arguments: self, attempt: Attempt::new(lease, name, self.claiming.retries) }
+    }
+
     fn program(&self) -> String {
         self.command[0].to_string_lossy().into_owned()
     }
 }
 
-/// How the attempt before ended, in one word.
-fn told(previous: &Previous) -> String {
-    let word = match previous {
-        Previous::None => "none",
-        Previous::Released => "released",
-        Previous::Failed { .. } => "failed",
-        Previous::Abandoned { .. } => "abandoned",
-        _ => "unknown",
-    };
-    word.to_owned()
-}
-
 /// Makes one attempt at the claimed id.
 struct Run<'a> {
     arguments: &'a Arguments,
-    lease: Lease,
+    attempt: Attempt,
 }
 
 impl Run<'_> {
-    fn carry_out(mut self, input: Stdio, mut signals: Signals) -> Result<u8> {
+    fn carry_out(mut self, input: Prepared, mut signals: Signals) -> Result<u8> {
         if let Some(signal) = signals.asked_to_end() {
-            self.settle("released", Lease::release)?;
+            self.attempt.release()?;
             return Ok(signal);
         }
-        let facts = [
-            ("SEEN_ATTEMPT", self.lease.attempt().to_string()),
-            ("SEEN_PREVIOUS", told(self.lease.previous())),
-        ];
+        let facts = self.attempt.environment();
         let records = self.arguments.replay;
         let mut child = match child::start(&self.arguments.command, input, records, facts) {
             Ok(child) => child,
             Err(e) => {
                 message::tell(&format!("cannot run {}: {e}", self.arguments.program()));
-                self.settle("released", Lease::release)?;
+                self.attempt.release()?;
+                self.attempt.tell_if_given_up();
                 return Ok(child::status_not_started(&e));
             }
         };
@@ -226,19 +222,16 @@ impl Run<'_> {
             Ok(status) => status,
             Err(e) => {
                 // CMD may still be running: the id is free only when the lease ends.
+                self.attempt.leave();
                 let program = self.arguments.program();
-                self.lease.into_token();
                 return Err(format!("cannot wait for {program}: {e}").into());
             }
         };
         // The command has run: that its output was not recorded is no reason to run it again.
         let written = recorder.map(|recorder| recorder.ok().and_then(Recorder::written));
-        if status.success() {
+        if self.arguments.successes.include(status) {
             let receipt = written.and_then(|written| self.receipt(written, status));
-            self.settle("confirmed", |lease| match receipt {
-                Some(receipt) => lease.confirm_with(receipt),
-                None => lease.confirm(),
-            })?;
+            self.attempt.confirm(receipt)?;
         } else {
             self.fail(status);
         }
@@ -252,9 +245,9 @@ impl Run<'_> {
             Replay { status: child::shell_status(status), command, stdout, stderr }.to_receipt()
         });
         if receipt.is_none() {
-            let id = ids::shown(self.lease.id());
+            let name = self.attempt.name();
             log::warn!(
-                "{id}: what the command printed is not stored: more than 1 MiB, or unreadable"
+                "{name}: what the command printed is not stored: more than 1 MiB, or unreadable"
             );
         }
         receipt
@@ -263,37 +256,9 @@ impl Run<'_> {
     /// Records that the command failed. If that fails, it is only logged: the status of the run is the command's.
     fn fail(&mut self, status: ExitStatus) {
         let reason = format!("{} {}", self.arguments.program(), child::told(status));
-        if let Err(e) = self.settle("failed", |lease| lease.fail(reason)) {
+        if let Err(e) = self.attempt.fail(reason) {
             log::error!("{}", with_causes(&*e));
         }
-        let attempts = self.lease.attempt();
-        if self.arguments.claiming.retries.is_some_and(|most| attempts >= most) {
-            log::warn!("{}", Refusal::GivenUp { attempts }.told(self.lease.id()));
-        }
-    }
-
-    fn settle(
-        &mut self,
-        how: &str,
-        settle: impl FnOnce(&mut Lease) -> seen_store::Result<()>,
-    ) -> Result<()> {
-        let settled = settle(&mut self.lease);
-        let id = ids::shown(self.lease.id());
-        match settled {
-            Ok(()) => log::info!("{id}: {how}"),
-            Err(e) if e.kind() == ErrorKind::LeaseLost => log::warn!(
-                "{id}: the claim was lost while the command ran: its lease had ended and another worker \
-                 took it over, or it was forgotten or marked; the command may run twice"
-            ),
-            Err(e) => {
-                let error = with_causes(&e);
-                return Err(format!(
-                    "{id}: could not be written down as {how}, and is free again when its lease ends: \
-                     {error}"
-                )
-                .into());
-            }
-        }
-        Ok(())
+        self.attempt.tell_if_given_up();
     }
 }

@@ -3,8 +3,11 @@
 //! Owns its process: its standard input, the signals that are passed on to it, and its result. What always holds: a
 //! signal is sent only before the process is reaped, so never to another process with the same number.
 
-use std::ffi::OsString;
-use std::io::{self, Write};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, PipeReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
@@ -18,12 +21,19 @@ pub(crate) enum Input {
     Bytes(Vec<u8>),
 }
 
+/// What the command gets as its standard input: any number of starts can be tried with it.
+pub(crate) enum Prepared {
+    Inherited,
+    Nothing,
+    Pipe(PipeReader),
+}
+
 impl Input {
     /// Everything that can fail is done here, before an id is claimed.
-    pub(crate) fn prepare(self) -> Result<Stdio> {
+    pub(crate) fn prepare(self) -> Result<Prepared> {
         let bytes = match self {
-            Self::Inherited => return Ok(Stdio::inherit()),
-            Self::Nothing => return Ok(Stdio::null()),
+            Self::Inherited => return Ok(Prepared::Inherited),
+            Self::Nothing => return Ok(Prepared::Nothing),
             Self::Bytes(bytes) => bytes,
         };
         let (reader, mut writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
@@ -32,26 +42,76 @@ impl Input {
             .name("seen-input".into())
             .spawn(move || drop(writer.write_all(&bytes)))
             .map_err(|e| format!("cannot start a thread: {e}"))?;
-        Ok(reader.into())
+        Ok(Prepared::Pipe(reader))
+    }
+}
+
+impl Prepared {
+    fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Inherited => Stdio::inherit(),
+            Self::Nothing => Stdio::null(),
+            Self::Pipe(reader) => reader.try_clone()?.into(),
+        })
     }
 }
 
 /// Starts the command. With `records`, its output goes to pipes that this process reads.
+///
+/// A script without `#!` is run by `sh`, as shells, `env` and `xargs` do.
 pub(crate) fn start(
     command: &[OsString],
-    input: Stdio,
+    input: Prepared,
     records: bool,
     environment: impl IntoIterator<Item = (&'static str, String)>,
 ) -> io::Result<Child> {
     let (program, arguments) = command.split_first().expect("the parser asks for one at least");
+    let facts: Vec<_> = environment.into_iter().collect();
     let output = || if records { Stdio::piped() } else { Stdio::inherit() };
-    Command::new(program)
-        .args(arguments)
-        .stdin(input)
-        .stdout(output())
-        .stderr(output())
-        .envs(environment)
-        .spawn()
+    let spawn = |mut command: Command| {
+        command.args(arguments).stdin(input.stdio()?).stdout(output()).stderr(output());
+        command.envs(facts.iter().map(|(name, value)| (name, value))).spawn()
+    };
+    let started = match spawn(Command::new(program)) {
+        Err(e) if is_no_format_of_a_program(&e) => match script(program) {
+            Some(path) => {
+                let mut shell = Command::new("sh");
+                shell.arg(path);
+                spawn(shell)
+            }
+            None => Err(io::Error::new(
+                e.kind(),
+                "it is neither a script nor a program for this machine",
+            )),
+        },
+        started => started,
+    };
+    // From now on the command alone reads it: when the command ends, nothing waits to be read any more.
+    drop(input);
+    started
+}
+
+/// The program is a file that may be run, and the system knows no way to run it.
+fn is_no_format_of_a_program(e: &io::Error) -> bool {
+    cfg!(unix) && e.raw_os_error() == Some(ENOEXEC)
+}
+
+const ENOEXEC: i32 = 8;
+
+/// Returns the path of the script that this name of a program means. `None` if it is no text, as a program for another
+/// machine is none.
+fn script(program: &OsStr) -> Option<PathBuf> {
+    let path = if program.as_encoded_bytes().contains(&b'/') {
+        PathBuf::from(program)
+    } else {
+        let folders = env::var_os("PATH")?;
+        env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())?
+    };
+    let mut beginning = Vec::new();
+    File::open(&path).ok()?.take(512).read_to_end(&mut beginning).ok()?;
+    // `sh` would take a name that begins with a hyphen for an option.
+    let path = if path.is_absolute() { path } else { Path::new(".").join(path) };
+    (!beginning.contains(&0)).then_some(path)
 }
 
 /// Returns the status that a shell gives for a command that could not be started.

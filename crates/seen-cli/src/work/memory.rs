@@ -34,22 +34,18 @@ pub(crate) enum Memory {
     Lasting {
         store: SeenStore,
         lease: Duration,
-        /// The time to live is zero, so a line that comes twice is new twice.
-        forgetful: bool,
     },
     /// `before` is the store, if it exists; `run` holds the ids of this run.
-    Dry { before: Option<SeenStore>, run: SeenStore },
+    Dry {
+        before: Option<SeenStore>,
+        run: SeenStore,
+    },
 }
 
 impl Memory {
-    pub(crate) fn lasting(
-        database: &Database,
-        config: Config,
-        ttl: Ttl,
-        lease: Duration,
-    ) -> Result<Self> {
+    pub(crate) fn lasting(database: &Database, config: Config, lease: Duration) -> Result<Self> {
         let store = database.open(config)?;
-        Ok(Self::Lasting { store, lease, forgetful: ttl == Ttl::After(Duration::ZERO) })
+        Ok(Self::Lasting { store, lease })
     }
 
     pub(crate) fn dry(database: &Database, ttl: Ttl) -> Result<Self> {
@@ -64,9 +60,9 @@ impl Memory {
     /// Returns a decision for each id, in their order.
     pub(crate) fn decide(&self, items: &[&Item<'_>]) -> Result<Vec<Decision>> {
         match self {
-            Self::Lasting { store, lease, forgetful } => {
+            Self::Lasting { store, lease } => {
                 let claims = store.claim_all(items.iter().copied(), *lease)?;
-                Ok(decisions(items, claims, *forgetful))
+                Ok(decisions(items, claims))
             }
             Self::Dry { before, run } => items
                 .iter()
@@ -142,9 +138,9 @@ impl Memory {
     }
 }
 
-/// An id that comes twice in a batch is in flight the second time, claimed by this run. That is a duplicate, unless
-/// the time to live is zero. (No batch has two versions of an id.)
-fn decisions(items: &[&Item<'_>], claims: Vec<Claim>, forgetful: bool) -> Vec<Decision> {
+/// An id that comes twice in a batch is in flight the second time, claimed by this run. That is a duplicate. (No batch has
+/// two versions of an id.)
+fn decisions(items: &[&Item<'_>], claims: Vec<Claim>) -> Vec<Decision> {
     // If no id is in flight, as is usual, this run's own ids need not be remembered.
     let in_flight = claims.iter().any(|claim| matches!(claim, Claim::InFlight { .. }));
     let mut ours = HashSet::new();
@@ -160,7 +156,7 @@ fn decisions(items: &[&Item<'_>], claims: Vec<Claim>, forgetful: bool) -> Vec<De
                 let held = Some((item.id().to_vec(), lease.into_token()));
                 if is_change { Decision::Changed(held) } else { Decision::New(held) }
             }
-            Claim::InFlight { .. } if forgetful || !ours.contains(item.id()) => Decision::InFlight,
+            Claim::InFlight { .. } if !ours.contains(item.id()) => Decision::InFlight,
             Claim::Unresolved { .. } | Claim::GivenUp { .. } => Decision::Withheld,
             _ => Decision::Duplicate,
         })

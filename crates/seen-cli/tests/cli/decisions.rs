@@ -26,7 +26,7 @@ fn a_held_id_is_refused_listed_and_decided_on() {
     for (id, decision) in [("a", "--done"), ("b", "--retry")] {
         vanish(&held(&place), id);
         let run = place.told(&["run", "--id", id, "--", "sh", "-c", "echo ran >>trace"]);
-        run.assert(1, &[id, "(worker 1) vanished", "`seen resolve` decides"]);
+        run.assert(69, &[id, "(worker 1) vanished", "`seen resolve` decides"]);
         place.told(&["claim", id]).assert(1, &["`seen resolve` decides"]);
         assert_eq!(place.text("trace"), "", "it was run");
         assert!(place.printed(&["list", "--state", "unresolved"]).contains(id));
@@ -51,7 +51,7 @@ fn a_run_that_holds_leaves_its_id_to_a_decision() {
     let command = ["sh", "-c", "kill -KILL $PPID; exit 0"];
     assert_eq!(place.told(&[&killed[..], &command].concat()).status, None);
     wait_until("the lease ends", || place.entry("a").unwrap().state == State::Unresolved);
-    place.told(&["run", "--id", "a", "--", "true"]).assert(1, &["vanished"]);
+    place.told(&["run", "--id", "a", "--", "true"]).assert(69, &["vanished"]);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_final_failure_is_not_tried_again_until_it_is_decided_on() {
     let place = Place::new();
     let token = place.printed(&["claim", "a"]);
     place.printed(&["fail", "a", "--token", token.trim(), "--final", "--error", "404"]);
-    place.told(&["run", "--id", "a", "--", "true"]).assert(1, &["given up after 1 attempt"]);
+    place.told(&["run", "--id", "a", "--", "true"]).assert(69, &["given up after 1 attempt"]);
     assert!(place.printed(&["list", "--state", "given-up"]).contains('a'));
     let both = ["fail", "a", "--token", token.trim(), "--final", "--retry-after", "1s"];
     assert_eq!(place.told(&both).status, Some(2));
@@ -115,7 +115,7 @@ fn a_replayed_run_prints_and_ends_as_the_first_and_runs_nothing() {
     assert_eq!((told.status, &*told.stdout), (Some(0), "out\ntail"));
     // Another command line is a conflict.
     let other = ["run", "--replay", "--id", "a", "--", "sh", "-c", "echo other"];
-    place.told(&other).assert(2, &["another command line", "--any-command"]);
+    place.told(&other).assert(125, &["another command line", "--any-command"]);
     let told = place.told(&[&["run", "--any-command"], &other[1..]].concat());
     assert_eq!((told.status, &*told.stdout), (Some(0), "out\ntail"));
 }
@@ -138,7 +138,7 @@ fn what_failed_or_is_too_long_or_was_not_stored_is_not_replayed() {
     told.assert(0, &["nothing is stored"]);
     assert_eq!(told.stdout, "");
     place.printed(&["mark", "marked"]);
-    let marked = ["run", "--replay", "--duplicate-status", "9", "--id", "marked", "--", "true"];
+    let marked = ["run", "--replay", "--seen-status", "9", "--id", "marked", "--", "true"];
     place.told(&marked).assert(9, &["nothing is stored"]);
     // As much as is stored.
     let most = ["run", "--replay", "--id", "most", "--", "sh", "-c", "head -c 1000000 /dev/zero"];

@@ -257,14 +257,3 @@ fn a_lease_of_zero_is_an_error_that_creates_nothing() {
     }
     assert!(!place.path("seen.db").exists());
 }
-
-#[test]
-fn with_a_time_to_live_of_zero_repeated_lines_are_printed_each_time() {
-    let place = Place::new();
-    let text = "a\na\nb\na\nb\nb\n";
-    let input = place.file("input", text);
-    for _ in 0..2 {
-        assert_eq!(passed(&place, &["--ttl", "0s"], &input), text.as_bytes());
-    }
-    assert_eq!(passed(&place, &[], &input), b"a\nb\n");
-}

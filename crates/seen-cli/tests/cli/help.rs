@@ -157,11 +157,20 @@ fn each_option_with_a_duration_tells_what_it_understands_in_the_words_of_this_co
         (&["upgrade"], "--ttl", &or_never),
         (&["import", "-"], "--ttl", &or_never),
     ] {
+        let status = if arguments[0] == "run" { 125 } else { 2 };
         let told = place.told(&[arguments, &[option, "banana"]].concat());
         let message = format!(
             "seen: invalid value 'banana' for '{option} <DURATION>': {understood}; \
              `seen help` tells what is understood\n"
         );
-        assert_eq!((told.status, &*told.stderr), (Some(2), &*message), "{arguments:?}");
+        assert_eq!((told.status, &*told.stderr), (Some(status), &*message), "{arguments:?}");
+        for negative in ["-5s", "-1h 30m", "5m ago"] {
+            let told = place.told(&[arguments, &[option, negative]].concat());
+            told.assert(status, &["a duration cannot be negative; give numbers with units"]);
+        }
+        if option == "--ttl" {
+            let told = place.told(&[arguments, &[option, "0s"]].concat());
+            told.assert(status, &["a time to live of zero would remember nothing"]);
+        }
     }
 }

@@ -83,7 +83,7 @@ fn a_command_that_succeeds_is_run_once() {
     let again = place.told(&run(&["--id", "a"], &["echo", "done"]));
     again.assert(0, &["a: seen before"]);
     assert_eq!(again.stdout, "");
-    place.told(&run(&["--id", "a", "--duplicate-status", "7"], &["echo"])).assert(7, &["seen"]);
+    place.told(&run(&["--id", "a", "--seen-status", "7"], &["echo"])).assert(7, &["seen"]);
     place.told(&[&["-q"], &run(&["--id", "a"], &["echo"])[..]].concat()).assert(0, &[]);
     assert_eq!(place.entry("a").unwrap().state, State::Seen);
 }
@@ -127,9 +127,9 @@ fn while_another_worker_has_the_id_nothing_is_run() {
         panic!()
     };
     let told = place.told(&[&["run", "--id", "a"], &LEAVE_TRACE[..]].concat());
-    told.assert(0, &["a: another worker ("]);
-    let status = ["run", "--id", "a", "--duplicate-status", "75"];
-    place.told(&[&status, &LEAVE_TRACE[..]].concat()).assert(75, &["another worker"]);
+    told.assert(75, &["a: another worker ("]);
+    let status = ["run", "--id", "a", "--in-flight-status", "0"];
+    place.told(&[&status, &LEAVE_TRACE[..]].concat()).assert(0, &["another worker"]);
     assert_eq!(place.text("trace"), "");
     drop(lease);
     place.told(&[&["run", "--id", "a"], &LEAVE_TRACE[..]].concat()).assert(0, &[]);
@@ -159,10 +159,89 @@ fn an_id_can_be_tried_only_so_often() {
     place.told(&failing).assert(9, &[]);
     place.told(&failing).assert(9, &["a: given up after 2 attempts", "seen resolve"]);
     let third = place.told(&failing);
-    third.assert(1, &["a: given up after 2 attempts"]);
+    third.assert(69, &["a: given up after 2 attempts"]);
+    let status = [&["run", "--given-up-status", "3"], &failing[1..]].concat();
+    place.told(&status).assert(3, &["given up"]);
+    place.told(&[&["-q"], &failing[..]].concat()).assert(69, &[]);
     assert_eq!(third.stdout, "");
     place.told(&["forget", "a"]).assert(0, &[]);
     place.told(&failing).assert(9, &[]);
+}
+
+/// A cron job with `-q` would otherwise end its attempts without a word.
+#[test]
+fn the_last_attempt_tells_that_the_id_is_given_up_also_when_quiet() {
+    let place = Place::new();
+    for (id, command, status) in [
+        ("a", &["sh", "-c", "exit 9"][..], 9),
+        ("b", &["./missing"], 127),
+        ("c", &["sh", "-c", "kill -KILL $$"], 137),
+    ] {
+        let last = [&["-q"], &run(&["--id", id, "--retries", "1"], command)[..]].concat();
+        let told = place.told(&last);
+        assert_eq!(told.status, Some(status), "{told:?}");
+        let told = told.stderr.lines().last().unwrap_or_default().to_owned();
+        assert!(
+            told.contains(&format!("{id}: given up after 1 attempt; `seen resolve`")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn statuses_that_are_declared_success_are_success_and_stay_the_commands_own() {
+    let place = Place::new();
+    let ends_with = |id: &'static str, status: &'static str| {
+        let script = ["sh", "-c", "exit $0", status];
+        place.told(&run(&["--id", id, "--success-status", "1,24"], &script))
+    };
+    ends_with("a", "24").assert(24, &[]);
+    assert_eq!(place.entry("a").unwrap().state, State::Seen);
+    ends_with("a", "24").assert(0, &["seen before"]);
+    ends_with("b", "0").assert(0, &[]);
+    assert_eq!(place.entry("b").unwrap().state, State::Seen);
+    ends_with("c", "23").assert(23, &[]);
+    assert_eq!(place.entry("c").unwrap().state, State::Failed);
+    // A signal is no status.
+    let killed = run(&["--id", "d", "--success-status", "137"], &["sh", "-c", "kill -KILL $$"]);
+    place.told(&killed).assert(137, &[]);
+    assert_eq!(place.entry("d").unwrap().state, State::Failed);
+}
+
+#[test]
+fn what_follows_the_command_belongs_to_the_command() {
+    let place = Place::new();
+    let words = ["run", "--id", "a", "echo", "-q", "--scope", "x", "--", "--id", "b"];
+    assert_eq!(place.printed(&words), "-q --scope x -- --id b\n");
+    let with_dashes = ["run", "--id", "b", "--", "echo", "--", "-v"];
+    assert_eq!(place.printed(&with_dashes), "-- -v\n");
+}
+
+/// Shells, `env` and `xargs` run such a file by `sh`.
+#[test]
+fn a_script_without_its_first_line_is_run_by_the_shell() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new();
+    let executable = |name: &str, text: &[u8]| {
+        let path = place.file(name, text);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    executable("script", b"echo \"$1 $SEEN_ATTEMPT\"; cat; exit 5\n");
+    let by_path = run(&["--id", "a"], &["./script", "an argument"]);
+    let told = place.told_with_input(&by_path, "its input\n");
+    told.assert(5, &[]);
+    assert_eq!(told.stdout, "an argument 1\nits input\n");
+    // Found by PATH, with the input that --key took.
+    let mut command = place.seen(&run(&["--key", "id"], &["script"]));
+    command.env("PATH", format!("{}:/usr/bin:/bin", place.folder().display()));
+    let told = Told::from(crate::support::run(&mut command, b"{\"id\":1}"));
+    assert_eq!((told.status, &*told.stdout), (Some(5), " 1\n{\"id\":1}"));
+    executable("empty", b"");
+    place.told(&run(&["--id", "b"], &["./empty"])).assert(0, &[]);
+    executable("foreign", b"\x7fELF\x00\x00 another machine's");
+    let told = place.told(&run(&["--id", "c"], &["./foreign"]));
+    told.assert(126, &["cannot run ./foreign", "neither a script nor a program for this machine"]);
 }
 
 #[test]
@@ -170,7 +249,7 @@ fn a_failure_can_be_given_time() {
     let place = Place::new();
     let failing = run(&["--id", "a", "--retry-after", "1h"], &["false"]);
     place.told(&failing).assert(1, &[]);
-    place.told(&failing).assert(0, &["a: it failed, and is not tried again before 20"]);
+    place.told(&failing).assert(75, &["a: it failed, and is not tried again before 20"]);
 }
 
 #[test]
@@ -181,8 +260,8 @@ fn the_id_comes_from_standard_input_and_then_the_command_reads_nothing() {
     told.assert(0, &[]);
     assert_eq!(told.stdout, "");
     assert_eq!(place.entry(" an id ").unwrap().state, State::Seen);
-    place.told_with_input(&from_input, "one\ntwo\n").assert(2, &["more than one line"]);
-    place.told_with_input(&from_input, "\n").assert(2, &["standard input is empty"]);
+    place.told_with_input(&from_input, "one\ntwo\n").assert(125, &["more than one line"]);
+    place.told_with_input(&from_input, "\n").assert(125, &["standard input is empty"]);
     assert_eq!(place.entry("one"), None);
 }
 
@@ -207,8 +286,8 @@ fn the_id_comes_out_of_json_that_the_command_receives_unchanged() {
     place.told_with_input(&by_key, &item).assert(0, &["17: seen before"]);
     let other = item.replace("17", "18");
     place.told_with_input(&run(&["--key", "user.id"], &["true"]), other).assert(0, &[]);
-    place.told_with_input(&by_key, "{}").assert(2, &["standard input", "user.id", "missing"]);
-    place.told_with_input(&by_key, "no json").assert(2, &["standard input", "not JSON"]);
+    place.told_with_input(&by_key, "{}").assert(125, &["standard input", "user.id", "missing"]);
+    place.told_with_input(&by_key, "no json").assert(125, &["standard input", "not JSON"]);
 }
 
 #[test]
@@ -246,7 +325,7 @@ fn the_claim_lasts_as_long_as_the_command() {
     wait_until("two leases more", || {
         lease_end(&store, "a").expect("the lease ended while the command ran") > first + 2 * LEASE
     });
-    place.told(&[&["run", "--id", "a"], &LEAVE_TRACE[..]].concat()).assert(0, &["another worker"]);
+    place.told(&[&["run", "--id", "a"], &LEAVE_TRACE[..]].concat()).assert(75, &["another worker"]);
     running.end().assert(0, &[]);
     assert_eq!(place.entry("a").unwrap().state, State::Seen);
     assert_eq!(place.text("trace"), "");
@@ -349,7 +428,7 @@ fn what_cannot_be_written_down_is_an_error_whatever_the_command_said() {
     let place = Place::new();
     let vanish = "rm -f seen.db*; sleep 0.2";
     let told = place.told(&run(&["--id", "a"], &["sh", "-c", vanish]));
-    told.assert(2, &["a: could not be written down as confirmed", "seen.db"]);
+    told.assert(125, &["a: could not be written down as confirmed", "seen.db"]);
 }
 
 #[cfg(target_os = "linux")]
@@ -472,12 +551,14 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         (&["--id", "a", "--lease", "soon"], "not a duration"),
         (&["--id", "a", "--ttl", "1y"], "no fixed length"),
         (&["--id", "a", "--retries", "0"], "--retries"),
-        (&["--id", "a", "--duplicate-status", "256"], "256"),
+        (&["--id", "a", "--seen-status", "256"], "256"),
+        (&["--id", "a", "--success-status", "1,x"], "--success-status"),
+        (&["--id", "a", "--retires", "3"], "--retires"),
     ] {
-        place.told(&[&["run"], options, &LEAVE_TRACE].concat()).assert(2, &[named]);
+        place.told(&[&["run"], options, &LEAVE_TRACE].concat()).assert(125, &[named]);
+        place.told(&[&["-q", "run"], options, &LEAVE_TRACE].concat()).assert(125, &[named]);
     }
-    place.told(&[&["run"], &id[..]].concat()).assert(2, &["<CMD>"]);
-    place.told(&["run", "--id", "a", "true"]).assert(2, &["true"]);
+    place.told(&[&["run"], &id[..]].concat()).assert(125, &["<CMD>"]);
     assert_eq!(place.text("trace"), "");
 }
 
@@ -487,17 +568,17 @@ fn a_file_that_cannot_be_used_is_named_and_nothing_is_run() {
     let told =
         |db: &str| place.told(&[&["run", "--id", "a", "--db", db], &LEAVE_TRACE[..]].concat());
     place.file("text", "not a database".repeat(100));
-    told("text").assert(2, &["text", "not a SQLite database"]);
+    told("text").assert(125, &["text", "not a SQLite database"]);
     rusqlite::Connection::open(place.path("foreign"))
         .unwrap()
         .execute_batch("CREATE TABLE t (c)")
         .unwrap();
-    told("foreign").assert(2, &["foreign", "another application"]);
-    told(".").assert(2, &["folder"]);
-    told("text/seen.db").assert(2, &["text"]);
+    told("foreign").assert(125, &["foreign", "another application"]);
+    told(".").assert(125, &["folder"]);
+    told("text/seen.db").assert(125, &["text"]);
     let holder =
         SeenStore::open_with(place.path("held"), Config::default().exclusive(true)).unwrap();
-    told("held").assert(2, &["held", "exclusive mode"]);
+    told("held").assert(125, &["held", "exclusive mode"]);
     drop(holder);
     assert_eq!(place.text("trace"), "");
 }

@@ -214,7 +214,7 @@ fn closed_pipe(place: &Place, arguments: &[&str]) -> Told {
 #[test]
 fn a_purge_removes_what_has_expired_and_tells_how_much() {
     let place = Place::new();
-    place.printed(&["mark", "a", "b", "c", "--scope", "other", "--ttl", "0s"]);
+    place.printed(&["mark", "a", "b", "c", "--scope", "other", "--ttl", "1ms"]);
     // Opening a store may purge it; this one does not.
     let store = SeenStore::open_with(place.db(), Config::default().purge_on_open(false)).unwrap();
     store.mark_seen("d").unwrap();
@@ -283,7 +283,7 @@ fn a_backup_overwrites_nothing() {
 #[test]
 fn compacting_gives_room_back_and_tells_how_much() {
     let place = Place::new();
-    place.told_with_input(&["mark", "-", "--ttl", "0s"], lines(20_000)).assert(0, &[]);
+    place.told_with_input(&["mark", "-", "--ttl", "1ms"], lines(20_000)).assert(0, &[]);
     place.printed(&["mark", "kept"]);
     let onlooker = place.store();
     let told = place.printed(&["compact"]);
@@ -453,7 +453,7 @@ fn named_fields_in_any_order_are_one_id_for_every_command() {
     let id = "f1:named:5:check4:disk4:host4:db=1";
     assert_eq!(place.entry(id).unwrap().state, State::Seen);
     assert!(with("show", [host, check], &[]).stdout.starts_with(id));
-    with("run", [check, host], &["--duplicate-status", "7", "--", "false"]).assert(7, &[id]);
+    with("run", [check, host], &["--seen-status", "7", "--", "false"]).assert(7, &[id]);
     // What `filter` remembers by the names of the fields is the same id.
     let line = r#"{"host": "db=1", "check": "disk"}"#;
     assert_eq!(place.passed(&["--key", "host,check", "--named"], line), b"");
