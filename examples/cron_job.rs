@@ -2,7 +2,7 @@
 //!
 //! If a run dies, it is not known whether the report went out. A second report would embarrass, so the day is held
 //! until an operator has looked into the mailbox, and says by `resolve` what he found. (From a shell:
-//! `seen run --hold --id "report-$(date +%F)" -- ./send-report`, and `seen resolve`.)
+//! `seen run --hold --id report --every day -- ./send-report`, and `seen resolve`.)
 //!
 //! The program plays four nights, on a clock of its own and in memory. A real one runs once, opens a file, and takes
 //! the date of today.

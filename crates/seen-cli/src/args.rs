@@ -5,6 +5,7 @@
 pub(crate) mod claiming;
 pub(crate) mod database;
 pub(crate) mod duration;
+pub(crate) mod every;
 pub(crate) mod holder;
 pub(crate) mod ids;
 pub(crate) mod key;

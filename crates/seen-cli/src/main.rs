@@ -28,7 +28,7 @@ Examples:
   journalctl -f -p err -o cat | seen filter        each error once a week
   curl -s $FEED | jq -c '.items[]' | seen filter --key id,updated --scope feed --ttl 30d
   find . -name '*.pdf' -print0 | seen filter -0 --ttl never | xargs -0 -r process
-  seen run --id report-$(date +%F) -- ./send       once a day, again until it succeeds
+  seen run --id report --every day -- ./send       once a day, again until it succeeds
   seen show incident-17                            why was this sent, or not?
   seen export > backup.jsonl                       all that is remembered
   seen import backup.jsonl                         merge it into this or another store

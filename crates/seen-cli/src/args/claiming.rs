@@ -82,9 +82,12 @@ pub(crate) enum Refusal {
 }
 
 impl Claiming {
-    pub(crate) fn config(&self) -> Config {
+    /// Returns the settings of a store that is claimed from. With `ttl`, ids are remembered for this time, whatever --ttl
+    /// says.
+    pub(crate) fn config(&self, ttl: Option<Duration>) -> Config {
         let abandoned = if self.hold { Abandoned::Hold } else { Abandoned::Retry };
-        let config = Config::default().ttl(self.ttl).max_attempts(self.retries);
+        let ttl = ttl.map_or(self.ttl, Ttl::After);
+        let config = Config::default().ttl(ttl).max_attempts(self.retries);
         self.retention.put_into(config.abandoned(abandoned))
     }
 

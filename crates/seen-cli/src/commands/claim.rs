@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let id = arguments.id.read()?;
-    let store = arguments.database.open(arguments.claiming.config())?;
+    let store = arguments.database.open(arguments.claiming.config(None))?;
     let status = match arguments.claiming.claim(&store, &id)? {
         Claimed::Ours(lease) => {
             if let Previous::Abandoned { since, .. } = *lease.previous() {

@@ -15,6 +15,7 @@ use seen_store::Lease;
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
+use crate::args::every::{self, Every};
 use crate::args::ids::{self, Fields};
 use crate::args::key::{Key, Naming};
 use crate::args::statuses::{Statuses, Successes};
@@ -26,7 +27,9 @@ use crate::work::replay::{self, Recorder, Replay, command_name};
 const EXAMPLES: &str = "\
 Examples:
   Send a report once a day, however often cron asks, and try again until it is sent:
-    seen -q run --id \"report-$(date +%F)\" -- ./send-report
+    seen -q run --scope report --id report --every day -- ./send-report
+  The same by a date of one's own, in a crontab, where a % that is meant must be written \\%:
+    seen -q run --scope report --id \"report-$(date +\\%F)\" -- ./send-report
   Post an item of a feed once; the script reads it as JSON on its standard input:
     echo '{\"id\": 17, \"title\": \"...\"}' | seen run --scope feed --key id --retries 5 -- ./post
   Take the id from another program:
@@ -88,6 +91,14 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
+    /// Run CMD once in each hour, day, week or month of the calendar, in local time or, with `-utc`, in UTC
+    ///
+    /// The period in which the run begins is a part of the id, so a run that is still at work at midnight neither keeps
+    /// the next day's from starting nor counts as it. A week begins on Monday. The id is remembered for twice the period.
+    /// `seen show ID --every day` tells of today's.
+    #[arg(long, value_name = "PERIOD", conflicts_with = "ttl")]
+    every: Option<Every>,
+
     #[command(flatten)]
     claiming: Claiming,
 
@@ -121,8 +132,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (id, input) = arguments.id_and_input()?;
+    let (id, name) = every::in_present(arguments.every, id)?;
     let input = input.prepare()?;
-    let mut config = arguments.retry_after.put_into(arguments.claiming.config());
+    let ttl = arguments.every.map(Every::ttl);
+    let mut config = arguments.retry_after.put_into(arguments.claiming.config(ttl));
     if arguments.replay {
         config = config.max_receipt(replay::MAX_BYTES);
     }
@@ -133,13 +146,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // CMD may take as long as it takes.
     let status = match arguments.claiming.claim(&store.renewing(Duration::MAX), &id)? {
         Claimed::Refused(Refusal::Seen(known)) if arguments.replay => {
-            arguments.replay(&id, known.receipt()?.as_deref())?
+            arguments.replay(&name, known.receipt()?.as_deref())?
         }
         Claimed::Refused(refusal) => {
-            log::warn!("{}", refusal.told(&ids::shown(&id)));
+            log::warn!("{}", refusal.told(&name));
             arguments.statuses.of(&refusal)
         }
-        Claimed::Ours(lease) => arguments.attempt(*lease).carry_out(input, signals)?,
+        Claimed::Ours(lease) => arguments.attempt(*lease, name).carry_out(input, signals)?,
     };
     database::close(&store);
     Ok(ExitCode::from(status))
@@ -164,8 +177,7 @@ impl Arguments {
     }
 
     /// Prints what is stored for an id that is seen, and returns the status to end with.
-    fn replay(&self, id: &[u8], receipt: Option<&[u8]>) -> Result<u8> {
-        let id = ids::shown(id);
+    fn replay(&self, id: &str, receipt: Option<&[u8]>) -> Result<u8> {
         let Some(stored) = receipt.and_then(Replay::from_receipt) else {
             log::warn!("{id}: seen before, and nothing is stored that could be printed again");
             return Ok(self.statuses.seen());
@@ -181,8 +193,7 @@ impl Arguments {
         Ok(stored.status)
     }
 
-    fn attempt(&self, lease: Lease) -> Run<'_> {
-        let name = ids::shown(lease.id());
+    fn attempt(&self, lease: Lease, name: String) -> Run<'_> {
         Run { arguments: self, attempt: Attempt::new(lease, name, self.claiming.retries) }
     }
 

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::support::{Place, Told, signal, wait_until};
-use seen_store::{Claim, Config, SeenStore, State};
+use seen_store::{Claim, Config, Filter, SeenStore, State};
 
 /// A command that leaves a trace in the place's folder.
 const LEAVE_TRACE: [&str; 4] = ["--", "sh", "-c", "echo ran >>trace"];
@@ -206,6 +206,71 @@ fn statuses_that_are_declared_success_are_success_and_stay_the_commands_own() {
     let killed = run(&["--id", "d", "--success-status", "137"], &["sh", "-c", "kill -KILL $$"]);
     place.told(&killed).assert(137, &[]);
     assert_eq!(place.entry("d").unwrap().state, State::Failed);
+}
+
+/// Returns a command with the local time of this offset from UTC, in hours to the west.
+fn in_zone<'c>(command: &'c mut Command, hours: &str) -> &'c mut Command {
+    command.env("TZ", format!("XXX{hours}"))
+}
+
+#[test]
+fn a_daily_job_runs_once_a_day_of_the_local_time() {
+    let place = Place::new();
+    let told = |every: &str, hours: &str| {
+        let traced = [&["run", "--id", "report", "--every", every], &LEAVE_TRACE[..]].concat();
+        let told = Told::from(in_zone(&mut place.seen(&traced), hours).output().unwrap());
+        assert_eq!(told.status, Some(0), "{told:?}");
+        place.text("trace").len() / "ran\n".len()
+    };
+    // Of two places that are 26 hours apart, neither has the day of the other.
+    assert_eq!(told("day", "12"), 1);
+    assert_eq!(told("day", "-14"), 2);
+    assert_eq!(told("day", "-14"), 2);
+    assert_eq!(told("day", "12"), 2);
+    // UTC is UTC everywhere.
+    assert_eq!(told("month-utc", "12"), 3);
+    assert_eq!(told("month-utc", "-14"), 3);
+    let entries: Vec<_> = place.store().entries(Filter::default()).map(Result::unwrap).collect();
+    assert!(entries.iter().all(|entry| entry.id.starts_with(b"f1:6:report")), "{entries:?}");
+    // Remembered for twice the period. A duplicate has moved the time when an entry was last seen.
+    let hours = entries.iter().map(|entry| {
+        let lasts = entry.expires_at.unwrap().duration_since(entry.last_seen).unwrap();
+        lasts.as_secs().div_ceil(3_600)
+    });
+    let mut hours: Vec<_> = hours.collect();
+    hours.sort_unstable();
+    assert_eq!(hours, [48, 48, 2 * 31 * 24]);
+}
+
+/// The period is that of the beginning: with a time to live, the next day's run would not start, or be lost.
+#[test]
+fn a_run_of_the_day_before_does_not_keep_todays_from_running() {
+    let place = Place::new();
+    let options = ["--id", "report", "--every", "day"];
+    let wait = run(&options, &["sh", "-c", "echo began; cat"]);
+    let (running, _) = Running::start(in_zone(&mut place.seen(&wait), "12"));
+    let next = [&["run"], &options[..], &LEAVE_TRACE].concat();
+    Told::from(in_zone(&mut place.seen(&next), "-14").output().unwrap()).assert(0, &[]);
+    assert_eq!(place.text("trace"), "ran\n");
+    let told = Told::from(in_zone(&mut place.seen(&next), "12").output().unwrap());
+    told.assert(75, &["report (day 20", "another worker"]);
+    running.end().assert(0, &[]);
+    let told = Told::from(in_zone(&mut place.seen(&next), "-14").output().unwrap());
+    told.assert(0, &["report (day 20", "seen before"]);
+}
+
+#[test]
+fn a_period_needs_a_time_zone_that_is_known_and_no_time_to_live() {
+    let place = Place::new();
+    let options = ["--id", "a", "--every", "day"];
+    let mut command = place.seen(&run(&options, &["true"]));
+    let told = Told::from(command.env("TZ", "Europe/Berln").output().unwrap());
+    told.assert(125, &["TZ=Europe/Berln", "--every day-utc"]);
+    let both = [&options[..], &["--ttl", "1d"]].concat();
+    place.told(&run(&both, &["true"])).assert(125, &["--every", "--ttl", "cannot be used"]);
+    let odd = ["--id", "a", "--every", "fortnight"];
+    place.told(&run(&odd, &["true"])).assert(125, &["hour, day, week, month"]);
+    assert!(!place.db().exists());
 }
 
 #[test]
