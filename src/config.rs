@@ -282,6 +282,11 @@ settings! {
     /// and the `-wal` is empty. A [`Reader`](crate::Reader) creates nothing.
     read_only(read_only: bool): bool = false;
 
+    /// Sets whether opening makes a store where there is none, with its folders. Default: on. When off, a missing file
+    /// is [`ErrorKind::NotFound`]: a volume that is not mounted does not become a store that knows nothing. An empty
+    /// file is no store either. See also [`SeenStore::was_created`](crate::SeenStore::was_created).
+    create(create: bool): bool = true;
+
     /// Sets how many pages the write-ahead log may have before a commit waits until they are copied into the
     /// file. Default: 7,000 (7 MB). Commits rarely wait: from half of that on, a thread copies the log while
     /// callers go on. Only where commits follow each other without a gap do they wait, at three quarters, for
@@ -320,6 +325,11 @@ settings! {
 }
 
 impl Config {
+    /// Returns whether opening may make a store where there is none.
+    pub(crate) fn may_create(&self) -> bool {
+        self.create && !self.read_only
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.cache_size == 0 || i32::try_from(self.cache_size).is_err() {

@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) hasher: KeyHasher,
     pub(crate) name: String,
+    /// Whether this open made the store.
+    pub(crate) created: bool,
     /// The label that claims of this store carry.
     pub(crate) holder: Arc<str>,
     writer: SharedWriter,
@@ -116,7 +118,7 @@ impl Engine {
     pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, u64)> {
         let registration = Registration::new(&file::shown(path))?;
         config.validate()?;
-        let path = file::resolve(path, !config.read_only)?;
+        let path = file::resolve(path, config.may_create())?;
         let clock = SteadyClock::new(Box::new(config.clock.clone()));
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
@@ -150,6 +152,7 @@ impl Engine {
             Synchronous::Full => 0,
         };
         let (name, private) = (journal.name(), journal.is_private());
+        let created = journal.was_created();
         let log_source = journal.log_source();
         let process = registration.process();
         let writer = Writer {
@@ -165,6 +168,7 @@ impl Engine {
             index,
             tokens: Tokens::new(),
             name,
+            created,
             private,
             checkpointer: Checkpointer::new(log_source, Arc::clone(&writer), &config),
             writer,

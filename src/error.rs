@@ -26,7 +26,8 @@ pub enum ErrorKind {
     /// second name (a hard link or a bind mount of the single file), or a file beside which the name of a
     /// side file is taken by something that is not a regular file.
     InvalidPath,
-    /// There is no file at the path, and a read-only store does not create one.
+    /// There is no file at the path, and this open does not make one: it only reads, or
+    /// [`Config::create`](crate::Config::create) is off.
     NotFound,
     /// Something already exists at the path of a new file.
     AlreadyExists,

@@ -138,9 +138,19 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
         make_folders(folder)
             .map_err(|e| Error::io(format!("cannot create the folder {}", shown(folder)), e))?;
     }
-    let folder = canonicalize(folder)
-        .map_err(|e| Error::io(format!("cannot find the folder of {}", shown(path)), e))?;
-    Ok(folder.join(name))
+    match canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::with_source(
+            ErrorKind::NotFound,
+            format!(
+                "{}: there is no folder {}; give another path, or make the folder",
+                shown(path),
+                shown(folder)
+            ),
+            e,
+        )),
+        Err(e) => Err(Error::io(format!("cannot find the folder of {}", shown(path)), e)),
+    }
 }
 
 /// Resolves the links of a path. On Windows the result is a path as people write it (`C:\store`), not the
@@ -174,14 +184,7 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if !create {
-                    return Err(Error::new(
-                        ErrorKind::NotFound,
-                        format!(
-                            "{}: there is no store here, and reading does not create one; give the \
-                             path of one",
-                            shown(path)
-                        ),
-                    ));
+                    return Err(no_store(path));
                 }
                 None
             }
@@ -210,6 +213,18 @@ pub(crate) fn prepare(path: &Path, create: bool) -> Result<Identity> {
             ));
         }
     }
+}
+
+/// Returns the error for a path where no store is, and none is to be made.
+fn no_store(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "{}: there is no store here, and this open is not to make one; give the path of a store, or mount its \
+             volume",
+            shown(path)
+        ),
+    )
 }
 
 /// Closes a connection while no other thread of this process opens or closes one.

@@ -100,6 +100,7 @@ pub(crate) struct Journal {
     /// When a transaction here last found that another connection had committed.
     other_commit_found: Option<Stopwatch>,
     rebuilds: u64,
+    created: bool,
     upgrade: Option<UpgradeReport>,
 }
 
@@ -116,6 +117,7 @@ impl Journal {
         let location = Location::File { path, files: connected.files, checked: Stopwatch::start() };
         let mut journal = Self::new(location, config, hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
+        journal.created = connected.created;
         journal.watch_log()?;
         // Another process may be recovering the log now. No other thread has this journal yet, so waiting here
         // blocks nothing.
@@ -129,6 +131,7 @@ impl Journal {
         let connection = format::create::create_in_memory(config);
         let connection = connection.map_err(|e| journal.failure("create", e))?;
         journal.connection = Some(Registered::new(registration, connection));
+        journal.created = true;
         journal.rebuild(index, MIN_MS)?;
         Ok(journal)
     }
@@ -149,6 +152,7 @@ impl Journal {
             lock_released: None,
             other_commit_found: None,
             rebuilds: 0,
+            created: false,
             upgrade: None,
         }
     }
@@ -172,6 +176,11 @@ impl Journal {
 
     pub(crate) fn rebuilds(&self) -> u64 {
         self.rebuilds
+    }
+
+    /// Returns whether opening made an empty database a store.
+    pub(crate) fn was_created(&self) -> bool {
+        self.created
     }
 
     /// Returns what opening did to a file in the legacy format.

@@ -147,8 +147,9 @@ impl SeenStore {
     /// # Errors
     ///
     /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
-    /// that make no sense. A read-only store also fails with [`NotFound`](crate::ErrorKind::NotFound) where
-    /// there is no file, and with [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older
+    /// that make no sense. A store that is not to be [created](Config::create), or read-only, also fails with
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is no file, and with
+    /// [`NotADatabase`](crate::ErrorKind::NotADatabase) where it is empty; a read-only one with [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older
     /// format.
     pub fn open_with(path: impl AsRef<Path>, config: Config) -> Result<Self> {
         let (engine, expired) = Engine::open(path.as_ref(), config)?;

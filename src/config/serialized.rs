@@ -36,6 +36,7 @@ struct ConfigForm {
     busy_timeout: Duration,
     exclusive: bool,
     read_only: bool,
+    create: bool,
     wal_autocheckpoint: u32,
     journal_size_limit: u64,
     purge_on_open: bool,

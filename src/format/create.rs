@@ -24,15 +24,18 @@ pub(super) fn define(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", FORMAT_VERSION)
 }
 
-/// Makes an empty database a store. Does nothing if another process has just done so.
-pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Makes an empty database a store. Does nothing and returns false if another process has just done so: of all that
+/// open a new store at the same time, one gets true.
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<bool> {
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if objects(&transaction)?.is_empty() {
+    let is_empty = objects(&transaction)?.is_empty();
+    if is_empty {
         define(&transaction)?;
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(is_empty)
 }
 
 /// Returns a connection to a new store in memory.

@@ -56,6 +56,8 @@ pub(super) fn sqlite_autocheckpoint(config: &Config) -> u32 {
 pub(crate) struct Connected {
     pub(crate) connection: Registered<Connection>,
     pub(crate) files: OpenedFiles,
+    /// Whether this call made an empty database a store.
+    pub(crate) created: bool,
     /// What this call did to a file in the legacy format.
     pub(crate) upgrade: Option<UpgradeReport>,
 }
@@ -84,7 +86,7 @@ fn explain_read_only(path: &Path, error: Error) -> Error {
 fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
     refuse_old_sqlite()?;
     file::refuse_unsafe_names(path)?;
-    let identity = file::prepare(path, !config.read_only)?;
+    let identity = file::prepare(path, config.may_create())?;
     let connection = open_secure(path, config)?;
     let accepted = accept_and_configure(connection, path, config, identity, now_ms);
     if accepted.is_err() && config.read_only {
@@ -102,10 +104,12 @@ fn accept_and_configure(
 ) -> Result<Connected> {
     let format = retry_while_locked(path, config, "open", || recognise(&connection))?;
     refuse_truncated(&connection, path)?;
-    let mut upgrade = None;
+    let (mut created, mut upgrade) = (false, None);
     match accept(path, config, format)? {
         Accepted::Ready => {}
-        Accepted::Create => retry_while_locked(path, config, "create", || create(&mut connection))?,
+        Accepted::Create => {
+            created = retry_while_locked(path, config, "create", || create(&mut connection))?;
+        }
         Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(&connection, path, config, now_ms)?,
     }
     if file::identity(path)? != identity {
@@ -116,7 +120,7 @@ fn accept_and_configure(
     }
     apply_settings(&connection, path, config)?;
     let files = opened_files(&connection, path, config, identity)?;
-    Ok(Connected { connection, files, upgrade })
+    Ok(Connected { connection, files, created, upgrade })
 }
 
 /// Returns the files that the connection has open. Reads first, because SQLite opens the log only then.
@@ -322,9 +326,11 @@ pub(super) fn accept(path: &Path, config: &Config, format: Format) -> Result<Acc
     let refuse = |kind, why: String| Err(Error::new(kind, format!("{}: {why}", shown(path))));
     match format {
         Format::Current => Ok(Accepted::Ready),
-        Format::Empty if config.read_only => refuse(
+        Format::Empty if !config.may_create() => refuse(
             ErrorKind::NotADatabase,
-            "the file is empty; opening it for reading does not make it a store".into(),
+            "the file is empty, and this open is not to make it a store; give the path of a store, or open it once \
+             so that it may be made"
+                .into(),
         ),
         Format::Empty => Ok(Accepted::Create),
         Format::Legacy if config.read_only => refuse(

@@ -229,6 +229,31 @@ impl SeenStore {
         self.checkpoint()
     }
 
+    /// Returns whether this open made the store: there was no file, or an empty one. Of several stores that are opened
+    /// at the same time, in any number of processes, one gets true. A store in memory is always new.
+    ///
+    /// To a new store each id is new. A bot that finds one marks what is in its feed already, with
+    /// [`seed`](Self::seed), instead of sending all of it. Where a missing file means that a volume is not mounted,
+    /// [`Config::create`](crate::Config::create) refuses to make one.
+    ///
+    /// ```
+    /// use seen_store::SeenStore;
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// # let in_the_feed = ["incident-16", "incident-17"];
+    /// let store = SeenStore::open(&path)?;
+    /// if store.was_created() {
+    ///     store.seed(in_the_feed)?;
+    /// }
+    /// # store.close()?;
+    /// # assert!(!SeenStore::open(&path)?.was_created());
+    /// # Ok(()) }
+    /// ```
+    pub fn was_created(&self) -> bool {
+        self.engine.created
+    }
+
     /// Returns what the upgrade at opening did with a file of the older format; `None` when nothing was to be
     /// upgraded, or another store did it.
     ///

@@ -163,6 +163,7 @@ fn a_bot_reads_the_settings_of_its_store_from_its_own_file() {
         busy_timeout = "5s"
         exclusive = true
         read_only = false
+        create = false
         wal_autocheckpoint = 2000
         journal_size_limit = 1000000
         purge_on_open = false
@@ -184,6 +185,7 @@ fn a_bot_reads_the_settings_of_its_store_from_its_own_file() {
         .cache_size(-2_000)
         .busy_timeout(secs(5))
         .exclusive(true)
+        .create(false)
         .wal_autocheckpoint(2_000)
         .journal_size_limit(1_000_000)
         .purge_on_open(false)

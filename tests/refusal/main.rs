@@ -9,6 +9,7 @@ mod attempts;
 mod backups;
 #[path = "../common/mod.rs"]
 mod common;
+mod created;
 mod damaged;
 mod file_systems;
 mod foreign;
