@@ -338,7 +338,7 @@ impl Filter {
 }
 
 /// Returns the `count` entries that were last seen, the newest first. Of entries of the same time, the one that
-/// was listed last comes first. An id that is listed twice is returned once, as it was seen last.
+/// was listed last comes first. A mark or a claim that is listed twice is returned once, as it was seen last.
 pub(crate) fn newest(
     listing: impl Iterator<Item = Result<Entry>>,
     count: usize,
@@ -361,7 +361,8 @@ fn keep_newest(listed: &mut Vec<(usize, Entry)>, count: usize) {
     listed.sort_unstable_by_key(|(place, entry)| Reverse((entry.last_seen, *place)));
     let mut ids = HashSet::new();
     listed.retain(|(_, entry)| {
-        ids.len() < count && ids.insert((entry.scope.clone(), entry.id.clone()))
+        let name = (entry.scope.clone(), entry.id.clone(), entry.state.is_claim());
+        ids.len() < count && ids.insert(name)
     });
 }
 

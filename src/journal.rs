@@ -17,6 +17,7 @@
 
 pub(crate) mod catch_up;
 mod checkpoint;
+mod claim_row;
 pub(crate) mod claims;
 pub(crate) mod load;
 mod purge;
@@ -25,6 +26,7 @@ pub(crate) mod row;
 pub(crate) mod selection;
 mod stale;
 mod transaction;
+mod turned_away;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,11 +38,12 @@ use rusqlite::Connection;
 use self::catch_up::Position;
 use self::checkpoint::{ALL_FRAMES, FRAMES_PER_CHECK, copy_log_before_close, log_is_damaged};
 pub(crate) use self::checkpoint::{CheckpointResult, LogCopier, LogHandle, LogSource, LogState};
-pub(crate) use self::purge::{ExpiredSearch, Step};
+pub(crate) use self::claim_row::{ClaimRow, Outcome};
+pub(crate) use self::purge::{ExpiredRows, ExpiredSearch, Step};
 pub use self::reports::IntegrityReport;
 pub(crate) use self::reports::{MAX_PROBLEMS, check_file, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
-pub(crate) use self::transaction::{ExpiredRows, Transaction};
+pub(crate) use self::transaction::Transaction;
 use crate::backoff::retry_while_busy;
 use crate::clock::{FileTime, MIN_MS, Stopwatch};
 use crate::config::Config;

@@ -12,6 +12,7 @@ mod marks;
 mod once;
 mod restore;
 mod settle;
+mod sight;
 
 pub use claims::{Claim, Known};
 pub use entries::Entries;

@@ -9,7 +9,7 @@ use crate::clock::{MAX_MS, from_ms};
 use crate::config::{Abandoned, RetryDelay, Ttl};
 use crate::entry::Entry;
 use crate::item::{self, Digest};
-use crate::journal::claims::{ClaimRow, Outcome};
+use crate::journal::{ClaimRow, Outcome};
 use crate::journal::{MarkRow, NewMark};
 use crate::token::Token;
 

@@ -2,7 +2,7 @@
 
 use super::lifetime::Lifetime;
 use crate::item::Digest;
-use crate::journal::claims::ClaimRow;
+use crate::journal::ClaimRow;
 use crate::journal::row::later;
 use crate::journal::{MarkRow, NewMark};
 

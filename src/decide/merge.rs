@@ -1,8 +1,8 @@
 //! Decisions on restored entries: newer knowledge is neither shortened nor overwritten.
 
 use crate::item::{Comparison, compare};
+use crate::journal::ClaimRow;
 use crate::journal::MarkRow;
-use crate::journal::claims::ClaimRow;
 use crate::journal::row::later;
 
 /// Merges an incoming mark into the known one. Returns `None` when the incoming mark adds nothing.
@@ -57,7 +57,7 @@ pub(crate) fn claims(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::claims::Outcome;
+    use crate::journal::Outcome;
 
     fn mark(first: i64, last: i64, expires_at: Option<i64>, duplicates: i64) -> MarkRow {
         MarkRow {

@@ -12,8 +12,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key};
 use crate::index::{Slot, stored};
-use crate::journal::claims::ClaimRow;
-use crate::journal::{Journal, MarkRow};
+use crate::journal::{ClaimRow, Journal, MarkRow};
 use crate::machine::{COARSE_RESOLUTION_MS, coarse_ms, step_size};
 use crate::token::Token;
 

@@ -5,6 +5,7 @@
 //! and every deletion leaves the trace that other processes need (see the header of `journal`). A mark that is
 //! retained is deleted when its retention is over. A step that finds nothing to delete writes nothing.
 
+use super::row::{MarkRow, columns};
 use super::selection::{SelectedMark, Selection};
 use super::{Journal, Transaction};
 use crate::error::Result;
@@ -19,6 +20,13 @@ pub(crate) struct Step<P> {
     pub(crate) next: Option<P>,
     /// How many marks or claims were deleted or counted, without tombstones.
     pub(crate) count: u64,
+}
+
+/// Some expired rows, ordered by `seq`.
+pub(crate) struct ExpiredRows {
+    pub(crate) rows: Vec<(i64, MarkRow)>,
+    /// Where to go on; `None` at the end of the table.
+    pub(crate) next: Option<i64>,
 }
 
 /// What to delete among some rows.
@@ -113,6 +121,31 @@ fn scan(
 }
 
 impl Journal {
+    /// Returns the expired marks among the next `limit` rows after `after`, and where to go on.
+    pub(crate) fn expired_after(
+        &mut self,
+        after: i64,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<ExpiredRows> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                ", seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+            ))?;
+            let mut rows = statement.query((after, limit))?;
+            let (mut expired, mut last, mut count) = (Vec::new(), after, 0);
+            while let Some(row) = rows.next()? {
+                (last, count) = (row.get(13)?, count + 1);
+                if row.get::<_, Option<i64>>(4)?.is_some_and(|at| (1..=now_ms).contains(&at)) {
+                    expired.push((last, MarkRow::read(row)?));
+                }
+            }
+            Ok(ExpiredRows { rows: expired, next: (count == limit).then_some(last) })
+        })
+    }
+
     /// Searches the next `limit` rows for expired ones, without the write lock.
     pub(crate) fn find_expired(
         &mut self,

@@ -5,7 +5,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::claims::attempts;
+use super::claim_row::attempts;
 use crate::clock::{from_ms, to_ms};
 use crate::entry::{Entry, History, State};
 use crate::format::{self, IdValue};

@@ -4,7 +4,8 @@
 //! the same rows. A claim in flight, and one that waits for a decision, is taken only where the selection
 //! asks for just that. Knows nothing of steps or transactions.
 
-use super::claims::{ClaimPosition, ClaimRow};
+use super::claim_row::ClaimRow;
+use super::claims::ClaimPosition;
 use crate::clock::from_ms;
 use crate::entry::{Filter, State};
 

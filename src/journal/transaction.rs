@@ -12,7 +12,7 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::catch_up::Counters;
-use super::claims::ClaimRow;
+use super::claim_row::ClaimRow;
 use super::load::id_bytes;
 use super::row::{MarkRow, NewMark, columns, duplicates_plus, later};
 use super::{Journal, Tip, run};
@@ -54,15 +54,15 @@ impl Hasher for KeyIsHash {
 /// See the module's header.
 pub(crate) struct Transaction<'j> {
     pub(super) journal: &'j mut Journal,
-    index: &'j Index,
+    pub(super) index: &'j Index,
     /// The time for all decisions of the transaction. The caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,
     /// The duplicates that this transaction has turned away, by the `seq` of rows. They are counted once it is
     /// committed: a decision may run again.
-    repeats: BySeq<Repeats>,
+    pub(super) repeats: BySeq<Repeats>,
     /// The claims of which it has refused an id, likewise.
-    refusals: Vec<(Token, Refused)>,
+    pub(super) refusals: Vec<(Token, Refused)>,
     pub(super) tip: Option<Tip>,
     /// `generation` and `floor` as this transaction leaves them.
     pub(super) counters: (i64, i64),
@@ -247,45 +247,6 @@ impl<'j> Transaction<'j> {
         Ok(true)
     }
 
-    /// Counts a refusal of an id that is claimed with this token.
-    pub(crate) fn count_refusal(&mut self, id: Id<'_>, token: Option<Token>) {
-        self.refusals.extend(token.map(|token| (token, Refused::once(id))));
-    }
-
-    /// Returns the row of an id of which another mark takes the place, with all that was turned away of it.
-    pub(crate) fn last_row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
-        let row = self.row(slot)?;
-        Ok(row.map(|row| {
-            let refusals = self.index.refusals.pending(row.token).into();
-            MarkRow { duplicates: row.duplicates.saturating_add(refusals), ..row }
-        }))
-    }
-
-    /// Returns a claim of which another claim, or a mark without its token, takes the place, with all that was refused
-    /// of it.
-    pub(crate) fn last_claim(&self, claim: ClaimRow) -> ClaimRow {
-        let refusals = self.index.refusals.pending(claim.token).into();
-        ClaimRow { duplicates: claim.duplicates.saturating_add(refusals), ..claim }
-    }
-
-    /// Returns the row of an id, including the duplicates that were counted since it was written.
-    pub(crate) fn row(&mut self, slot: Slot) -> Result<Option<MarkRow>> {
-        let row = self.journal.row(slot.seq)?;
-        Ok(row.map(|row| row.with(self.repeats_of(slot.seq))))
-    }
-
-    /// Counts a duplicate of the id whose row is `seq`.
-    pub(crate) fn count_duplicate(&mut self, seq: i64) {
-        let repeats = self.repeats.entry(seq).or_insert(Repeats::NONE);
-        *repeats = repeats.and(Repeats::at(self.now_ms));
-    }
-
-    /// Returns the duplicates of a row that are not in the file yet.
-    fn repeats_of(&self, seq: i64) -> Repeats {
-        let own = self.repeats.get(&seq).copied().unwrap_or(Repeats::NONE);
-        own.and(self.index.duplicates.pending(seq))
-    }
-
     /// Ends an id: appends its tombstone, then deletes its row and its claim. Returns false when nothing is known of
     /// it. The tombstone is written first, as what tells whether the transaction was committed: it may have written
     /// the claim itself.
@@ -386,20 +347,6 @@ impl<'j> Transaction<'j> {
         Ok(())
     }
 
-    /// Adds to the duplicate counts of rows.
-    pub(crate) fn add_duplicates(&mut self, counts: &[(i64, Repeats)]) -> Result<()> {
-        self.with(|connection| {
-            let mut update = connection.prepare_cached(concat!(
-                "UPDATE seen SET duplicates = ",
-                duplicates_plus!("?2"),
-                ", last_seen = max(last_seen, ?3) WHERE seq = ?1 AND expires_at IS NOT 0",
-            ))?;
-            counts.iter().try_for_each(|(seq, Repeats { count, last_ms })| {
-                update.execute((seq, count, last_ms)).map(drop)
-            })
-        })
-    }
-
     /// Returns whether this transaction has changed the file.
     pub(crate) fn has_changes(&self) -> bool {
         self.journal.total_changes() != self.changes_before
@@ -418,12 +365,7 @@ impl<'j> Transaction<'j> {
         match committed {
             Ok(()) => {
                 self.publish();
-                for (token, refused) in mem::take(&mut self.refusals) {
-                    self.index.refusals.add(token, refused);
-                }
-                mem::take(&mut self.repeats).into_iter().try_for_each(|(seq, repeats)| {
-                    self.index.duplicates.add(seq, repeats, || Ok(()))
-                })
+                self.count_turned_away()
             }
             Err(error) => {
                 self.journal.rollback();
@@ -552,38 +494,6 @@ impl Journal {
                 .optional()
         })
     }
-
-    /// Returns the expired marks among the next `limit` rows after `after`, and where to go on.
-    pub(crate) fn expired_after(
-        &mut self,
-        after: i64,
-        limit: i64,
-        now_ms: i64,
-    ) -> Result<ExpiredRows> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(concat!(
-                "SELECT ",
-                columns!(),
-                ", seq FROM seen WHERE seq > ?1 ORDER BY seq LIMIT ?2"
-            ))?;
-            let mut rows = statement.query((after, limit))?;
-            let (mut expired, mut last, mut count) = (Vec::new(), after, 0);
-            while let Some(row) = rows.next()? {
-                (last, count) = (row.get(13)?, count + 1);
-                if row.get::<_, Option<i64>>(4)?.is_some_and(|at| (1..=now_ms).contains(&at)) {
-                    expired.push((last, MarkRow::read(row)?));
-                }
-            }
-            Ok(ExpiredRows { rows: expired, next: (count == limit).then_some(last) })
-        })
-    }
-}
-
-/// Some expired rows, ordered by `seq`.
-pub(crate) struct ExpiredRows {
-    pub(crate) rows: Vec<(i64, MarkRow)>,
-    /// Where to go on; `None` at the end of the table.
-    pub(crate) next: Option<i64>,
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use crate::file::{self, shown};
 use crate::format;
 use crate::format::open_for_reading::{ReadConnection, ReadMode, open};
 use crate::format::pragmas::FileInfo;
+use crate::journal::ClaimRow;
 use crate::journal::catch_up::{Counters, read_schema_version};
-use crate::journal::claims::{self, ClaimPosition, ClaimRow};
+use crate::journal::claims::{self, ClaimPosition};
 use crate::journal::load::{ReadError, check_version};
 use crate::machine::step_size;
 

@@ -18,8 +18,9 @@ use crate::error::Result;
 use crate::format::{IdValue, OtherClassValue};
 use crate::id::Id;
 use crate::item::is_change;
+use crate::journal::ClaimRow;
 use crate::journal::MarkRow;
-use crate::journal::claims::{self, ClaimRow};
+use crate::journal::claims;
 use crate::journal::load::{checked_seq, id_bytes};
 use crate::journal::row::columns;
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::marks::Look;
+use super::sight::Look;
 use super::{Lease, SeenStore};
 use crate::clock::{Stopwatch, from_ms};
 use crate::config::{Config, Ttl};

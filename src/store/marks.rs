@@ -6,17 +6,15 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::SeenStore;
+use super::sight::Look;
 use crate::clock::to_ms;
-use crate::config::Window;
 use crate::decide::mark;
 use crate::engine::counters::Event;
 use crate::entry::Entry;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::Id;
-use crate::index::Slot;
-use crate::item::{Comparison, Item, compare, is_change};
-use crate::journal::claims::ClaimRow;
-use crate::journal::{MarkRow, NewMark, Transaction};
+use crate::item::{Item, is_change};
+use crate::journal::{NewMark, Transaction};
 
 /// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,16 +48,6 @@ pub struct Observation {
     pub verdict: Verdict,
     /// What was known of the id before. `None` for one that was never seen, or of which nothing is kept.
     pub before: Option<Entry>,
-}
-
-/// What a transaction finds of an id.
-pub(super) enum Look {
-    /// It is not seen.
-    Unseen,
-    /// It is seen, in the version that is asked for.
-    Same(Slot),
-    /// It is seen, in another version.
-    Changed(Box<MarkRow>),
 }
 
 impl fmt::Display for Verdict {
@@ -207,22 +195,6 @@ impl SeenStore {
         })
     }
 
-    /// Returns the mark of a live id that is seen at `seen_at_ms`, by this handle's lifetime.
-    fn mark_of_live(
-        &self,
-        transaction: &mut Transaction<'_>,
-        old: Slot,
-        seen_at_ms: i64,
-    ) -> Result<NewMark<'static>> {
-        let first_ms = match self.lifetime.window {
-            Window::Sliding { max_age: Some(_) } => {
-                transaction.row(old)?.map_or(seen_at_ms, |row| row.first_seen.min(seen_at_ms))
-            }
-            _ => seen_at_ms,
-        };
-        Ok(NewMark { first_seen: seen_at_ms, ..self.lifetime.mark(seen_at_ms, first_ms) })
-    }
-
     /// Marks the id. Returns false when the mark would expire at once beside a claim that binds.
     pub(super) fn mark(
         &self,
@@ -342,33 +314,6 @@ impl SeenStore {
         Ok(observation)
     }
 
-    /// Returns what is known of an id: of its mark, its claim, or a mark that is kept after its expiry.
-    fn known_of(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Option<Entry>> {
-        let now_ms = transaction.now_ms;
-        if let Some(slot) = transaction.live(id.key)? {
-            let row = transaction.last_row(slot)?;
-            return Ok(row.map(|row| row.entry(now_ms)));
-        }
-        if let Some(claim) = transaction.claim(id)? {
-            return Ok(Some(self.engine.claim_entry(id, claim, now_ms)));
-        }
-        let row = transaction.retained(id)?;
-        Ok(row.map(|row| row.entry(now_ms)))
-    }
-
-    /// Returns true when a sighting of a live id extends its mark.
-    fn needs_extension(&self, slot: Slot, now_ms: i64) -> Result<bool> {
-        if !self.lifetime.wants_later_expiry(slot.expires_at, now_ms) {
-            return Ok(false);
-        }
-        match self.lifetime.window {
-            Window::Sliding { max_age: Some(age) } => {
-                Ok(!self.engine.is_at_max_age(slot.seq, age)?)
-            }
-            _ => Ok(true),
-        }
-    }
-
     /// Marks those of the ids that are not seen, and returns a verdict for each id, in their order. Of equal
     /// ids the first is the new one.
     ///
@@ -453,98 +398,6 @@ impl SeenStore {
         let item = id.into();
         let id = self.id(&item)?;
         self.write_one(id, |_, transaction, id| transaction.forget(id))
-    }
-
-    /// Returns the id's mark if the index shows that it is seen, and, for an item with a version or a payload, its row
-    /// that it is the same. Then the duplicate is counted.
-    pub(super) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
-        // A decision under the write lock catches up first, so a miss need not do so here.
-        let now_ms = self.engine.clock.now_ms();
-        let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(None) };
-        if self.needs_extension(slot, now_ms)? {
-            return Ok(None);
-        }
-        if id.digest.is_some() {
-            let known = slot.has_digest.then(|| self.engine.entry_at(id.key, slot)).transpose()?;
-            if known.flatten().is_none_or(|entry| entry.digest != id.digest) {
-                return Ok(None);
-            }
-        }
-        self.engine.count_duplicate(slot.seq, now_ms)?;
-        Ok(Some(slot))
-    }
-
-    /// Looks for the id's mark and compares its version.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Conflict`] when the id was stored with another payload.
-    fn look(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Look> {
-        let Some(slot) = transaction.live(id.key)? else { return Ok(Look::Unseen) };
-        if id.digest.is_none() || !slot.has_digest {
-            return Ok(Look::Same(slot));
-        }
-        let Some(row) = transaction.last_row(slot)? else { return Ok(Look::Same(slot)) };
-        Ok(match compare(row.digest, id.digest) {
-            Comparison::Same | Comparison::First => Look::Same(slot),
-            Comparison::Changed => Look::Changed(Box::new(row)),
-            Comparison::Conflict => return Err(self.conflict(id)),
-        })
-    }
-
-    /// Like [`look`](Self::look), and records the sighting of a mark of the same version: the duplicate is counted, the
-    /// mark gets the digest that it lacks, and in a sliding window it is extended.
-    pub(super) fn sight(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Look> {
-        let slot = match self.look(transaction, id)? {
-            Look::Same(slot) => slot,
-            look => return Ok(look),
-        };
-        transaction.count_duplicate(slot.seq);
-        if id.digest.is_some() && !slot.has_digest {
-            transaction.add_digest(id, slot)?;
-        }
-        let slot = transaction.live(id.key)?.unwrap_or(slot);
-        if self.needs_extension(slot, transaction.now_ms)? {
-            let mark = self.mark_of_live(transaction, slot, transaction.now_ms)?;
-            if mark.expires_at.is_none_or(|new| slot.expires_at.is_some_and(|old| old < new)) {
-                transaction.refresh(id, slot, &mark)?;
-                return Ok(Look::Same(transaction.live(id.key)?.unwrap_or(slot)));
-            } else if let Window::Sliding { max_age: Some(age) } = self.lifetime.window {
-                // At its maximum age: a write would change nothing.
-                self.engine.index.at_max_age.add(slot.seq, age);
-            }
-        }
-        Ok(Look::Same(slot))
-    }
-
-    /// Returns the claim of an id.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Conflict`] when it is claimed with another payload.
-    pub(super) fn claim_of(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-    ) -> Result<Option<ClaimRow>> {
-        let claim = transaction.claim(id)?;
-        match &claim {
-            Some(claim) if compare(claim.digest, id.digest) == Comparison::Conflict => {
-                Err(self.conflict(id))
-            }
-            _ => Ok(claim),
-        }
-    }
-
-    pub(super) fn conflict(&self, id: Id<'_>) -> Error {
-        let [name, id] = [&self.engine.name, &id.shown()];
-        Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "{name}: the id {id} was used with another payload before; use a new id for a new request, or \
-                 forget this one"
-            ),
-        )
     }
 
     fn decide_in_batches<T>(

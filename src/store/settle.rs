@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, MAX_NOTE_BYTES};
 use crate::index::Slot;
 use crate::item::Item;
-use crate::journal::claims::ClaimRow;
+use crate::journal::ClaimRow;
 use crate::journal::{MarkRow, Transaction};
 use crate::machine;
 use crate::token::Token;

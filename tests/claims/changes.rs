@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seen_store::{Claim, ErrorKind, Item, SeenStore, State, Ttl, Verdict};
+use seen_store::{Claim, ErrorKind, Filter, Item, SeenStore, State, Ttl, Verdict};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -57,4 +57,15 @@ fn what_is_known_before_tells_of_refusals_that_are_not_written_down_yet() {
     assert_eq!(store.check_and_mark("a").unwrap(), Verdict::InFlight);
     lease.confirm().unwrap();
     assert_eq!(store.observe("a").unwrap().before.unwrap().duplicates, 1);
+}
+
+#[test]
+fn the_newest_entries_show_a_claimed_change_and_the_mark_beside_it() {
+    let store = SeenStore::in_memory().unwrap();
+    let _ = store.check_and_mark(version(1)).unwrap();
+    let _lease = store.claim(version(2), LEASE).unwrap();
+    let newest = store.entries(Filter::default()).newest(10).unwrap();
+    let mut states: Vec<_> = newest.iter().map(|entry| entry.state.as_str()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["in-flight", "seen"]);
 }

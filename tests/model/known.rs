@@ -4,7 +4,7 @@
 //! Pure, as `state`. What has ended for one store may have been purged by it, and may live on for another.
 //! The simulator compiles this too.
 
-use seen_store::Token;
+use seen_store::{State as Label, Token};
 
 use crate::state::{Claim, Mark, State, Tag, View};
 
@@ -157,6 +157,25 @@ impl Known {
             Some(mark) if mark.sighted >= before_ms => vec![known, with_mark],
             _ => vec![known],
         }
+    }
+
+    /// A store has removed the entries of this label at `now`, or all but those at work. (A mark may live on in the
+    /// memory of a store whose clock is behind.)
+    pub(crate) fn removed(&self, label: Option<Label>, now: i64) -> Self {
+        let takes_mark = |mark: &Mark| {
+            let is = if mark.is_live(now) { Label::Seen } else { Label::Expired };
+            label.is_none_or(|asked| asked == is)
+        };
+        let takes_claim = |claim: &Claim| match claim.label(now) {
+            Label::Expired => false,
+            at_work @ (Label::InFlight | Label::Unresolved) => label == Some(at_work),
+            is => label.is_none_or(|asked| asked == is),
+        };
+        let mut known = self.clone();
+        known.claim_ghosts.retain(|ghost| !takes_claim(ghost));
+        known.certain.claim.take_if(|claim| takes_claim(claim));
+        known.certain.mark.take_if(|mark| takes_mark(mark));
+        known
     }
 
     /// A mark of another store was taken over.

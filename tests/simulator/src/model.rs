@@ -83,6 +83,10 @@ pub enum Act {
     Cleanup {
         older_ms: i64,
     },
+    /// Takes off the entries of one label, or all but those at work.
+    Remove {
+        label: Option<Label>,
+    },
     /// The id is again one of what it was.
     Restore(HashSet<Known>),
     /// A mark of another store is taken over.
@@ -546,6 +550,7 @@ impl Pending {
                 let cleaned = known.cleaned(now - older_ms).into_iter();
                 return cleaned.map(|known| (known, Told::Nothing)).collect();
             }
+            Act::Remove { label } => return vec![(known.removed(*label, now), Told::Nothing)],
             Act::Restore(then) => {
                 return then.iter().map(|known| (known.clone(), Told::Nothing)).collect();
             }

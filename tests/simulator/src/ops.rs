@@ -309,6 +309,7 @@ pub const TABLE: &[(u32, Make)] = &[
     (1, reading::read_all),
     (4, upkeep::purge_expired),
     (3, upkeep::cleanup_old_entries),
+    (4, upkeep::remove),
     (1, upkeep::checkpoint),
     (1, upkeep::compact),
     (1, upkeep::pragmas),

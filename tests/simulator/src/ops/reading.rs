@@ -60,9 +60,22 @@ fn list(draw: &Draw<'_>, names: Vec<Name>, tell: fn(Vec<View>) -> Told) -> Call 
     let effect = names.iter().map(|name| (*name, vec![Act::List])).collect();
     let run = move |store: &SeenStore, _: &Config| {
         let entries: Vec<_> = store.entries(Filter::default()).collect::<Result<_>>()?;
-        Ok(listed(&names, &entries, tell))
+        let newest = store.entries(Filter::default()).newest(entries.len() / 2)?;
+        let mut says = listed(&names, &entries, tell);
+        says.problems.extend(are_newest(&newest, &entries));
+        Ok(says)
     };
     draw.call("entries", Through::PLAIN, Effect::On(effect), Box::new(run))
+}
+
+/// Whether these are the entries of a listing that were last seen.
+fn are_newest(newest: &[Entry], all: &[Entry]) -> Option<String> {
+    let mut times: Vec<_> = all.iter().map(|entry| entry.last_seen).collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times.truncate(newest.len());
+    let found: Vec<_> = newest.iter().map(|entry| entry.last_seen).collect();
+    let is_right = found == times && newest.len() == all.len() / 2;
+    (!is_right).then(|| format!("the newest of {all:#?} are said to be {newest:#?}"))
 }
 
 /// What a listing says of these ids.

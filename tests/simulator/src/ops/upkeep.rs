@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seen_store::{Config, ErrorKind, SeenStore, Synchronous};
+use seen_store::{Config, ErrorKind, Filter, SeenStore, State, Synchronous};
 
 use super::{Call, Draw, Effect, SCOPES, Says};
 use crate::model::Act;
@@ -33,6 +33,33 @@ pub fn cleanup_old_entries(draw: &mut Draw<'_>) -> Call {
     };
     let effect = Effect::OnAll { scope: Some(scope), act: Act::Cleanup { older_ms } };
     let call = draw.call("cleanup_old_entries", Through::PLAIN, effect, Box::new(run));
+    Call { removes: true, judged_alone: true, ..call }
+}
+
+pub fn remove(draw: &mut Draw<'_>) -> Call {
+    let scope = draw.scope();
+    let labels = [
+        None,
+        Some(State::Seen),
+        Some(State::Expired),
+        Some(State::InFlight),
+        Some(State::Abandoned),
+        Some(State::Unresolved),
+        Some(State::Released),
+        Some(State::Failed),
+        Some(State::GivenUp),
+    ];
+    let label = *choose(&mut draw.rng, &labels);
+    let run = move |store: &SeenStore, _: &Config| {
+        let filter = Filter::default().scope(SCOPES[scope]);
+        let filter = label.map_or(filter.clone(), |label| filter.state(label));
+        let selected = store.count(filter.clone())?;
+        let removed = store.remove(filter.clone())?;
+        let left = store.count(filter)?;
+        Ok(counted("selected entries", selected, removed, left))
+    };
+    let effect = Effect::OnAll { scope: Some(scope), act: Act::Remove { label } };
+    let call = draw.call("remove", Through::PLAIN, effect, Box::new(run));
     Call { removes: true, judged_alone: true, ..call }
 }
 
