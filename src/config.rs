@@ -1,13 +1,14 @@
 //! The settings of a store, their defaults and their costs.
 //!
-//! Owns what a caller may choose, and reads it from the environment. What always holds: a config is valid
+//! Owns what a caller may choose; `environment` and `serialized` read it from elsewhere. What always holds: a config is valid
 //! once [`Config::validate`] has passed, which every `open` calls before it touches a file. Does not know how
 //! a setting is applied.
 
+mod environment;
 #[cfg(feature = "serde")]
 mod serialized;
 
-use std::path::PathBuf;
+pub(crate) use self::environment::read_environment;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -325,6 +326,44 @@ settings! {
 }
 
 impl Config {
+    /// Returns the settings that environment variables describe: `SEEN_` and the name of the setting in capitals. What
+    /// is not set, or empty, has its default.
+    ///
+    /// | variable | value | also understood |
+    /// | --- | --- | --- |
+    /// | `SEEN_TTL` | a duration, or `never` | `SEEN_TTL_DAYS`: whole days |
+    /// | `SEEN_WINDOW` | `fixed` or `sliding` | |
+    /// | `SEEN_MAX_AGE` | a duration, the maximum age of a sliding window | |
+    /// | `SEEN_RETENTION` | a duration | |
+    /// | `SEEN_RETRY_DELAY` | a duration | |
+    /// | `SEEN_RETRY_MAX` | a duration, up to which the delay doubles | |
+    /// | `SEEN_MAX_ATTEMPTS`, `SEEN_MAX_ABANDONED` | a number | |
+    /// | `SEEN_MAX_RECEIPT` | a number of bytes | |
+    /// | `SEEN_ABANDONED` | `retry` or `hold` | |
+    /// | `SEEN_HOLDER` | text | |
+    /// | `SEEN_SYNCHRONOUS` | `NORMAL` or `FULL` | `SQLITE_SYNCHRONOUS` |
+    /// | `SEEN_CACHE_SIZE` | a number of pages, of KiB when negative | `SQLITE_CACHE_SIZE` |
+    /// | `SEEN_BUSY_TIMEOUT` | a duration | |
+    /// | `SEEN_EXCLUSIVE`, `SEEN_READ_ONLY`, `SEEN_CREATE` | `true` or `false` | |
+    /// | `SEEN_WAL_AUTOCHECKPOINT` | a number of pages | |
+    /// | `SEEN_JOURNAL_SIZE_LIMIT` | a number of bytes | |
+    /// | `SEEN_PURGE_ON_OPEN`, `SEEN_PURGE_THREAD` | `true` or `false` | |
+    /// | `SEEN_PURGE_INTERVAL` | a duration, or `never` | |
+    ///
+    /// A duration is a text such as `90s`, `36h` or `1w 2d`. Where a setting has two variables and both are set, the
+    /// one on the left counts. The names on the right are those of the program that this crate grew from; of its
+    /// others, `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` have no effect, and a log message says so, as it does for
+    /// a misspelt `SEEN_...`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`](ErrorKind::InvalidConfig) when a variable is not understood; the message names the variable
+    /// and its value.
+    pub fn from_env() -> Result<Self> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        environment::read_settings(|name| std::env::var_os(name), names)
+    }
+
     /// Returns whether opening may make a store where there is none.
     pub(crate) fn may_create(&self) -> bool {
         self.create && !self.read_only
@@ -384,74 +423,9 @@ pub(crate) fn check_retention(retention: Option<Duration>, ttl: Ttl) -> Result<(
     }
 }
 
-/// Returns the path and the settings that the environment asks for; `var` looks up a variable.
-///
-/// Logs variables that have no effect, so that no user relies on them.
-pub(crate) fn read_environment(
-    var: impl Fn(&str) -> Option<std::ffi::OsString>,
-    names: impl Iterator<Item = String>,
-) -> Result<(PathBuf, Config)> {
-    let text = |name: &str| -> Result<Option<String>> {
-        match var(name).map(std::ffi::OsString::into_string) {
-            None => Ok(None),
-            Some(Ok(value)) if value.is_empty() => Ok(None),
-            Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(value)) => Err(bad_variable(name, &value.to_string_lossy(), "UTF-8 text")),
-        }
-    };
-    let mut config = Config::default();
-    if let Some(value) = text("SEEN_TTL_DAYS")? {
-        let days: u64 = value.trim().parse().map_err(|_| {
-            bad_variable("SEEN_TTL_DAYS", &value, "a whole number of days, such as 7")
-        })?;
-        config = config.ttl(Duration::from_secs(days.saturating_mul(24 * 3600)));
-    }
-    if let Some(value) = text("SQLITE_SYNCHRONOUS")? {
-        let synchronous = match value.trim().to_ascii_uppercase().as_str() {
-            "NORMAL" | "1" => Synchronous::Normal,
-            // SQLite's EXTRA differs from FULL only without a write-ahead log.
-            "FULL" | "2" | "EXTRA" | "3" => Synchronous::Full,
-            _ => return Err(bad_variable("SQLITE_SYNCHRONOUS", &value, "NORMAL or FULL")),
-        };
-        config = config.synchronous(synchronous);
-    }
-    if let Some(value) = text("SQLITE_CACHE_SIZE")? {
-        let size = value.trim().parse().ok().filter(|&n: &i64| n != 0 && i32::try_from(n).is_ok());
-        let expected = "a number of pages (KiB when negative) other than 0";
-        config = config
-            .cache_size(size.ok_or_else(|| bad_variable("SQLITE_CACHE_SIZE", &value, expected))?);
-    }
-    for name in names {
-        if name == "SQLITE_MMAP_SIZE" || name.starts_with("SEEN_STORE_CACHE_") {
-            log::info!(
-                variable = name.as_str();
-                "{name} is set and has no effect: lookups are answered from the store's index"
-            );
-        }
-    }
-    let path = var("SEEN_DB_PATH").filter(|path| !path.is_empty());
-    Ok((path.map_or_else(|| PathBuf::from("data/seen_ids.sqlite"), PathBuf::from), config))
-}
-
-fn bad_variable(name: &str, value: &str, expected: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("the environment variable {name} is {value:?}; it must be {expected}"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn read(variables: &[(&str, &str)]) -> Result<(PathBuf, Config)> {
-        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-        read_environment(
-            |name| variables.get(name).map(std::ffi::OsString::from),
-            variables.keys().map(ToString::to_string),
-        )
-    }
 
     #[test]
     fn an_exponential_delay_doubles_up_to_its_maximum_and_varies_by_half() {
@@ -462,46 +436,6 @@ mod tests {
             assert_eq!(delay.after(attempts, u64::MAX), secs(longest) / 2, "{attempts}");
         }
         assert_eq!(RetryDelay::from(secs(5)).after(9, 17), secs(5));
-    }
-
-    #[test]
-    fn the_environment_of_the_original_bot_is_understood() {
-        let (path, config) = read(&[
-            ("SEEN_DB_PATH", "/x/seen.db"),
-            ("SEEN_TTL_DAYS", "3"),
-            ("SQLITE_SYNCHRONOUS", "full"),
-            ("SQLITE_CACHE_SIZE", "-2000"),
-            ("SQLITE_MMAP_SIZE", "whatever"),
-            ("SEEN_STORE_CACHE_SIZE", "whatever"),
-        ])
-        .unwrap();
-        assert_eq!(path, PathBuf::from("/x/seen.db"));
-        assert_eq!(config.ttl, Ttl::After(Duration::from_secs(72 * 3_600)));
-        assert_eq!(config.synchronous, Synchronous::Full);
-        assert_eq!(config.cache_size, -2000);
-    }
-
-    #[test]
-    fn an_empty_environment_gives_the_defaults() {
-        let (path, config) = read(&[("SEEN_TTL_DAYS", "")]).unwrap();
-        assert_eq!(path, PathBuf::from("data/seen_ids.sqlite"));
-        assert_eq!(config.ttl, Config::default().ttl);
-    }
-
-    #[test]
-    fn a_value_that_does_not_parse_is_named_with_its_variable() {
-        for (name, value) in [
-            ("SEEN_TTL_DAYS", "a week"),
-            ("SEEN_TTL_DAYS", "-1"),
-            ("SQLITE_SYNCHRONOUS", "OFF"),
-            ("SQLITE_CACHE_SIZE", "0"),
-            ("SQLITE_CACHE_SIZE", "10MB"),
-        ] {
-            let error = read(&[(name, value)]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            let message = error.to_string();
-            assert!(message.contains(name) && message.contains(value), "{message}");
-        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum ErrorKind {
     Conflict,
     /// A setting or an environment variable has a value that makes no sense.
     InvalidConfig,
-    /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a `file:` URI, a file with a
+    /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a URL, a path that was not expanded
+    /// (`~/seen.db`, `$HOME/seen.db`) or that has quotation marks or white space around it, a file with a
     /// second name (a hard link or a bind mount of the single file), or a file beside which the name of a
     /// side file is taken by something that is not a regular file.
     InvalidPath,

@@ -8,6 +8,7 @@
 
 mod names;
 mod opened;
+mod spelling;
 pub(crate) mod wal;
 
 pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
@@ -107,7 +108,8 @@ impl Stamp {
 
 /// Returns the absolute path for SQLite to open, with the links of every folder resolved.
 ///
-/// The last component stays as it is: [`prepare`] refuses a link there.
+/// The last component stays as it is: [`prepare`] refuses a link there. Of a link that is followed, the stores that are
+/// open would not notice when it is made to point to another file; a file that is replaced, they notice.
 pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
     let refuse =
         |why: &str| Err(Error::new(ErrorKind::InvalidPath, format!("{}: {why}", shown(path))));
@@ -121,12 +123,10 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
              SeenStore::in_memory in tests",
         );
     }
-    if text.starts_with(b"file:") {
-        return refuse("URIs are not supported; give the plain path of a file");
-    }
     if text.contains(&0) {
         return refuse("a path cannot contain a NUL byte");
     }
+    spelling::refuse_unexpanded(path)?;
     let Some(name) = path.file_name() else {
         return refuse("is a folder; give the path of a file in it");
     };
@@ -245,7 +245,8 @@ fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
         ));
     }
     let why = if metadata.is_symlink() {
-        "is a symbolic link; give the path that it points to"
+        let target = fs::canonicalize(path).map_or(String::new(), |to| format!(", {}", shown(&to)));
+        &format!("is a symbolic link; give the path that it points to{target}")
     } else if metadata.is_dir() {
         "is a folder; give the path of a file in it"
     } else if !metadata.is_file() {

@@ -20,7 +20,6 @@ mod machine;
 mod process;
 mod reader;
 mod store;
-#[cfg(feature = "serde")]
 mod texts;
 mod token;
 

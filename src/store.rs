@@ -115,7 +115,9 @@ impl SeenStore {
     /// A file that cannot be a store is refused and not changed:
     ///
     /// - [`InvalidPath`](crate::ErrorKind::InvalidPath) for a folder, a symbolic link (also at the name of a
-    ///   side file), a file with a second name, `:memory:` or a `file:` URI;
+    ///   side file), a file with a second name, `:memory:`, a URL, or a path that no shell has expanded, such as
+    ///   `~/seen.db` or `$HOME/seen.db`, as Docker, systemd and cron hand it on (what follows `./` is taken literally:
+    ///   `./~/seen.db`);
     /// - [`NotADatabase`](crate::ErrorKind::NotADatabase) for a file that is not a SQLite database;
     /// - [`Corrupt`](crate::ErrorKind::Corrupt) for a damaged file, also for an empty or missing database
     ///   beside a log that holds data;
@@ -178,21 +180,16 @@ impl SeenStore {
         Ok(())
     }
 
-    /// Opens the store that environment variables describe.
+    /// Opens the store that environment variables describe: `SEEN_DB_PATH` names the file, and
+    /// [`Config::from_env`] has the settings.
     ///
-    /// | variable | meaning | default |
-    /// | --- | --- | --- |
-    /// | `SEEN_DB_PATH` | the file | `data/seen_ids.sqlite` |
-    /// | `SEEN_TTL_DAYS` | whole days that a mark lasts | 7 |
-    /// | `SQLITE_SYNCHRONOUS` | `NORMAL` or `FULL` | `NORMAL` |
-    /// | `SQLITE_CACHE_SIZE` | pages, KiB when negative | 10000 |
-    ///
-    /// `SQLITE_MMAP_SIZE` and `SEEN_STORE_CACHE_*` have no effect; a log message says so when they are set.
+    /// Without `SEEN_DB_PATH`, the file is `data/seen_ids.sqlite` in the folder in which the program runs. The command
+    /// `seen` has another default, `~/.local/share/seen/seen.db`: that is the store of a person's shell, and ids of a
+    /// program would meet unrelated ones there. To let both use one store, set `SEEN_DB_PATH` for both.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) when a variable
-    /// does not parse; the message names the variable and its value.
+    /// Those of [`open`](Self::open) and [`Config::from_env`].
     pub fn from_env() -> Result<Self> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let (path, config) = read_environment(|name| std::env::var_os(name), names)?;

@@ -15,6 +15,7 @@ mod file_systems;
 mod foreign;
 mod names;
 mod opening_and_closing;
+mod paths;
 mod rows;
 #[path = "../support_process/mod.rs"]
 mod support_process;
