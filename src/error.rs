@@ -34,7 +34,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The file is not a SQLite database.
     NotADatabase,
-    /// The file is damaged: truncated, malformed, or separated from its write-ahead log.
+    /// The file is damaged: truncated, malformed, separated from its write-ahead log, or replaced by a copy beside the
+    /// log of the file before it.
     Corrupt,
     /// The file is a SQLite database of another application.
     WrongApplication,

@@ -1,18 +1,20 @@
 //! The file in the file system: which paths can be a store, how a new file is created, and whether the file at
 //! the path is still the one that was opened.
 //!
-//! What always holds: once a file exists, this module reads only its metadata. If a process opens and closes a
-//! database without SQLite, it loses the POSIX locks that it holds on the file, and another process may then
-//! delete a write-ahead log that is in use. (The log itself may be opened: see `wal`.) Knows nothing of what is
-//! in the database.
+//! What always holds: once a file exists, this module reads only its metadata, except where `unopened` says that more
+//! is safe. If a process opens and closes a database without SQLite, it loses the POSIX locks that it holds on the
+//! file, and another process may then delete a write-ahead log that is in use. (The log itself may be opened: see
+//! `wal`.) Knows nothing of what is in the database.
 
 mod names;
 mod opened;
 mod spelling;
+mod unopened;
 pub(crate) mod wal;
 
 pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
 pub(crate) use opened::OpenedFiles;
+pub(crate) use unopened::open_database;
 
 use std::ffi::OsString;
 use std::fs;

@@ -120,7 +120,8 @@ impl SeenStore {
     ///   `./~/seen.db`);
     /// - [`NotADatabase`](crate::ErrorKind::NotADatabase) for a file that is not a SQLite database;
     /// - [`Corrupt`](crate::ErrorKind::Corrupt) for a damaged file, also for an empty or missing database
-    ///   beside a log that holds data;
+    ///   beside a log that holds data, and for a [backup](Self::backup) that was copied over a store whose log is
+    ///   still there (a plain copy of a store that was in use cannot be told from the store);
     /// - [`WrongApplication`](crate::ErrorKind::WrongApplication) for a database of another application;
     /// - [`NewerVersion`](crate::ErrorKind::NewerVersion) for a file of a newer version of this crate;
     /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy

@@ -31,6 +31,18 @@ pub(crate) fn header(mut log: &File) -> io::Result<Option<Header>> {
     Ok(read_full(&mut log, &mut header)?.then_some(header))
 }
 
+/// Returns whether there is a log beside the database at `path` with frames in it, valid or not.
+pub(super) fn holds_frames(path: &Path) -> bool {
+    // Metadata first: what is not a file could not be read without waiting.
+    let log = beside(path, "-wal");
+    let is_long = std::fs::symlink_metadata(&log)
+        .is_ok_and(|found| found.is_file() && found.len() > HEADER_BYTES as u64);
+    is_long
+        && File::open(log)
+            .and_then(|log| header(&log))
+            .is_ok_and(|header| header.is_some_and(|header| read_u32(&header, 0) & !1 == MAGIC))
+}
+
 /// Returns whether these frames of the log, counted from 1, are as SQLite wrote them. Each has the log's salt
 /// and a checksum over all frames before it. Zeros have neither: a log that was cut and then written to has a
 /// hole of zeros, because SQLite writes each frame at its place.

@@ -11,7 +11,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::open;
 use super::sqlite_errors::failure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{create_new, refuse_for_copy, remove_copy, shown};
+use crate::file::{create_new, open_database, refuse_for_copy, remove_copy, shown};
 use crate::process::{Registered, Registration};
 
 /// How many pages one step copies.
@@ -31,7 +31,8 @@ pub(crate) fn copy(connection: &Connection, target: &Path) -> Result<()> {
 fn fill(source: &Connection, target: &Path) -> Result<()> {
     let fail = |e| failure("write the copy", &shown(target), e);
     let registration = Registration::new(&shown(target))?;
-    let mut connection = Registered::new(registration, Connection::open(target).map_err(fail)?);
+    let connection = open_database(target, || Connection::open(target))?.map_err(fail)?;
+    let mut connection = Registered::new(registration, connection);
     // One read transaction: the copy is of one moment, and others can write meanwhile.
     let snapshot = source.unchecked_transaction().map_err(fail)?;
     snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;

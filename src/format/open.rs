@@ -283,7 +283,8 @@ pub(super) fn open_secure(path: &Path, config: &Config) -> Result<Registered<Con
         }
         Ok(connection)
     };
-    let connection = open().map_err(|e| failure("open", &shown(path), e))?;
+    let connection = file::open_database(path, open)?;
+    let connection = connection.map_err(|e| failure("open", &shown(path), e))?;
     let fell_back = connection.is_readonly("main").map_err(|e| failure("open", &shown(path), e))?;
     if fell_back && !config.read_only {
         return Err(Error::new(

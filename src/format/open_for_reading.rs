@@ -113,7 +113,8 @@ pub(crate) fn open(path: &Path, config: &Config, mode: ReadMode) -> Result<Optio
     let connection = match mode {
         ReadMode::Immutable(_) => {
             let registration = Registration::new(&shown(path))?;
-            Registered::new(registration, immutable(path).map_err(fail)?)
+            let connection = file::open_database(path, || immutable(path))?;
+            Registered::new(registration, connection.map_err(fail)?)
         }
         ReadMode::Shared(_) => open_secure(path, &config.clone().read_only(true).exclusive(false))?,
         ReadMode::Exclusive(_) => {
