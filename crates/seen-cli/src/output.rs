@@ -4,6 +4,7 @@
 //! ends with its usual status and no message. The modules below it own the formats.
 
 pub(crate) mod entry;
+pub(crate) mod lines;
 pub(crate) mod message;
 pub(crate) mod progress;
 pub(crate) mod words;

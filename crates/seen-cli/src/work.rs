@@ -5,3 +5,4 @@ pub(crate) mod child;
 pub(crate) mod memory;
 pub(crate) mod renewer;
 pub(crate) mod replay;
+pub(crate) mod stop;

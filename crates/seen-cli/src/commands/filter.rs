@@ -3,33 +3,35 @@
 //! Owns the steps of a batch: find the ids of its lines, claim those that are new, write and flush them, confirm.
 //! What always holds: a line is confirmed only after it was flushed, so after a crash at any point the next run
 //! prints it; lines are written in their order; no claim is held during a wait for another filter's line, so two
-//! filters never wait for each other.
+//! filters never wait for each other. After a signal, what was written is confirmed, and what was not is given back. No
+//! line is printed twice because the store cannot be used.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, StdoutLock, Write};
+use std::io::{self, IsTerminal};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use seen_store::{Config, Item, Ttl, Window};
-use serde_json::json;
 
 use crate::Result;
-use crate::args::database::Database;
+use crate::args::database::{self, Database};
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
 use crate::args::key::{Key, Naming, NoKey, id_of};
 use crate::args::retention::Retention;
 use crate::input::lines::Lines;
-use crate::output::message;
+use crate::output::lines::LineOutput;
+use crate::output::message::{self, with_causes};
 use crate::output::progress::{self, Progress};
 use crate::output::words::counted;
 use crate::work::memory::{Decision, Held, Memory};
 use crate::work::renewer::Renewer;
+use crate::work::stop::{self, Interruptible, Source, Stop, Waited};
 
 /// How many lines without an id get a warning of their own.
 const WARNINGS: u64 = 10;
@@ -41,7 +43,11 @@ const WAIT: Duration = Duration::from_millis(10);
 ///
 /// A persistent `uniq`: prints, unchanged and in order, each input line that no earlier run printed,
 /// and remembers it for the time to live. A typed line is answered at once; large input is processed in
-/// large batches. An empty line is printed and not remembered. Statuses: 0 done, 2 an error.
+/// large batches. An empty line is printed and not remembered.
+///
+/// A line is remembered as soon as it was written to the pipe, whatever the program that reads the pipe makes of it: if
+/// that program fails, the line is not printed again. `seen each` runs a command for each line, and remembers the line
+/// when the command has succeeded.
 ///
 /// Several filters may use one store at the same time: one of them prints a line, as long as none of
 /// them dies or outlives its lease. A line is claimed, printed, and then remembered. After a crash at any
@@ -49,6 +55,12 @@ const WAIT: Duration = Duration::from_millis(10);
 /// printed already. If another filter has claimed a line, this one waits until the other remembers it
 /// or its lease ends. (With --version, each prints what changed since the line that came before, whichever of them
 /// printed that.)
+///
+/// SIGTERM, SIGINT and SIGHUP end it in order: what was written is remembered, the rest is given back, and another filter
+/// can print it at once. A second SIGTERM or SIGINT ends it without that.
+///
+/// Statuses: 0 done; 1 the store could not be used, and lines were printed without it (see --on-error); 2 an error; 128
+/// plus its number after a signal.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
@@ -139,11 +151,26 @@ pub(crate) struct Arguments {
     #[arg(long)]
     strict: bool,
 
+    /// What to do when the store cannot be used: fail, or pass, which prints all lines
+    ///
+    /// `fail` prints nothing more and ends with status 2. `pass` is for a pipe that guards alerts: the lines are printed
+    /// unchanged, as many as --limit allows, from the first one that the store could not decide on. One message says why,
+    /// also with -q, and the status is 1. They are not remembered. While the filter runs, it goes on to ask the store.
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    on_error: OnError,
+
     /// When done, print to standard error how many lines were read, were new and were duplicates.
     ///
     /// Empty lines and lines without an id count as new.
     #[arg(long)]
     stats: bool,
+}
+
+/// What to do when the store cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    Fail,
+    Pass,
 }
 
 /// When the time to live of a line begins.
@@ -166,6 +193,11 @@ impl Arguments {
         }
     }
 
+    /// Whether lines are printed in spite of this error.
+    fn passes(&self, e: &(dyn Error + Send + Sync + 'static)) -> bool {
+        self.on_error == OnError::Pass && database::kind(e).is_some()
+    }
+
     fn separator(&self) -> u8 {
         if self.null { 0 } else { b'\n' }
     }
@@ -178,18 +210,28 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let window = arguments.window()?;
-    let memory = if arguments.dry_run {
-        Memory::dry(&arguments.database, arguments.ttl)?
+    let stop = Stop::catch()?;
+    let opened = if arguments.dry_run {
+        Memory::dry(&arguments.database, arguments.ttl)
     } else {
         let config = Config::default().ttl(arguments.ttl).window(window);
         let config = arguments.retention.put_into(config);
-        Memory::lasting(&arguments.database, config, arguments.lease)?
+        Memory::lasting(&arguments.database, config, arguments.lease)
     };
+    let (memory, broken) = match opened {
+        Ok(memory) => (memory, None),
+        Err(e) if arguments.passes(&*e) => (Memory::unusable()?, Some(e)),
+        Err(e) => return Err(e),
+    };
+    let output = LineOutput::new(arguments.separator(), arguments.tell.clone())
+        .map_err(|e| format!("cannot use standard output: {e}"))?;
     let mut filter = Filter {
         arguments,
+        stop: &stop,
         renewer: Renewer::start(&memory)?,
         memory,
-        output: Output::new(arguments.separator(), arguments.tell.clone()),
+        is_open: broken.is_none(),
+        output,
         counts: Counts::default(),
         progress: if io::stdout().is_terminal() {
             Progress::hidden() // Its lines would run into the bar.
@@ -197,11 +239,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             progress::of_files(arguments.inputs())
         },
     };
+    if let Some(e) = broken {
+        filter.tell_of_failure(&*e);
+    }
     let done = filter.all_files();
     let counts = filter.counts;
     filter.progress.finish();
     drop(filter.renewer);
-    filter.memory.close();
+    if counts.store_failures == 0 {
+        filter.memory.close();
+    } // Otherwise its failure was told of, and closing would fail for the same reason.
     if counts.lost > 0 {
         log::warn!(
             "{} lines were printed after their lease had run out, and perhaps by another filter too; \
@@ -218,7 +265,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if counts.without_id > WARNINGS {
         log::warn!("{} more lines without an id, taken as new", counts.without_id - WARNINGS);
     }
-    done?;
+    let end = done?;
     if arguments.stats {
         let Counts { read, changed, duplicates, withheld, .. } = counts;
         let new = read - changed - duplicates - withheld;
@@ -228,14 +275,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         };
         message::tell(&format!("read {read}, new {new}{changed}, duplicates {duplicates}"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(match end {
+        End::Signal(status) => ExitCode::from(status),
+        End::Done if counts.store_failures > 0 => ExitCode::FAILURE,
+        End::Done => ExitCode::SUCCESS,
+    })
+}
+
+/// Why a filter that made no error has ended.
+enum End {
+    /// Its work is done, or the reader of its output has closed it.
+    Done,
+    /// A signal came. With the status to end with.
+    Signal(u8),
 }
 
 struct Filter<'a> {
     arguments: &'a Arguments,
+    stop: &'a Stop,
     memory: Memory,
+    /// Whether the store could be opened.
+    is_open: bool,
     renewer: Renewer,
-    output: Output,
+    output: LineOutput,
     counts: Counts,
     progress: Progress,
 }
@@ -249,6 +311,7 @@ struct Counts {
     without_id: u64,
     lost: u64,
     withheld: u64,
+    store_failures: u64,
 }
 
 /// The id and the version of a line, if it has them.
@@ -280,29 +343,38 @@ impl Batch<'_> {
 }
 
 impl Filter<'_> {
-    /// Ends early and without an error when the reader of the output has closed it.
-    fn all_files(&mut self) -> Result<()> {
+    fn all_files(&mut self) -> Result<End> {
         for path in self.arguments.inputs() {
             let flow = if path == Path::new("-") {
-                self.file("standard input", io::stdin().lock())?
+                let input = stop::standard_input().map_err(|e| format!("standard input: {e}"))?;
+                self.file("standard input", input)?
             } else {
                 let name = path.to_string_lossy();
-                let file = File::open(path).map_err(|e| format!("cannot open {name}: {e}"))?;
-                self.file(&name, file)?
+                // A named pipe without a writer keeps this process waiting.
+                match self.stop.at_once_during(|| File::open(path)) {
+                    Some(Ok(file)) => self.file(&name, file)?,
+                    Some(Err(e)) => return Err(format!("cannot open {name}: {e}").into()),
+                    None => ControlFlow::Break(()),
+                }
             };
             if flow.is_break() {
-                break;
+                return Ok(self.stop.status().map_or(End::Done, End::Signal));
             }
         }
-        Ok(())
+        Ok(End::Done)
     }
 
-    fn file(&mut self, name: &str, input: impl Read) -> Result<ControlFlow<()>> {
+    fn file(&mut self, name: &str, input: impl Source) -> Result<ControlFlow<()>> {
+        let input = Interruptible::new(input, self.stop);
         let mut lines = Lines::new(input, self.arguments.separator());
         let mut lines_before = 0;
-        while let Some(lines) =
-            lines.next_batch().map_err(|e| format!("cannot read {name}: {e}"))?
-        {
+        loop {
+            let lines = match lines.next_batch() {
+                Ok(Some(lines)) => lines,
+                Ok(None) => return Ok(ControlFlow::Continue(())),
+                Err(_) if self.stop.status().is_some() => return Ok(ControlFlow::Break(())),
+                Err(e) => return Err(format!("cannot read {name}: {e}").into()),
+            };
             let batch = Batch { input: name, lines_before, lines: &lines };
             if self.batch(&batch)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -310,46 +382,92 @@ impl Filter<'_> {
             lines_before += lines.len() as u64;
             self.progress.add(lines.iter().map(|line| line.len() as u64).sum());
         }
-        Ok(ControlFlow::Continue(()))
     }
 
+    /// Ends early and without an error when the reader of the output has closed it, and after a signal.
     fn batch(&mut self, batch: &Batch<'_>) -> Result<ControlFlow<()>> {
+        let mut done = 0;
+        if self.is_open {
+            match self.filtered(batch, &mut done) {
+                Err(e) if self.arguments.passes(&*e) => self.tell_of_failure(&*e),
+                filtered => return filtered,
+            }
+        }
+        self.passed(&batch.lines[done..])
+    }
+
+    /// Handles the lines of the batch. `done` is how many of them are done with, also after an error.
+    fn filtered(&mut self, batch: &Batch<'_>, done: &mut usize) -> Result<ControlFlow<()>> {
         let names: Vec<Name<'_>> = batch.lines.iter().map(|line| self.name(line)).collect();
         // With --strict, the lines before such a line are handled first.
         let end = names
             .iter()
             .position(|name| self.arguments.strict && matches!(name, Name::None(_)))
             .unwrap_or(names.len());
-        let mut done = 0;
-        while done < end {
-            let reach = end.min(done + before_a_change(&names[done..end]));
-            let reach = done + self.within_limit(&names[done..reach])?;
-            let decided = self.decide(&names[done..reach])?;
-            self.warn(batch, &names, done..done + decided.prints.len());
+        while *done < end {
+            let reach = end.min(*done + before_a_change(&names[*done..end]));
+            let reach = *done + self.within_limit(&names[*done..reach])?;
+            let decided = self.decide(&names[*done..reach])?;
+            self.warn(batch, &names, *done..*done + decided.prints.len());
             self.renewer.hold(decided.held);
-            let written = self.output.write(&batch.lines[done..], &decided.prints);
-            let held = self.renewer.give_back();
-            let printed = match written {
-                Ok(printed) => printed,
+            let written = self.output.write(&batch.lines[*done..], &decided.prints, self.stop);
+            let mut held = self.renewer.give_back();
+            let written = match written {
+                Ok(written) => written,
                 Err(e) => return self.give_up(held, &e),
             };
+            *done += written.lines;
+            self.counts.add(&decided.kinds[..written.lines], written.printed);
+            let unwritten =
+                held.split_off(decided.claimed.partition_point(|it| *it < written.lines));
             self.counts.lost += self.memory.confirm(held)? as u64;
-            self.counts.printed += printed;
-            if self.left() == Some(0) {
+            self.memory.release(unwritten)?;
+            if written.lines < decided.prints.len() || self.left() == Some(0) {
                 return Ok(ControlFlow::Break(()));
             }
-            done += decided.prints.len();
-            if let Some(item) = names.get(done).filter(|_| decided.waits).and_then(Name::item) {
-                thread::sleep(WAIT);
-                while self.memory.is_in_flight(item.id())? {
-                    thread::sleep(WAIT);
-                }
+            let waits_for = names.get(*done).filter(|_| decided.waits).and_then(Name::item);
+            if let Some(item) = waits_for
+                && self.wait_for(item)? == Waited::Stopped
+            {
+                return Ok(ControlFlow::Break(()));
             }
         }
         match names.get(end) {
             Some(Name::None(why)) => Err(format!("{}: {why}", batch.place(end)).into()),
             _ => Ok(ControlFlow::Continue(())),
         }
+    }
+
+    /// Waits until no other filter has the item.
+    fn wait_for(&self, item: &Item<'_>) -> Result<Waited> {
+        loop {
+            let waited = self.stop.pause(WAIT).map_err(|e| format!("cannot wait: {e}"))?;
+            if waited == Waited::Stopped || !self.memory.is_in_flight(item.id())? {
+                return Ok(waited);
+            }
+        }
+    }
+
+    /// Prints lines that the store could not decide on.
+    fn passed(&mut self, lines: &[&[u8]]) -> Result<ControlFlow<()>> {
+        let left = self.left().map_or(lines.len(), |left| lines.len().min(to_usize(left)));
+        let prints = vec![Some(""); left];
+        match self.output.write(lines, &prints, self.stop) {
+            Ok(written) => {
+                self.counts.add(&vec![Kind::New; written.lines], written.printed);
+                let goes_on = written.lines == left && self.left() != Some(0);
+                Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            }
+            Err(e) => self.give_up(Vec::new(), &e),
+        }
+    }
+
+    /// Tells of the first failure of the store, also with -q.
+    fn tell_of_failure(&mut self, why: &(dyn Error + Send + Sync + 'static)) {
+        if self.counts.store_failures == 0 {
+            log::error!("{}; all lines are printed as long as it lasts", with_causes(why));
+        }
+        self.counts.store_failures += 1;
     }
 
     /// Returns how many lines may still be printed.
@@ -360,9 +478,7 @@ impl Filter<'_> {
     /// Returns how many of these lines can be decided on before more of them are new than may be printed. A line
     /// that will not be printed must not be claimed.
     fn within_limit(&self, names: &[Name<'_>]) -> Result<usize> {
-        let Some(left) = self.left().and_then(|left| usize::try_from(left).ok()) else {
-            return Ok(names.len());
-        };
+        let Some(left) = self.left().map(to_usize) else { return Ok(names.len()) };
         if self.arguments.invert {
             return Ok(left.min(names.len()));
         }
@@ -413,8 +529,7 @@ impl Filter<'_> {
     fn decide(&mut self, names: &[Name<'_>]) -> Result<Decided> {
         let known: Vec<&Item<'_>> = names.iter().filter_map(Name::item).collect();
         let mut decisions = self.memory.decide(&known)?.into_iter();
-        let mut decided =
-            Decided { prints: Vec::with_capacity(names.len()), held: Vec::new(), waits: false };
+        let mut decided = Decided::with_capacity(names.len());
         let mut left = self.left();
         for name in names {
             if left == Some(0) {
@@ -424,37 +539,25 @@ impl Filter<'_> {
                 None => Decision::New(None),
                 Some(_) => decisions.next().expect("a decision for each id"),
             };
-            match decision {
-                Decision::New(held) => {
-                    decided.held.extend(held);
-                    decided.prints.push((!self.arguments.invert).then_some("new"));
-                }
-                Decision::Changed(held) => {
-                    self.counts.changed += 1;
-                    decided.held.extend(held);
-                    decided.prints.push((!self.arguments.invert).then_some("changed"));
-                }
-                Decision::Duplicate => {
-                    self.counts.duplicates += 1;
-                    decided.prints.push(self.arguments.invert.then_some("duplicate"));
-                }
-                Decision::Withheld => {
-                    self.counts.withheld += 1;
-                    decided.prints.push(None);
-                }
+            let invert = self.arguments.invert;
+            let (kind, held, print) = match decision {
+                Decision::New(held) => (Kind::New, held, (!invert).then_some("new")),
+                Decision::Changed(held) => (Kind::Changed, held, (!invert).then_some("changed")),
+                Decision::Duplicate => (Kind::Duplicate, None, invert.then_some("duplicate")),
+                Decision::Withheld => (Kind::Withheld, None, None),
                 Decision::InFlight => {
                     decided.waits = true;
                     break;
                 }
-            }
-            if name.item().is_none() {
-                // It may be no object: it is printed as it is.
-                decided.prints.last_mut().into_iter().flatten().for_each(|why| *why = "");
-            }
-            let printed = decided.prints.last().is_some_and(Option::is_some);
-            left = left.map(|left| left - u64::from(printed));
+            };
+            // It may be no object: it is printed as it is.
+            let print = if name.item().is_none() { print.map(|_| "") } else { print };
+            left = left.map(|left| left - u64::from(print.is_some()));
+            decided.claimed.extend(held.as_ref().map(|_| decided.kinds.len()));
+            decided.held.extend(held);
+            decided.kinds.push(kind);
+            decided.prints.push(print);
         }
-        self.counts.read += decided.prints.len() as u64;
         // Claims of later lines must not be held during a wait: the other filter may be waiting for one of
         // them.
         let later = decisions.filter_map(|decision| match decision {
@@ -468,12 +571,53 @@ impl Filter<'_> {
 
 /// The decisions on some lines.
 struct Decided {
+    /// For each line, what was decided.
+    kinds: Vec<Kind>,
     /// For each line, whether it is printed, and why.
     prints: Vec<Option<&'static str>>,
     /// The claims of the lines that are new or changed.
     held: Vec<Held>,
+    /// For each claim, the number of its line.
+    claimed: Vec<usize>,
     /// Whether another filter has claimed the next line.
     waits: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    New,
+    Changed,
+    Duplicate,
+    Withheld,
+}
+
+impl Decided {
+    fn with_capacity(lines: usize) -> Self {
+        Self {
+            kinds: Vec::with_capacity(lines),
+            prints: Vec::with_capacity(lines),
+            held: Vec::new(),
+            claimed: Vec::new(),
+            waits: false,
+        }
+    }
+}
+
+impl Counts {
+    /// Counts lines that are done with.
+    fn add(&mut self, kinds: &[Kind], printed: u64) {
+        let count = |kind| kinds.iter().filter(|it| **it == kind).count() as u64;
+        self.read += kinds.len() as u64;
+        self.printed += printed;
+        self.changed += count(Kind::Changed);
+        self.duplicates += count(Kind::Duplicate);
+        self.withheld += count(Kind::Withheld);
+    }
+}
+
+/// More lines than memory has room for are as good as that.
+fn to_usize(lines: u64) -> usize {
+    usize::try_from(lines).unwrap_or(usize::MAX)
 }
 
 /// Returns how many of these lines come before the first one that brings a version of an id of an earlier one, which had
@@ -486,74 +630,4 @@ fn before_a_change(names: &[Name<'_>]) -> usize {
         item.digest().is_some() && known != item.digest()
     };
     names.iter().position(changes).unwrap_or(names.len())
-}
-
-/// Standard output.
-struct Output {
-    stdout: BufWriter<StdoutLock<'static>>,
-    separator: u8,
-    /// Whether the last line written came from the end of a file and had no separator.
-    separator_due: bool,
-    /// The name of the member that says why a line is printed.
-    tell: Option<String>,
-}
-
-impl Output {
-    fn new(separator: u8, tell: Option<String>) -> Self {
-        let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        Self { stdout, separator, separator_due: false, tell }
-    }
-
-    /// Writes the lines that are to be printed and flushes them. Returns their number.
-    fn write(&mut self, lines: &[&[u8]], prints: &[Option<&'static str>]) -> io::Result<u64> {
-        let mut printed = 0;
-        for (line, print) in lines.iter().zip(prints) {
-            let Some(why) = print else { continue };
-            // Without this, two lines from two files would become one.
-            let complete = line.ends_with(&[self.separator]);
-            if std::mem::replace(&mut self.separator_due, !complete) {
-                self.stdout.write_all(&[self.separator])?;
-            }
-            match &self.tell {
-                Some(name) if !why.is_empty() => {
-                    self.stdout.write_all(&with_member(line, name, why))?;
-                }
-                _ => self.stdout.write_all(line)?,
-            }
-            printed += 1;
-        }
-        self.stdout.flush()?;
-        Ok(printed)
-    }
-}
-
-/// Returns the line of a JSON object with one more member, as its last: of two members of one name, readers take the
-/// last.
-fn with_member(line: &[u8], name: &str, value: &str) -> Vec<u8> {
-    let end = line.iter().rposition(|byte| *byte == b'}').unwrap_or(line.len());
-    let (members, end) = line.split_at(end);
-    let is_empty = members.trim_ascii_end().ends_with(b"{") && members.trim_ascii().len() == 1;
-    let comma = if is_empty { "" } else { "," };
-    let member = format!("{comma}{}:{}", json!(name), json!(value));
-    [members, member.as_bytes(), end].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_is_added_to_any_object_and_the_rest_of_the_line_stays() {
-        for (line, told) in [
-            ("{}", r#"{"w\"y":"new"}"#),
-            (" { } \n", " { \"w\\\"y\":\"new\"} \n"),
-            (r#"{"a":"}"}"#, r#"{"a":"}","w\"y":"new"}"#),
-            ("{\"a\": {} }\r\n", "{\"a\": {} ,\"w\\\"y\":\"new\"}\r\n"),
-            (r#"{"a":"{"}"#, r#"{"a":"{","w\"y":"new"}"#),
-        ] {
-            let with = String::from_utf8(with_member(line.as_bytes(), "w\"y", "new")).unwrap();
-            assert_eq!(with, told);
-            serde_json::from_str::<serde_json::Value>(&with).unwrap();
-        }
-    }
 }

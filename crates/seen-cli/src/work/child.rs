@@ -136,7 +136,7 @@ pub(crate) fn told(status: ExitStatus) -> String {
 }
 
 #[cfg(unix)]
-pub(crate) use unix::Signals;
+pub(crate) use unix::{Signals, not_ignored};
 #[cfg(unix)]
 use unix::{killed_by, signal_name};
 
@@ -171,8 +171,7 @@ mod unix {
         /// An ignored signal stays ignored, here and in the command: `nohup` and background jobs of a shell rely on
         /// it. (A caught signal would be reset to its default in the command.)
         pub(crate) fn catch() -> Result<Self> {
-            let ignored = ignored();
-            let caught = PASSED_ON.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+            let caught = not_ignored(PASSED_ON);
             // SIGCHLD is caught only because the status would be lost if it were ignored.
             SignalsInfo::new(caught.chain([SIGCHLD]))
                 .map(Self)
@@ -226,6 +225,12 @@ mod unix {
         if let Err(e) = kill_process(Pid::from_child(child), named) {
             log::warn!("cannot pass {} on: {e}", signal_name(signal));
         }
+    }
+
+    /// Returns those of the signals that were not ignored when this process began.
+    pub(crate) fn not_ignored<const N: usize>(signals: [i32; N]) -> impl Iterator<Item = i32> {
+        let ignored = ignored();
+        signals.into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
     }
 
     /// Returns the mask of the signals that were ignored when this process began. Only Linux offers this without an

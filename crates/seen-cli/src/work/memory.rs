@@ -57,6 +57,11 @@ impl Memory {
         Ok(Self::Dry { before, run: SeenStore::in_memory_with(Config::default().ttl(ttl))? })
     }
 
+    /// Returns what stands in for a store that cannot be opened. Nothing is asked of it.
+    pub(crate) fn unusable() -> Result<Self> {
+        Ok(Self::Dry { before: None, run: SeenStore::in_memory()? })
+    }
+
     /// Returns a decision for each id, in their order.
     pub(crate) fn decide(&self, items: &[&Item<'_>]) -> Result<Vec<Decision>> {
         match self {

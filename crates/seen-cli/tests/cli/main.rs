@@ -11,6 +11,8 @@ mod filter;
 #[cfg(unix)]
 mod filter_claims;
 #[cfg(unix)]
+mod filter_ends;
+#[cfg(unix)]
 mod filter_options;
 #[cfg(unix)]
 mod help;

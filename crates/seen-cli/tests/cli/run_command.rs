@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Place, Told, signal, wait_until};
+use crate::support::{Place, Told, catches, signal, wait_until, with_signals};
 use seen_store::{Claim, Config, Filter, SeenStore, State};
 
 /// A command that leaves a trace in the place's folder.
@@ -56,23 +56,6 @@ impl Running {
         self.lines.read_to_string(&mut stdout).unwrap();
         let output = self.process.wait_with_output().unwrap();
         Told { stdout, ..Told::from(output) }
-    }
-}
-
-/// Sets how the process handles these signals: in a test run in the background, some are ignored.
-fn with_signals<'c>(
-    command: &'c mut Command,
-    signals: &'static [libc::c_int],
-    how: libc::sighandler_t,
-) -> &'c mut Command {
-    // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            for signal in signals {
-                libc::signal(*signal, how);
-            }
-            Ok(())
-        })
     }
 }
 
@@ -474,13 +457,7 @@ fn a_signal_before_the_command_was_started_keeps_it_from_being_started() {
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waiting = [&["run", "--id", "a"], &LEAVE_TRACE[..]].concat();
     let run = place.seen(&waiting).spawn().unwrap();
-    let status = format!("/proc/{}/status", run.id());
-    wait_until("the signals to be caught", || {
-        let status = std::fs::read_to_string(&status).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        let mask = u64::from_str_radix(caught.trim(), 16).unwrap();
-        mask & (1 << (libc::SIGTERM - 1)) != 0
-    });
+    catches(&run, libc::SIGTERM);
     signal(&run, libc::SIGTERM);
     writer.execute_batch("ROLLBACK").unwrap();
     Told::from(run.wait_with_output().unwrap()).assert(143, &[]);

@@ -233,3 +233,35 @@ pub(crate) fn signal(child: &Child, signal: libc::c_int) {
     // SAFETY: the process is our child and was not waited for, so the number is still its own.
     assert_eq!(unsafe { libc::kill(child.id().cast_signed(), signal) }, 0);
 }
+
+/// Sets how the process handles these signals: in a test run in the background, some are ignored.
+#[cfg(unix)]
+pub(crate) fn with_signals<'c>(
+    command: &'c mut Command,
+    signals: &'static [libc::c_int],
+    how: libc::sighandler_t,
+) -> &'c mut Command {
+    use std::os::unix::process::CommandExt as _;
+
+    // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            for signal in signals {
+                libc::signal(*signal, how);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Waits until the process catches this signal.
+#[cfg(target_os = "linux")]
+pub(crate) fn catches(child: &Child, signal: libc::c_int) {
+    let status = format!("/proc/{}/status", child.id());
+    wait_until("the signals to be caught", || {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let mask = u64::from_str_radix(caught.trim(), 16).unwrap();
+        mask & (1 << (signal - 1)) != 0
+    });
+}
