@@ -8,13 +8,18 @@
 
 mod names;
 mod opened;
+mod replacing;
 mod spelling;
 mod unopened;
 pub(crate) mod wal;
 
 pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
 pub(crate) use opened::OpenedFiles;
-pub(crate) use unopened::open_database;
+pub(crate) use replacing::{
+    adopt_owner_and_mode, keep_replaced, refuse_irregular, remove_side_file, rename, sync_file,
+    sync_folder,
+};
+pub(crate) use unopened::{open_database, while_unopened};
 
 use std::ffi::OsString;
 use std::fs;
@@ -153,6 +158,12 @@ pub(crate) fn resolve(path: &Path, create_folders: bool) -> Result<PathBuf> {
         )),
         Err(e) => Err(Error::io(format!("cannot find the folder of {}", shown(path)), e)),
     }
+}
+
+/// Returns the absolute path of a file that is only read, with all links resolved.
+pub(crate) fn resolve_source(path: &Path) -> Result<PathBuf> {
+    let resolved = resolve(path, false)?;
+    canonicalize(&resolved).map_err(|e| Error::io(format!("cannot find {}", shown(path)), e))
 }
 
 /// Resolves the links of a path. On Windows the result is a path as people write it (`C:\store`), not the

@@ -11,6 +11,7 @@ pub(crate) mod open;
 pub(crate) mod open_for_reading;
 pub(crate) mod pragmas;
 mod recognise;
+pub(crate) mod replace;
 pub(crate) mod sqlite_errors;
 pub(crate) mod upgrade;
 

@@ -10,6 +10,7 @@ mod lease;
 mod maintenance;
 mod marks;
 mod once;
+mod replacement;
 mod restore;
 mod settle;
 mod sight;

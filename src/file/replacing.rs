@@ -21,7 +21,10 @@ pub(crate) fn adopt_owner_and_mode(new: &Path, replaced: &Path) -> Result<()> {
         if (own.uid(), own.gid()) != (owner, group) {
             chown(new, Some(owner), Some(group)).map_err(|e| {
                 Error::io(
-                    format!("cannot give the copy the owner {owner}:{group} of {}", shown(replaced)),
+                    format!(
+                        "cannot give the copy the owner {owner}:{group} of {}",
+                        shown(replaced)
+                    ),
                     e,
                 )
             })?;
@@ -53,7 +56,8 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 
 /// Renames a file, over what has that name, and waits until that is on the disk.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|e| Error::io(format!("cannot name the copy {}", shown(to)), e))?;
+    fs::rename(from, to)
+        .map_err(|e| Error::io(format!("cannot name the copy {}", shown(to)), e))?;
     sync_folder(to)
 }
 

@@ -53,6 +53,62 @@ fn refuse_copy_beside_log(path: &Path) -> Result<()> {
     ))
 }
 
+/// Runs a step while no store has the database open, in this process or another one, and none can open it. Gives the
+/// step the file, locked; `None` if there is none. The step must not open a connection, nor open and close the file.
+///
+/// # Errors
+///
+/// `Busy` if a connection to the file is open.
+pub(crate) fn while_unopened<T>(
+    path: &Path,
+    step: impl FnOnce(Option<&File>) -> Result<T>,
+) -> Result<T> {
+    let _guard = OPENING.lock();
+    let busy = || {
+        Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{} is open; close all stores on it, in all processes, and try again",
+                shown(path)
+            ),
+        )
+    };
+    let file = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return step(None),
+        Err(e) => return Err(super::metadata_error(path, e)),
+        Ok(_) if cfg!(unix) && !is_unopened(path) => return Err(busy()),
+        Ok(_) => File::options().read(true).write(true).open(path),
+    };
+    let file = file.map_err(|e| Error::io(format!("cannot open {}", shown(path)), e))?;
+    match lock_whole(&file) {
+        Ok(true) => step(Some(&file)),
+        Ok(false) => Err(busy()),
+        Err(e) => Err(Error::io(format!("cannot lock {}", shown(path)), e)),
+    }
+}
+
+/// Locks the whole file as SQLite locks parts of it; false if a process has locked a part. The lock ends when any
+/// descriptor that this process has of the file is closed.
+#[cfg(unix)]
+fn lock_whole(file: &File) -> io::Result<bool> {
+    use rustix::fs::{FlockOperation, fcntl_lock};
+    use rustix::io::Errno;
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn lock_whole(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
 fn has_rollback_format(path: &Path) -> bool {
     let mut header = [0; FORMAT_AT + 2];
     // Where the file cannot be read, SQLite says why.

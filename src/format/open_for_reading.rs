@@ -101,6 +101,31 @@ impl ReadConnection {
 /// Opens a store to read it in this mode. Refuses what an ordinary open refuses. `None` if another reader
 /// reads alone, or if the log is shared by now: determine the mode again after a short pause.
 pub(crate) fn open(path: &Path, config: &Config, mode: ReadMode) -> Result<Option<ReadConnection>> {
+    let Some((connection, alone)) = connect(path, config, mode)? else { return Ok(None) };
+    let format = if mode.is_exclusive() {
+        // The lock on the log is taken, so no other reader can be the one that has the file locked.
+        let no_wait = config.clone().busy_timeout(Duration::ZERO);
+        let read = || recognise(&connection);
+        match retry_while_locked_unless(|| has_log_without_shm(path), path, &no_wait, "open", read)
+        {
+            Err(e) if e.kind() == ErrorKind::Busy && !has_log_without_shm(path) => return Ok(None),
+            format => format?,
+        }
+    } else {
+        retry_while_locked(path, config, "open", || recognise(&connection))?
+    };
+    refuse_truncated(&connection, path)?;
+    accept(path, &config.clone().read_only(true), format)?;
+    let files = match mode {
+        ReadMode::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
+        ReadMode::Immutable(_) | ReadMode::Exclusive(_) => None,
+    };
+    Ok(Some(ReadConnection { connection, files, _alone: alone }))
+}
+
+type Connected = (Registered<Connection>, Option<ExclusiveReadLock>);
+
+fn connect(path: &Path, config: &Config, mode: ReadMode) -> Result<Option<Connected>> {
     refuse_old_sqlite()?;
     let fail = |e| failure("open", &shown(path), e);
     let alone = match mode {
@@ -125,25 +150,36 @@ pub(crate) fn open(path: &Path, config: &Config, mode: ReadMode) -> Result<Optio
     connection.pragma_update(None, "query_only", true).map_err(fail)?;
     // For all modes: a log that is empty now may have content when this connection closes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
-    let format = if mode.is_exclusive() {
-        // The lock on the log is taken, so no other reader can be the one that has the file locked.
-        let no_wait = config.clone().busy_timeout(Duration::ZERO);
-        let read = || recognise(&connection);
-        match retry_while_locked_unless(|| has_log_without_shm(path), path, &no_wait, "open", read)
-        {
-            Err(e) if e.kind() == ErrorKind::Busy && !has_log_without_shm(path) => return Ok(None),
-            format => format?,
-        }
-    } else {
-        retry_while_locked(path, config, "open", || recognise(&connection))?
-    };
-    refuse_truncated(&connection, path)?;
-    accept(path, &config.clone().read_only(true), format)?;
-    let files = match mode {
-        ReadMode::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
-        ReadMode::Immutable(_) | ReadMode::Exclusive(_) => None,
-    };
-    Ok(Some(ReadConnection { connection, files, _alone: alone }))
+    Ok(Some((connection, alone)))
+}
+
+/// A file that is read to be copied, in whatever format it is.
+pub(crate) struct CopySource {
+    pub(crate) connection: Registered<Connection>,
+    mode: ReadMode,
+    /// Dropped after the connection.
+    _alone: Option<ExclusiveReadLock>,
+}
+
+impl CopySource {
+    /// Fails if the file was changed since it was opened, so that a copy may be partly old and partly new.
+    pub(crate) fn check_unchanged(&self, path: &Path) -> Result<()> {
+        if self.mode.has_changed(path)? { Err(busy_source(path)) } else { Ok(()) }
+    }
+}
+
+/// Opens a file to copy it, and leaves no trace.
+pub(crate) fn open_to_copy(path: &Path, config: &Config) -> Result<CopySource> {
+    let mode = ReadMode::at(path)?;
+    let (connection, alone) = connect(path, config, mode)?.ok_or_else(|| busy_source(path))?;
+    Ok(CopySource { connection, mode, _alone: alone })
+}
+
+fn busy_source(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        format!("{} is used by another process while it is copied; try again", shown(path)),
+    )
 }
 
 /// Opens a connection with which SQLite ignores the log, takes no locks and creates no files.

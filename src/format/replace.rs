@@ -86,7 +86,8 @@ fn copy_of_backup(backup: &Path, new: &Path) -> Result<()> {
             format!("the backup {} is damaged ({why}); give another one", shown(backup)),
         )
     };
-    let explain = |e: Error| if e.kind() == ErrorKind::Corrupt { damaged(&e.to_string()) } else { e };
+    let explain =
+        |e: Error| if e.kind() == ErrorKind::Corrupt { damaged(&e.to_string()) } else { e };
     let source = open_to_copy(backup, &config)?;
     match retry_while_locked(backup, &config, "read", || recognise(&source.connection)) {
         // An older file is upgraded when the store is opened.
@@ -119,11 +120,8 @@ fn empty_log(path: &Path) -> Result<()> {
         Ok((connection, format))
     });
     match opened {
-        Ok((connection, Format::Current | Format::Legacy)) => copy_log(connection, path),
-        Ok((_, format @ Format::Foreign(_))) => {
-            accept(path, &config, format).map(drop)
-        }
-        Ok(_) => Ok(()),
+        Ok((_, format @ Format::Foreign(_))) => accept(path, &config, format).map(drop),
+        Ok((connection, _)) => copy_log(connection, path),
         Err(e) if e.kind() == ErrorKind::Busy => Err(e),
         Err(e) => {
             let file = shown(path);
@@ -141,4 +139,126 @@ fn empty_log(path: &Path) -> Result<()> {
 fn copy_log(connection: Registered<Connection>, path: &Path) -> Result<()> {
     let allowed = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     allowed.and_then(|_| close(connection)).map_err(|e| failure("close", &shown(path), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn store_with(path: &Path, ids: &[&str]) -> Registered<Connection> {
+        let opened = crate::format::open::open(path, &Config::default(), 1).unwrap();
+        for id in ids {
+            let sql = "INSERT INTO seen (id, first_seen, last_seen) VALUES (?1, 1, 1)";
+            opened.connection.execute(sql, [id]).unwrap();
+        }
+        opened.connection
+    }
+
+    fn ids(path: &Path) -> Result<Vec<String>> {
+        let opened = crate::format::open::open(path, &Config::default(), 1)?;
+        let ids = opened
+            .connection
+            .prepare("SELECT id FROM seen ORDER BY id")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(rusqlite::Result::unwrap)
+            .collect();
+        close(opened.connection).unwrap();
+        Ok(ids)
+    }
+
+    /// What is in the folder of the store at each step of a replacement, as a kill would leave it.
+    struct Steps {
+        folder: tempfile::TempDir,
+        path: PathBuf,
+        left: Vec<tempfile::TempDir>,
+    }
+
+    /// Replaces a store that was killed with its marks in the log.
+    fn replace_killed(damage: impl FnOnce(&Path, &Path)) -> Steps {
+        let other = tempfile::tempdir().unwrap();
+        let live = other.path().canonicalize().unwrap().join("live.db");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let backup = live.with_file_name("backup.db");
+        let connection = store_with(&live, &["new"]);
+        copy::copy(&connection, &backup).unwrap();
+        connection.execute("UPDATE seen SET id = 'old'", []).unwrap();
+        for suffix in ["", "-wal"] {
+            fs::copy(beside(&live, suffix), beside(&path, suffix)).unwrap();
+        }
+        damage(&path, &backup);
+        let mut left = Vec::new();
+        replace(&path, &backup, &mut || {
+            let copy = tempfile::tempdir().unwrap();
+            for file in fs::read_dir(folder.path()).unwrap() {
+                let file = file.unwrap();
+                // Not the database by itself where this process has it locked: its lock would end.
+                fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+            left.push(copy);
+        })
+        .unwrap();
+        Steps { folder, path, left }
+    }
+
+    #[test]
+    fn whichever_step_a_kill_comes_after_the_old_store_is_there_or_the_new_one() {
+        let steps = replace_killed(|_, _| {});
+        let found: Vec<_> =
+            steps.left.iter().map(|left| ids(&left.path().join("seen.db")).unwrap()).collect();
+        assert_eq!(found.len(), 6);
+        let replaced_at = found.iter().position(|ids| *ids == ["new"]).unwrap();
+        assert!(found[..replaced_at].iter().all(|ids| *ids == ["old"]), "{found:?}");
+        assert!(found[replaced_at..].iter().all(|ids| *ids == ["new"]), "{found:?}");
+        assert_eq!(ids(&steps.path).unwrap(), ["new"]);
+        assert_eq!(ids(&beside(&steps.path, ".replaced")).unwrap(), ["old"]);
+        let mut names: Vec<_> = fs::read_dir(steps.folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["seen.db", "seen.db.replaced"]);
+    }
+
+    #[test]
+    fn a_copy_beside_another_log_is_replaced_and_a_kill_leaves_what_is_refused_until_it_is_replaced_again()
+     {
+        let steps = replace_killed(|path, backup| {
+            fs::copy(backup, path).unwrap();
+        });
+        assert_eq!(ids(&steps.path).unwrap(), ["new"]);
+        let kept = beside(&steps.path, ".replaced");
+        assert!(bytes(&kept) > 0 && bytes(&beside(&kept, "-wal")) > 0);
+        for left in &steps.left {
+            let path = left.path().canonicalize().unwrap().join("seen.db");
+            if file::wal_bytes(&path) == 0 {
+                assert_eq!(ids(&path).unwrap(), ["new"]);
+                continue;
+            }
+            let error = ids(&path).unwrap_err();
+            assert!(error.to_string().contains("`seen restore`"), "{error}");
+            replace(&path, &steps.path, &mut || {}).unwrap();
+            assert_eq!(ids(&path).unwrap(), ["new"]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_store_and_a_lost_one_are_replaced_and_what_was_there_is_kept() {
+        for damage in [&b""[..], b"short", &[0; 4_096], b"lost"] {
+            let steps = replace_killed(|path, _| match damage {
+                b"lost" => fs::remove_file(path).unwrap(),
+                _ => fs::write(path, damage).unwrap(),
+            });
+            assert_eq!(ids(&steps.path).unwrap(), ["new"]);
+            let kept = beside(&steps.path, ".replaced");
+            assert!(bytes(&beside(&kept, "-wal")) > 0);
+            if damage != b"lost" {
+                assert_eq!(fs::read(kept).unwrap(), damage);
+            }
+        }
+    }
 }

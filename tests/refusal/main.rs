@@ -16,6 +16,7 @@ mod foreign;
 mod names;
 mod opening_and_closing;
 mod paths;
+mod replaced;
 mod restored_copies;
 mod rows;
 #[path = "../support_process/mod.rs"]
