@@ -7,6 +7,7 @@ mod compact;
 mod completions;
 mod confirm;
 mod doctor;
+mod each;
 mod export;
 mod fail;
 mod filter;
@@ -38,6 +39,7 @@ use crate::args::statuses::SEEN_FAILED;
 pub(crate) enum Command {
     Filter(filter::Arguments),
     Run(run::Arguments),
+    Each(each::Arguments),
     Check(check::Arguments),
     Show(show::Arguments),
     List(list::Arguments),
@@ -74,6 +76,7 @@ impl Command {
         match self {
             Self::Filter(arguments) => filter::run(arguments),
             Self::Run(arguments) => run::run(arguments),
+            Self::Each(arguments) => each::run(arguments),
             Self::Check(arguments) => check::run(arguments),
             Self::Show(arguments) => show::run(arguments),
             Self::List(arguments) => list::run(arguments),

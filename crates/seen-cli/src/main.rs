@@ -29,6 +29,7 @@ Examples:
   curl -s $FEED | jq -c '.items[]' | seen filter --key id,updated --scope feed --ttl 30d
   find . -name '*.pdf' -print0 | seen filter -0 --ttl never | xargs -0 -r process
   seen run --id report --every day -- ./send       once a day, again until it succeeds
+  curl -s $FEED | jq -c '.items[]' | seen each --key id --scope posts -- ./post
   seen show incident-17                            why was this sent, or not?
   seen export > backup.jsonl                       all that is remembered
   seen import backup.jsonl                         merge it into this or another store

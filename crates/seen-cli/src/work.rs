@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod child;
+pub(crate) mod crew;
 pub(crate) mod memory;
 pub(crate) mod renewer;
 pub(crate) mod replay;

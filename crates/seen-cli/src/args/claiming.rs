@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use seen_store::{Abandoned, Claim, Config, Known, Lease, RetryDelay, SeenStore, State, Ttl};
+use seen_store::{Abandoned, Claim, Config, Item, Known, Lease, RetryDelay, SeenStore, State, Ttl};
 
 use crate::Result;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
@@ -46,13 +46,23 @@ pub(crate) struct Claiming {
 
     #[command(flatten)]
     retention: Retention,
+}
 
+/// The option of a command that claims one id.
+#[derive(Args)]
+pub(crate) struct Version {
     /// Claim this version of the id: one that was done in another version can be claimed again
     ///
     /// Until the new version is done, the id stays seen in its old one. An id that was remembered without a version
     /// takes the first one as its own.
     #[arg(long, value_name = "TEXT")]
     version: Option<OsString>,
+}
+
+impl Version {
+    pub(crate) fn of<'a>(&self, id: &'a [u8]) -> Item<'a> {
+        item(id, self.version.as_deref())
+    }
 }
 
 /// The result of a claim.
@@ -91,10 +101,10 @@ impl Claiming {
         self.retention.put_into(config.abandoned(abandoned))
     }
 
-    pub(crate) fn claim(&self, store: &SeenStore, id: &[u8]) -> Result<Claimed> {
-        Ok(Claimed::Refused(match store.claim(item(id, self.version.as_deref()), self.lease)? {
+    pub(crate) fn claim(&self, store: &SeenStore, item: &Item<'_>) -> Result<Claimed> {
+        Ok(Claimed::Refused(match store.claim(item, self.lease)? {
             Claim::Granted(lease) => return Ok(Claimed::Ours(Box::new(lease))),
-            Claim::InFlight { until, holder } => match store.get(id)? {
+            Claim::InFlight { until, holder } => match store.get(item.id())? {
                 Some(entry) if entry.state == State::Failed => Refusal::Waiting { until },
                 _ => Refusal::InFlight { until, holder },
             },

@@ -43,7 +43,7 @@ impl Statuses {
 }
 
 /// The option for the statuses of a command that are success.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Successes {
     /// Statuses of CMD that are success too: 1 of borg, 24 of rsync. 0 always is
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use seen_store::Previous;
 
 use crate::Result;
-use crate::args::claiming::{Claimed, Claiming};
+use crate::args::claiming::{Claimed, Claiming, Version};
 use crate::args::database::{self, Database};
 use crate::args::ids::{self, OneId};
 use crate::output::words::local_time;
@@ -30,12 +30,15 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     claiming: Claiming,
+
+    #[command(flatten)]
+    version: Version,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let id = arguments.id.read()?;
     let store = arguments.database.open(arguments.claiming.config(None))?;
-    let status = match arguments.claiming.claim(&store, &id)? {
+    let status = match arguments.claiming.claim(&store, &arguments.version.of(&id))? {
         Claimed::Ours(lease) => {
             if let Previous::Abandoned { since, .. } = *lease.previous() {
                 log::warn!(

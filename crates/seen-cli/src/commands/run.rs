@@ -13,7 +13,7 @@ use clap::{ArgGroup, Args};
 use seen_store::Lease;
 
 use crate::Result;
-use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
+use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter, Version};
 use crate::args::database::{self, Database};
 use crate::args::every::{self, Every};
 use crate::args::ids::{self, Fields};
@@ -103,6 +103,9 @@ pub(crate) struct Arguments {
     claiming: Claiming,
 
     #[command(flatten)]
+    version: Version,
+
+    #[command(flatten)]
     retry_after: RetryAfter,
 
     /// Store what CMD prints and its status, and print them and end alike when the id is asked for again
@@ -144,7 +147,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // is then confirmed or failed.
     let signals = Signals::catch()?;
     // CMD may take as long as it takes.
-    let status = match arguments.claiming.claim(&store.renewing(Duration::MAX), &id)? {
+    let status = match arguments
+        .claiming
+        .claim(&store.renewing(Duration::MAX), &arguments.version.of(&id))?
+    {
         Claimed::Refused(Refusal::Seen(known)) if arguments.replay => {
             arguments.replay(&name, known.receipt()?.as_deref())?
         }

@@ -136,14 +136,16 @@ pub(crate) fn told(status: ExitStatus) -> String {
 }
 
 #[cfg(unix)]
-pub(crate) use unix::{Signals, not_ignored};
+pub(crate) use unix::{Caught, Signals, argument, not_ignored, wait_until_ended};
 #[cfg(unix)]
 use unix::{killed_by, signal_name};
 
 #[cfg(unix)]
 mod unix {
+    use std::ffi::{OsStr, OsString};
     use std::fs;
     use std::io;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, ExitStatus};
     use std::thread;
@@ -191,33 +193,86 @@ mod unix {
         pub(crate) fn pass_on_until_ended(mut self, child: &mut Child) -> io::Result<ExitStatus> {
             self.close_at_end_of(child)?;
             while !self.0.is_closed() {
-                for signal in self.0.wait() {
-                    // A terminal sends its signals to the whole foreground group, which includes the command.
-                    let by_kernel = cfg!(target_os = "linux") && signal.si_code > 0;
-                    if signal.si_signo != SIGCHLD && !by_kernel {
-                        send(child, signal.si_signo);
-                    }
-                    if signal.si_signo == SIGTSTP {
-                        // This process stops here until SIGCONT, so that the shell sees a stopped job.
-                        let _ = emulate_default_handler(SIGTSTP);
-                    }
+                for info in self.0.wait() {
+                    let caught = Caught::new(info.si_signo, info.si_code);
+                    caught.pass_on(child);
+                    caught.stop_too();
                 }
             }
             child.wait()
+        }
+
+        /// Calls the function with each signal, for ever.
+        pub(crate) fn for_each(mut self, mut act: impl FnMut(Caught)) {
+            for info in self.0.forever() {
+                let caught = Caught::new(info.si_signo, info.si_code);
+                act(caught);
+                caught.stop_too();
+            }
         }
 
         /// Ends the stream of signals when the command has ended. The number of the process stays in use until it is
         /// reaped, and the thread that sends the signals reaps it. SIGCHLD would also tell the end, but the parent of
         /// this process may have blocked it.
         fn close_at_end_of(&self, child: &Child) -> io::Result<()> {
-            let (pid, handle) = (Pid::from_child(child), self.0.handle());
+            let (process, handle) = (child.id(), self.0.handle());
             thread::Builder::new().name("seen-wait".into()).spawn(move || {
-                let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
+                wait_until_ended(process);
                 handle.close();
             })?;
             Ok(())
         }
+    }
+
+    /// A signal that came.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Caught {
+        signal: i32,
+        by_kernel: bool,
+    }
+
+    impl Caught {
+        fn new(signal: i32, code: i32) -> Self {
+            Self { signal, by_kernel: cfg!(target_os = "linux") && code > 0 }
+        }
+
+        /// Returns the status to end with, if the signal asks for an end in order.
+        pub(crate) fn asks_to_end(self) -> Option<u8> {
+            let asks = [SIGTERM, SIGINT, SIGHUP, SIGQUIT].contains(&self.signal);
+            asks.then(|| u8::try_from(128 + self.signal).ok()).flatten()
+        }
+
+        /// Whether the signal, after another one, asks for the end at once. A shell sends the hangup of a terminal once
+        /// more: two of them are one request.
+        pub(crate) fn insists(self) -> bool {
+            [SIGTERM, SIGINT].contains(&self.signal)
+        }
+
+        /// A terminal sends its signals to the whole foreground group, which includes the command.
+        pub(crate) fn pass_on(self, child: &Child) {
+            if self.signal != SIGCHLD && !self.by_kernel {
+                send(child, self.signal);
+            }
+        }
+
+        /// Stops this process until SIGCONT if its command is stopped, so that the shell sees a stopped job.
+        fn stop_too(self) {
+            if self.signal == SIGTSTP {
+                let _ = emulate_default_handler(SIGTSTP);
+            }
+        }
+    }
+
+    /// Waits until the child has ended. It is not reaped.
+    pub(crate) fn wait_until_ended(process: u32) {
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return };
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
+    }
+
+    /// Returns the bytes as an argument of a command.
+    pub(crate) fn argument(bytes: &[u8]) -> OsString {
+        OsStr::from_bytes(bytes).to_owned()
     }
 
     fn send(child: &Child, signal: i32) {
@@ -256,6 +311,33 @@ mod unix {
 pub(crate) struct Signals;
 
 #[cfg(not(unix))]
+#[derive(Clone, Copy)]
+pub(crate) enum Caught {}
+
+#[cfg(not(unix))]
+impl Caught {
+    pub(crate) fn asks_to_end(self) -> Option<u8> {
+        match self {}
+    }
+
+    pub(crate) fn insists(self) -> bool {
+        match self {}
+    }
+
+    pub(crate) fn pass_on(self, _: &Child) {
+        match self {}
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn wait_until_ended(_: u32) {}
+
+#[cfg(not(unix))]
+pub(crate) fn argument(bytes: &[u8]) -> OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
+}
+
+#[cfg(not(unix))]
 impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         Ok(Self)
@@ -268,6 +350,8 @@ impl Signals {
     pub(crate) fn pass_on_until_ended(self, child: &mut Child) -> io::Result<ExitStatus> {
         child.wait()
     }
+
+    pub(crate) fn for_each(self, _: impl FnMut(Caught)) {}
 }
 
 #[cfg(not(unix))]

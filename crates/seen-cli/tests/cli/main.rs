@@ -6,6 +6,8 @@
 #[cfg(unix)]
 mod decisions;
 #[cfg(unix)]
+mod each;
+#[cfg(unix)]
 mod exchange;
 mod filter;
 #[cfg(unix)]

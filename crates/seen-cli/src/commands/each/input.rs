@@ -1,0 +1,52 @@
+//! The thread that reads the lines of `seen each`.
+//!
+//! What always holds: it reads on only when it is asked to, so it is never far ahead of the commands.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::Event;
+use crate::input::lines::Lines;
+use crate::work::stop;
+
+/// Reads on until nobody asks for more.
+pub(super) fn read_all(
+    files: &[PathBuf],
+    separator: u8,
+    requested: &Receiver<()>,
+    events: &Sender<Event>,
+) {
+    for path in files {
+        let name = path.to_string_lossy();
+        let opened = if path == Path::new("-") {
+            stop::standard_input().map(|input| Box::new(input) as Box<dyn io::Read>)
+        } else {
+            File::open(path).map(|file| Box::new(file) as Box<dyn io::Read>)
+        };
+        let mut lines = match opened {
+            Ok(input) => Lines::new(input, separator),
+            Err(e) => {
+                let _ = events.send(Event::Unreadable(format!("cannot open {name}: {e}")));
+                continue;
+            }
+        };
+        while requested.recv().is_ok() {
+            let sent = match lines.next_batch() {
+                Ok(Some(lines)) => {
+                    events.send(Event::Lines(lines.iter().map(|line| line.to_vec()).collect()))
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    let _ = events.send(Event::Unreadable(format!("cannot read {name}: {e}")));
+                    break;
+                }
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = events.send(Event::EndOfInput);
+}
