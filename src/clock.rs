@@ -1,12 +1,13 @@
 //! The store's clocks.
 //!
-//! Owns the conversion between `SystemTime` and the unix milliseconds of the file, and the rule for clocks
-//! that step backwards. A time that this module returns always lies in `MIN_MS..=MAX_MS`: 0 stays free to
+//! Owns the conversion between `SystemTime` and the unix milliseconds of the file, the rule for clocks that step
+//! backwards, and the one for a system clock that was never set. A time that this module returns always lies in `MIN_MS..=MAX_MS`: 0 stays free to
 //! mean "tombstone" in the file, and a time fits the 48 bits that the index keeps of it.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::machine::{MonotonicTime, wall_clock};
@@ -20,10 +21,15 @@ pub(crate) const ABSORBED_STEP_MS: i64 = 60_000;
 /// How far the time in the file may differ from a store's own before a commit of that store writes it again.
 pub(crate) const CLOCK_WRITE_INTERVAL_MS: i64 = 1_000;
 
+/// 2026-11-01T00:00:00Z. Raised with each release of this crate: no program with this version can run before it was
+/// released.
+const RELEASED_MS: i64 = 1_793_491_200_000;
+
 /// The source of a store's time of day.
 ///
-/// The default is [`SystemClock`]. Tests use a [`ManualClock`] and advance it.
-pub trait Clock: Send + Sync + 'static {
+/// The default is [`SystemClock`]. Tests use a [`ManualClock`] and advance it. What any other clock than the system's
+/// shows is taken as it is; see also [`Config::check_clock`](crate::Config::check_clock).
+pub trait Clock: Any + Send + Sync {
     /// Returns the present time. Must not call a store that uses this clock.
     fn now(&self) -> SystemTime;
 }
@@ -48,6 +54,12 @@ impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
         wall_clock()
     }
+}
+
+/// Returns whether this is the operating system's clock, and not one that the caller has made.
+fn is_system(clock: &Arc<dyn Clock>) -> bool {
+    let clock: &dyn Any = &**clock;
+    clock.is::<SystemClock>() || clock.is::<Arc<SystemClock>>()
 }
 
 /// A clock that moves only when it is advanced or set, for tests of programs that use a store.
@@ -109,11 +121,47 @@ impl Clock for ManualClock {
 /// which has committed since, goes back to that store's time: a step binds a store only as far as the file
 /// knows of its time.
 pub(crate) struct SteadyClock {
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
+    /// What is reckoned with while the clock shows no time; `None` where it is not judged.
+    reckoning: Option<Reckoning>,
     latest_ms: AtomicI64,
     /// The time that stores have reached according to the file. It may go back: when another store has
     /// followed a large step, this one must not stay ahead of it.
     file_ms: AtomicI64,
+}
+
+/// The time of a system clock that was never set, as on a board without a battery that begins in 1970 at each boot.
+///
+/// Marks made at such a time would have expired as soon as the clock is set, and be told again at every boot. So time
+/// goes on from the release date of this version, or from the time that stores on the file have reached if that is
+/// later.
+#[derive(Default)]
+struct Reckoning {
+    /// Since the clock was first found to show no time.
+    since: OnceLock<Stopwatch>,
+    /// The latest time that the file has told, less what had passed since by then.
+    start_ms: AtomicI64,
+}
+
+impl Reckoning {
+    fn now_ms(&self) -> i64 {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            log::warn!(
+                "the system clock shows a time before the release of this program: it was never set; time goes on \
+                 from 2026-11-01 or from the latest time in the store until the clock is set"
+            );
+        });
+        let passed = duration_ms(self.since.get_or_init(Stopwatch::start).elapsed());
+        self.start_ms.load(Ordering::Relaxed).max(RELEASED_MS).saturating_add(passed)
+    }
+
+    fn learn(&self, file_ms: i64) {
+        if let Some(since) = self.since.get() {
+            let start = file_ms.saturating_sub(duration_ms(since.elapsed()));
+            self.start_ms.fetch_max(start, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The time in the file, as a store finds it after another one has committed. It is that store's time, to
@@ -126,8 +174,16 @@ pub(crate) struct FileTime {
 }
 
 impl SteadyClock {
-    pub(crate) fn new(clock: Box<dyn Clock>) -> Self {
-        Self { clock, latest_ms: AtomicI64::new(MIN_MS), file_ms: AtomicI64::new(MIN_MS) }
+    /// `check` says whether the system clock is taken to be unset while it shows a time before the release of this
+    /// version.
+    pub(crate) fn new(clock: Arc<dyn Clock>, check: bool) -> Self {
+        let reckoning = (check && is_system(&clock)).then(Reckoning::default);
+        Self {
+            clock,
+            reckoning,
+            latest_ms: AtomicI64::new(MIN_MS),
+            file_ms: AtomicI64::new(MIN_MS),
+        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -159,6 +215,9 @@ impl SteadyClock {
     /// later. A time that is farther before this clock's reading than an absorbed step was not written since
     /// the step: it comes from a file that was restored.
     pub(crate) fn observe(&self, reached: FileTime) {
+        if let Some(reckoning) = &self.reckoning {
+            reckoning.learn(reached.ms);
+        }
         let latest = self.latest_ms.load(Ordering::Relaxed);
         let back_to = Some(reached.ms)
             .filter(|reached_ms| latest.saturating_sub(*reached_ms) >= CLOCK_WRITE_INTERVAL_MS)
@@ -180,7 +239,12 @@ impl SteadyClock {
     }
 
     fn read_ms(&self) -> i64 {
-        to_ms(self.clock.now()).clamp(MIN_MS, MAX_MS)
+        let read = to_ms(self.clock.now());
+        let time = match &self.reckoning {
+            Some(reckoning) if read < RELEASED_MS => reckoning.now_ms(),
+            _ => read,
+        };
+        time.clamp(MIN_MS, MAX_MS)
     }
 }
 
@@ -236,7 +300,62 @@ mod tests {
 
     fn steady() -> (Arc<ManualClock>, SteadyClock) {
         let manual = Arc::new(ManualClock::default());
-        (manual.clone(), SteadyClock::new(Box::new(manual)))
+        (manual.clone(), SteadyClock::new(manual, true))
+    }
+
+    /// A clock that is judged as the system's, and shows 1970.
+    fn unset() -> (Arc<ManualClock>, SteadyClock) {
+        let (manual, steady) = steady();
+        manual.set(UNIX_EPOCH + Duration::from_secs(300));
+        (manual, SteadyClock { reckoning: Some(Reckoning::default()), ..steady })
+    }
+
+    /// The test may take some seconds.
+    fn assert_soon_after(time_ms: i64, start_ms: i64) {
+        assert!((start_ms..start_ms + 60_000).contains(&time_ms), "{}", time_ms - start_ms);
+    }
+
+    #[test]
+    fn a_system_clock_that_was_never_set_goes_on_from_the_release_or_from_the_time_in_the_file() {
+        let (manual, steady) = unset();
+        assert_soon_after(steady.now_ms(), RELEASED_MS);
+        let before = steady.now_ms();
+        steady.observe(FileTime { ms: 1_000, is_new: true });
+        assert!(steady.now_ms() >= before, "a time in the file from before the release is none");
+        let month_later = RELEASED_MS + 30 * 86_400_000;
+        steady.observe(FileTime { ms: month_later, is_new: true });
+        assert_soon_after(steady.now_ms(), month_later);
+        // Its own commits tell the same time again, and do not move it.
+        steady.observe(FileTime { ms: steady.now_ms(), is_new: false });
+        assert_soon_after(steady.now_ms(), month_later);
+        // The clock is set.
+        manual.set(from_ms(month_later + 86_400_000));
+        assert_eq!(steady.now_ms(), month_later + 86_400_000);
+    }
+
+    #[test]
+    fn any_number_in_the_file_is_borne_while_the_clock_is_not_set() {
+        for ms in [i64::MIN, -1, 0, i64::MAX] {
+            let (_, steady) = unset();
+            steady.now_ms();
+            steady.observe(FileTime { ms, is_new: true });
+            assert!((RELEASED_MS..=MAX_MS).contains(&steady.now_ms()), "{ms}");
+        }
+    }
+
+    #[test]
+    fn only_the_system_clock_is_judged_and_only_if_it_is_to_be() {
+        for (clock, check, judged) in [
+            (Arc::new(SystemClock) as Arc<dyn Clock>, true, true),
+            (Arc::new(Arc::new(SystemClock)), true, true),
+            (Arc::new(SystemClock), false, false),
+            (Arc::new(ManualClock::new(UNIX_EPOCH)), true, false),
+        ] {
+            assert_eq!(SteadyClock::new(clock, check).reckoning.is_some(), judged);
+        }
+        let (manual, steady) = steady();
+        manual.set(UNIX_EPOCH + Duration::from_secs(300));
+        assert_eq!(steady.now_ms(), 300_000);
     }
 
     #[test]

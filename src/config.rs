@@ -321,6 +321,13 @@ settings! {
     /// thread ends with the last handle.
     purge_thread(purge_thread: bool): bool = false;
 
+    /// Sets whether [`SystemClock`] is taken to be unset while it shows a time before the release of this version, as on
+    /// a board that boots in 1970. Default: on. Time then goes on from the release date, 2026-11-01, or from the time
+    /// that the store has reached if that is later, and a log message says so once: otherwise marks made before the
+    /// clock is set would have expired when it is set, and the same alerts would come after every boot. Other clocks
+    /// and times that callers give are never judged.
+    check_clock(check_clock: bool): bool = true;
+
     /// Sets the source of the time of day. Default: [`SystemClock`].
     clock(clock: impl Clock => Arc::new(clock)): Arc<dyn Clock> = Arc::new(SystemClock);
 }
@@ -349,6 +356,7 @@ impl Config {
     /// | `SEEN_JOURNAL_SIZE_LIMIT` | a number of bytes | |
     /// | `SEEN_PURGE_ON_OPEN`, `SEEN_PURGE_THREAD` | `true` or `false` | |
     /// | `SEEN_PURGE_INTERVAL` | a duration, or `never` | |
+    /// | `SEEN_CHECK_CLOCK` | `true` or `false` | |
     ///
     /// A duration is a text such as `90s`, `36h` or `1w 2d`. Where a setting has two variables and both are set, the
     /// one on the left counts. The names on the right are those of the program that this crate grew from; of its

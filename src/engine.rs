@@ -119,7 +119,7 @@ impl Engine {
         let registration = Registration::new(&file::shown(path))?;
         config.validate()?;
         let path = file::resolve(path, config.may_create())?;
-        let clock = SteadyClock::new(Box::new(config.clock.clone()));
+        let clock = SteadyClock::new(config.clock.clone(), config.check_clock);
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
         if let Some(file_time) = journal.take_file_time() {
@@ -133,7 +133,7 @@ impl Engine {
     pub(crate) fn in_memory(config: Config) -> Result<Self> {
         let registration = Registration::new("a store in memory")?;
         config.validate()?;
-        let clock = SteadyClock::new(Box::new(config.clock.clone()));
+        let clock = SteadyClock::new(config.clock.clone(), config.check_clock);
         let (index, hasher) = (Index::new(), KeyHasher::random());
         let journal = Journal::in_memory(&config, &hasher, &index)?;
         Ok(Self::new(registration, journal, index, hasher, clock, config))

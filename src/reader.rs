@@ -118,7 +118,7 @@ impl Reader {
         config.validate()?;
         let path = file::resolve(path.as_ref(), false)?;
         let (hasher, clock) =
-            (KeyHasher::random(), SteadyClock::new(Box::new(config.clock.clone())));
+            (KeyHasher::random(), SteadyClock::new(config.clock.clone(), config.check_clock));
         let scope = Scope::new("", &hasher);
         let access = Mutex::new(FileReader::open(path.clone(), config)?);
         let access = Registered::new(registration, access);

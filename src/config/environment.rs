@@ -87,6 +87,7 @@ pub(crate) fn read_settings(
     })?;
     set(&mut config.purge_interval, interval);
     set(&mut config.purge_thread, read.get("SEEN_PURGE_THREAD", SWITCH, switch)?);
+    set(&mut config.check_clock, read.get("SEEN_CHECK_CLOCK", SWITCH, switch)?);
     names.for_each(|name| tell_of_no_effect(&name, &read.asked));
     Ok(config)
 }
@@ -245,7 +246,7 @@ mod tests {
     }
 
     /// Every setting of a file, with its variables.
-    const ALL: [(&str, &[(&str, &str)]); 20] = [
+    const ALL: [(&str, &[(&str, &str)]); 21] = [
         ("ttl", &[("SEEN_TTL", "36h"), ("SEEN_TTL_DAYS", "3")]),
         ("window", &[("SEEN_WINDOW", "sliding"), ("SEEN_MAX_AGE", "90d")]),
         ("retention", &[("SEEN_RETENTION", "1w 2d")]),
@@ -266,6 +267,7 @@ mod tests {
         ("purge_on_open", &[("SEEN_PURGE_ON_OPEN", "off")]),
         ("purge_interval", &[("SEEN_PURGE_INTERVAL", "never")]),
         ("purge_thread", &[("SEEN_PURGE_THREAD", "on")]),
+        ("check_clock", &[("SEEN_CHECK_CLOCK", "no")]),
     ];
 
     #[test]
@@ -292,7 +294,8 @@ mod tests {
             .journal_size_limit(1_000_000)
             .purge_on_open(false)
             .purge_interval(None)
-            .purge_thread(true);
+            .purge_thread(true)
+            .check_clock(false);
         assert_eq!(format!("{:?}", read(&all).unwrap().1), format!("{expected:?}"));
     }
 

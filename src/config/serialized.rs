@@ -43,6 +43,7 @@ struct ConfigForm {
     #[serde(with = "texts::duration_or_never")]
     purge_interval: Option<Duration>,
     purge_thread: bool,
+    check_clock: bool,
     #[serde(skip, default = "system_clock")]
     clock: Arc<dyn Clock>,
 }

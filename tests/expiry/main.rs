@@ -19,4 +19,5 @@ mod retention;
 #[path = "../support_process/mod.rs"]
 mod support_process;
 mod tidying;
+mod unset_clock;
 mod windows;

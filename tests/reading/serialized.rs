@@ -169,6 +169,7 @@ fn a_bot_reads_the_settings_of_its_store_from_its_own_file() {
         purge_on_open = false
         purge_interval = "10m"
         purge_thread = true
+        check_clock = false
     "#;
     let bot: Bot = toml::from_str(text).unwrap();
     let day = secs(86_400);
@@ -190,7 +191,8 @@ fn a_bot_reads_the_settings_of_its_store_from_its_own_file() {
         .journal_size_limit(1_000_000)
         .purge_on_open(false)
         .purge_interval(secs(600))
-        .purge_thread(true);
+        .purge_thread(true)
+        .check_clock(false);
     assert_eq!((bot.channel.as_str(), shown(&bot.store)), ("alerts", shown(&expected)));
     let again: Config = toml::from_str(&toml::to_string(&expected).unwrap()).unwrap();
     assert_eq!(shown(&again), shown(&expected));
