@@ -47,7 +47,7 @@ pub enum ErrorKind {
     UnsupportedSqlite,
     /// Another process held the file for longer than the busy timeout.
     Busy,
-    /// The disk is full. Nothing was marked; calls succeed again once there is space.
+    /// No space is left on the file system, or no inodes, or a quota is used up. Nothing was marked; calls succeed again once there is space.
     StorageFull,
     /// The operating system failed a read, a write or a sync.
     Io,
@@ -171,10 +171,14 @@ impl Error {
             Os::AlreadyExists => ErrorKind::AlreadyExists,
             _ => ErrorKind::Io,
         };
-        let remedy = match kind {
-            ErrorKind::PermissionDenied => ": check the permissions of it and of its folder",
-            ErrorKind::StorageFull => ": the disk is full; make room",
-            ErrorKind::ReadOnly => ": the file system is read-only",
+        let remedy = match source.kind() {
+            Os::PermissionDenied => ": check the permissions of it and of its folder",
+            Os::QuotaExceeded => {
+                ": the quota of its owner is used up; make room, or raise the quota"
+            }
+            Os::StorageFull => ": no space or no inodes are left on the file system; make room",
+            Os::ReadOnlyFilesystem => ": the file system is read-only",
+            Os::FileTooLarge => ": this process may not write files of that size (`ulimit -f`)",
             _ => "",
         };
         Self::with_source(kind, format!("{doing}{remedy}"), source)

@@ -6,6 +6,7 @@
 //! file, and another process may then delete a write-ahead log that is in use. (The log itself may be opened: see
 //! `wal`.) Knows nothing of what is in the database.
 
+mod cause;
 mod names;
 mod opened;
 mod replacing;
@@ -13,6 +14,7 @@ mod spelling;
 mod unopened;
 pub(crate) mod wal;
 
+pub(crate) use cause::{cause, whose};
 pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
 pub(crate) use opened::OpenedFiles;
 pub(crate) use replacing::{

@@ -69,7 +69,8 @@ pub(crate) fn open(path: &Path, config: &Config, now_ms: i64) -> Result<Connecte
 
 /// Replaces a permission error on a read-only file system: SQLite cannot tell the two apart.
 fn explain_read_only(path: &Path, error: Error) -> Error {
-    if error.kind() != ErrorKind::PermissionDenied || !file::is_on_read_only_file_system(path) {
+    let may_be = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnly);
+    if !may_be || !file::is_on_read_only_file_system(path) {
         return error;
     }
     Error::with_source(
@@ -287,10 +288,11 @@ pub(super) fn open_secure(path: &Path, config: &Config) -> Result<Registered<Con
     let connection = connection.map_err(|e| failure("open", &shown(path), e))?;
     let fell_back = connection.is_readonly("main").map_err(|e| failure("open", &shown(path), e))?;
     if fell_back && !config.read_only {
+        let whose = file::whose(path).map_or(String::new(), |whose| format!(" ({whose})"));
         return Err(Error::new(
             ErrorKind::PermissionDenied,
             format!(
-                "{}: the file is not writable; change its permissions or open it read-only",
+                "{}: the file is not writable{whose}; change its permissions or open it read-only",
                 shown(path)
             ),
         ));

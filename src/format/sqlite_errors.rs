@@ -1,11 +1,15 @@
 //! The translation of SQLite's errors into this crate's.
 //!
 //! Owns the mapping of result codes to [`ErrorKind`]. Every message names the action, the file and, if there
-//! is one, the remedy. SQLite's own message is kept as the cause.
+//! is one, the remedy. SQLite's own message is kept as the cause. Where SQLite does not say what the operating system
+//! said, `file::cause` finds out.
+
+use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{Error, ErrorKind};
+use crate::file;
 
 /// Returns whether another connection is in the way, so that the same step may succeed in a moment.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
@@ -20,15 +24,15 @@ fn is_busy_code(code: ErrorCode) -> bool {
     )
 }
 
-/// Returns the error for a step that failed while `doing` something to `file`.
-pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error {
+/// Returns the error for a step that failed while `doing` something to `name`.
+pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error {
     let extended = error.sqlite_error().map_or(0, |e| e.extended_code);
     let (kind, remedy) = match error.sqlite_error_code() {
         Some(code) if is_busy_code(code) => {
             (ErrorKind::Busy, ": another process has it locked; try again")
         }
         Some(ErrorCode::DiskFull) => {
-            (ErrorKind::StorageFull, ": the disk is full; nothing was changed")
+            (ErrorKind::StorageFull, ": no space is left on the file system; nothing was changed")
         }
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::NotADatabase,
@@ -52,13 +56,22 @@ pub(crate) fn failure(doing: &str, file: &str, error: rusqlite::Error) -> Error 
         // SQLite enlarges the index of the log by writing to it, and does not ask why that failed.
         Some(ErrorCode::SystemIoFailure) if extended == ffi::SQLITE_IOERR_SHMSIZE => (
             ErrorKind::StorageFull,
-            ": the disk is full; there is no room for the index of its log (-shm)",
+            ": no space is left on the file system for the index of its log (-shm)",
         ),
-        Some(ErrorCode::SystemIoFailure) => {
-            (ErrorKind::Io, ": the operating system reported a failure")
-        }
+        Some(ErrorCode::SystemIoFailure) => (
+            ErrorKind::Io,
+            ": the operating system failed a read or a write; look at its log (`dmesg`), and at quotas",
+        ),
         // Any other error is caused by content that no version of this crate writes.
         _ => (ErrorKind::Corrupt, ": the database has content that no store writes"),
     };
-    Error::with_source(kind, format!("cannot {doing} {file}{remedy}"), error)
+    // A file's name is its path, which is absolute.
+    let is_unexplained =
+        matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnly | ErrorKind::Io);
+    match is_unexplained.then(|| file::cause(Path::new(name))).flatten() {
+        Some((kind, cause)) => {
+            Error::with_source(kind, format!("cannot {doing} {name}: {cause}"), error)
+        }
+        None => Error::with_source(kind, format!("cannot {doing} {name}{remedy}"), error),
+    }
 }

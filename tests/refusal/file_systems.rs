@@ -13,7 +13,9 @@ use crate::support_process::{self, say, variable};
 fn child() {
     match support_process::role().as_deref() {
         Some("without room") => open_without_room(),
+        Some("without inodes") => open_without_inodes(),
         Some("read-only") => open_where_nothing_can_be_written(),
+        Some("somebody else") => open_a_file_of_somebody_else(),
         _ => {}
     }
 }
@@ -105,4 +107,75 @@ fn a_file_system_that_can_only_be_read_is_told_as_such() {
         assert!(line.contains(": ReadOnly "), "{line}");
         assert!(line.contains("the file system is read-only"), "{line}");
     }
+}
+
+fn open_without_inodes() {
+    let folder = PathBuf::from(variable("FOLDER"));
+    // The folder itself, the database, and then neither the log nor its index.
+    for inodes in 1..=3 {
+        run("mount", &["-t", "tmpfs", "-o", &format!("nr_inodes={inodes}"), "tmpfs"], &folder);
+        tell(&format!("{inodes} inodes"), SeenStore::open(folder.join("seen.db")));
+        run("umount", &[], &folder);
+    }
+}
+
+#[test]
+fn a_file_system_without_inodes_is_told_as_such() {
+    let Some(said) = said_in_a_namespace("without inodes") else { return };
+    println!("{said:#?}");
+    assert_eq!(said.len(), 3);
+    for line in said {
+        assert!(line.contains(": StorageFull ") && line.contains("inodes"), "{line}");
+    }
+}
+
+/// Opens as a user who may not, in a process of its own.
+#[test]
+fn somebody_elses_file_is_told_with_its_owner_and_mode_and_who_asks() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    let place = Place::new();
+    place.open(Config::default()).mark_seen("a").unwrap();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(place.folder(), 0o755);
+    set(place.path(), 0o640);
+    if chown(place.path(), Some(4_711), Some(4_712)).is_err() {
+        println!("SKIPPED: only root can give a file away");
+        return;
+    }
+    // Where that user can read it.
+    let program = Place::new();
+    set(program.folder(), 0o755);
+    let copy = program.folder().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    set(&copy, 0o755);
+    let ask = |mode| {
+        set(place.path(), mode);
+        let output = Command::new(&copy)
+            .args(["--exact", &support_process::test_of_this_file("child"), "--nocapture"])
+            .env("SEEN_TEST_ROLE", "somebody else")
+            .env("STORE", place.path())
+            .current_dir("/")
+            .uid(65_534)
+            .gid(65_533)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (mode, told) in [(0o640, "mode 0640"), (0o644, "mode 0644")] {
+        let said = ask(mode);
+        for part in ["PermissionDenied", "seen.db belongs to user 4711 and group 4712", told] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(said.contains("runs as user 65534 and group 65533"), "{said}");
+    }
+    // The folder, in which the log cannot be made.
+    let said = ask(0o666);
+    assert!(said.contains("PermissionDenied") && said.contains("belongs to user 0"), "{said}");
+}
+
+fn open_a_file_of_somebody_else() {
+    tell("writing", SeenStore::open(variable("STORE")));
 }

@@ -396,7 +396,10 @@ fn on_a_full_disk_nothing_is_reported_as_done_and_no_half_copy_is_left() {
     let told: Vec<&str> = stderr.lines().collect();
     // The last line may be a warning: that a duplicate was turned away cannot be counted.
     assert!((5..=6).contains(&told.len()), "{stderr}");
-    assert!(told[..4].iter().all(|line| line.contains("the disk is full")), "{stderr}");
+    assert!(
+        told[..4].iter().all(|line| line.contains("no space is left on the file system")),
+        "{stderr}"
+    );
     assert!(told[1].contains("full/copy") && told[2].contains("cannot compact"), "{stderr}");
     assert!(told[4].ends_with("first: seen before"), "{stderr}");
     assert!(!place.text("names").contains("copy"), "{}", place.text("names"));
