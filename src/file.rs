@@ -15,7 +15,7 @@ mod unopened;
 pub(crate) mod wal;
 
 pub(crate) use cause::{cause, whose};
-pub(crate) use names::{refuse_for_copy, refuse_unsafe_names, remove_copy};
+pub(crate) use names::{refuse_for_copy, refuse_for_next_copy, refuse_unsafe_names, remove_copy};
 pub(crate) use opened::OpenedFiles;
 pub(crate) use replacing::{
     adopt_owner_and_mode, keep_replaced, refuse_irregular, remove_side_file, rename, sync_file,

@@ -49,6 +49,17 @@ pub(crate) fn refuse_for_copy(path: &Path) -> Result<()> {
     if exists(path) {
         return Err(exists_already(path));
     }
+    refuse_side_files(path)
+}
+
+/// Refuses a path for a copy that replaces an earlier one, as [`refuse_for_copy`] does. What is there by that name is
+/// not looked at.
+pub(crate) fn refuse_for_next_copy(path: &Path) -> Result<()> {
+    refuse_side_name(path)?;
+    refuse_side_files(path)
+}
+
+fn refuse_side_files(path: &Path) -> Result<()> {
     match SIDE_FILES.map(|suffix| beside(path, suffix)).iter().find(|side| exists(side)) {
         None => Ok(()),
         Some(side) => Err(Error::new(

@@ -1,4 +1,4 @@
-//! A store's file is replaced by a backup.
+//! A store's file is replaced by a backup, and a backup by a later one.
 //!
 //! Owns the order of the steps. What always holds: the backup is copied and checked before anything of the store is
 //! touched, and the file gets its new contents by one rename, while no store has it open. So a crash leaves the old
@@ -6,6 +6,8 @@
 //! that is damaged or is a copy that was put beside the log of another file, the log is removed after the rename: a
 //! crash in between leaves the new file beside that log, which each open refuses and another replacement mends.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use super::open::{accept, close, open_secure, retry_while_locked};
 use super::open_for_reading::open_to_copy;
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::failure;
-use super::{copy, integrity_problems};
+use super::{APPLICATION_ID, copy, integrity_problems};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, beside, bytes, shown};
@@ -38,7 +40,7 @@ pub(crate) fn replace(
             format!("{} is the store itself; give the path of a backup", shown(backup)),
         ));
     }
-    let new = unused_name(path);
+    let new = unused_name(path, ".restoring");
     let replaced = copy_of_backup(backup, &new)
         .and_then(|()| file::adopt_owner_and_mode(&new, path))
         .and_then(|()| file::sync_file(&new))
@@ -68,10 +70,51 @@ pub(crate) fn replace(
     replaced
 }
 
-fn unused_name(path: &Path) -> PathBuf {
+/// Replaces an earlier backup by the copy that `copy` makes, in one step: under the name there is always a whole backup.
+pub(crate) fn replace_backup(target: &Path, copy: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let check = |old: Option<&File>| {
+        file::refuse_for_next_copy(target)?;
+        old.map_or(Ok(()), |old| refuse_no_backup(target, old))
+    };
+    file::refuse_irregular(target)?;
+    file::refuse_for_next_copy(target)?;
+    file::while_unopened(target, check)?;
+    let new = unused_name(target, ".copying");
+    let replaced = copy(&new).and_then(|()| file::sync_file(&new)).and_then(|()| {
+        file::while_unopened(target, |old| check(old).and_then(|()| file::rename(&new, target)))
+    });
+    if replaced.is_err() {
+        file::remove_copy(&new);
+    }
+    replaced
+}
+
+/// Refuses what is neither a store's file nor empty.
+fn refuse_no_backup(path: &Path, mut file: &File) -> Result<()> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    /// Where the header of a database has its application id.
+    const ID_AT: usize = 68;
+    let mut header = [0; ID_AT + 4];
+    let is_backup = file.read_exact(&mut header).is_ok()
+        && header.starts_with(MAGIC)
+        && i64::from(u32::from_be_bytes([header[68], header[69], header[70], header[71]]))
+            == APPLICATION_ID;
+    if is_backup || bytes(path) == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::WrongApplication,
+        format!(
+            "{} is no backup of a store, and was not replaced; choose another name",
+            shown(path)
+        ),
+    ))
+}
+
+fn unused_name(path: &Path, suffix: &str) -> PathBuf {
     static COPIES: AtomicU32 = AtomicU32::new(0);
     let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
-    let name = beside(path, &format!(".restoring.{process}.{number}"));
+    let name = beside(path, &format!("{suffix}.{process}.{number}"));
     // Left by a process that crashed and had the same number.
     file::remove_copy(&name);
     name

@@ -399,10 +399,14 @@ impl SeenStore {
     /// - otherwise those of [`try_is_seen`](Self::try_is_seen).
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         self.engine.check_open()?;
-        let target = file::resolve(path.as_ref(), false)?;
+        self.copy_to(&file::resolve(path.as_ref(), false)?)
+    }
+
+    /// Copies the store to a new file at the resolved path.
+    pub(super) fn copy_to(&self, target: &Path) -> Result<()> {
         match self.readable_path()? {
-            Some(source) => copy_file(&source, &target, &self.reading_config()),
-            None => self.engine.with_journal(|writer| writer.journal.copy_to(&target)),
+            Some(source) => copy_file(&source, target, &self.reading_config()),
+            None => self.engine.with_journal(|writer| writer.journal.copy_to(target)),
         }
     }
 

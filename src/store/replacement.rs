@@ -1,13 +1,13 @@
-//! A store that is replaced by a backup.
+//! A store that is replaced by a backup, and a backup that is replaced by a later one.
 //!
-//! Owns the public call. It takes paths and no handle: while a store is open, its file cannot be replaced.
+//! Owns the public calls. The first takes paths and no handle: while a store is open, its file cannot be replaced.
 
 use std::path::{Path, PathBuf};
 
 use super::SeenStore;
 use crate::error::Result;
 use crate::file;
-use crate::format::replace::replace;
+use crate::format::replace::{replace, replace_backup};
 use crate::process::Registration;
 
 impl SeenStore {
@@ -63,5 +63,37 @@ impl SeenStore {
         let path = file::resolve(path.as_ref(), false)?;
         let backup = file::resolve_source(backup.as_ref())?;
         replace(&path, &backup, &mut || {})
+    }
+
+    /// Copies the store as [`backup`](Self::backup) does, and puts the copy in the place of an earlier backup in one
+    /// step: under its name there is always a whole backup, the earlier one or this one. The copy is made beside it
+    /// (`<path>.copying.*`). Where there is no earlier one, it gets the name just so.
+    ///
+    /// ```
+    /// # use seen_store::{Reader, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let store = SeenStore::open(folder.path().join("seen.db"))?;
+    /// # let backup = folder.path().join("backup.db");
+    /// store.replace_backup(&backup)?; // last night
+    /// store.mark_seen("incident-17")?;
+    /// store.replace_backup(&backup)?; // tonight
+    /// assert!(Reader::open(&backup)?.is_seen("incident-17"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The earlier backup stays as it is.
+    ///
+    /// - [`WrongApplication`](crate::ErrorKind::WrongApplication) when what is at `path` is neither a store's file nor
+    ///   empty;
+    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when a side file of it is there, as beside a store in use;
+    /// - [`Busy`](crate::ErrorKind::Busy) when it is open;
+    /// - otherwise those of [`backup`](Self::backup).
+    pub fn replace_backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.engine.check_open()?;
+        let target = file::resolve(path.as_ref(), false)?;
+        replace_backup(&target, |new| self.copy_to(new))
     }
 }
