@@ -50,7 +50,7 @@ const LINE: &str = "{}";
 /// For each line of the input: claims its id, runs CMD, and remembers the id when CMD succeeds. CMD finds the line on its
 /// standard input. If an argument of CMD is `{}`, the line stands in its place instead, without its end, and the standard
 /// input is empty; a `{}` within a longer argument stays as it is, because a line that a stranger wrote must not become
-/// a part of a script: `sh -c '... \"$1\"' sh {}`.
+/// a part of a script: `sh -c '... "$1"' sh {}`.
 ///
 /// A line whose CMD fails is tried again by the next run: --retries says how often in all. A line that was done before,
 /// or that comes again in the input, is not run. A line that another worker has, that failed and is not yet to be tried
