@@ -129,11 +129,28 @@ pub(crate) fn newer_version_error(name: &str, version: i64) -> Error {
     )
 }
 
+/// Returns whether the database has the tables of a store of this version, and nothing else.
+pub(crate) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(recognise::difference(&recognise::objects(connection)?).is_none())
+}
+
 /// Runs SQLite's own check of the whole file. Returns one line for each problem.
 pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let lines: Vec<String> = connection
-        .prepare("PRAGMA integrity_check")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    let mut statement = connection.prepare("PRAGMA integrity_check")?;
+    let mut rows: Vec<String> = Vec::new();
+    for row in statement.query_map([], |row| row.get(0))? {
+        match row {
+            Ok(row) => rows.push(row),
+            // The check ends where it can go no further. What it has found until then is the answer.
+            Err(e) if !rows.is_empty() => {
+                rows.push(format!("the check could not go on: {e}"));
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    // A row may have several lines, under a title.
+    let lines = rows.iter().flat_map(|row| row.lines());
+    let problems = lines.filter(|line| *line != "ok" && !line.starts_with("*** in database"));
+    Ok(problems.map(str::to_owned).collect())
 }

@@ -15,6 +15,7 @@
 //!
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
+mod announced;
 pub(crate) mod catch_up;
 mod checkpoint;
 mod claim_row;

@@ -45,7 +45,7 @@ pub use item::{Digest, Item};
 pub use journal::IntegrityReport;
 #[cfg(simulated)]
 pub use machine::{Machine, run_on};
-pub use reader::{FileStats, Listing, Reader};
+pub use reader::{FileStats, Listing, Reader, Salvage, SalvageReport};
 pub use store::{
     Claim, Entries, Failure, Known, Lease, LegacyFile, Observation, Once, OnceError, Ownership,
     Refused, Resolution, RestoreSummary, SeenStore, Stats, Verdict,

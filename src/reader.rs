@@ -6,10 +6,12 @@
 mod access;
 mod listing;
 mod lookup;
+mod salvage;
 mod stats;
 mod verify;
 
 pub use self::listing::Listing;
+pub use self::salvage::{Salvage, SalvageReport};
 pub use self::stats::FileStats;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
@@ -222,6 +224,38 @@ impl Reader {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         access.find(&ids, now_ms)
+    }
+
+    /// Returns what the file holds about these ids in any scope, whatever the scope of this handle, in the order of
+    /// scopes and ids. Scans the file twice.
+    ///
+    /// ```
+    /// use seen_store::{Reader, SeenStore};
+    /// # fn main() -> seen_store::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("seen.db");
+    /// SeenStore::open(&path)?.scope("alerts").mark_seen("incident-17")?;
+    /// let found = Reader::open(&path)?.get_in_all_scopes(["incident-17"])?;
+    /// assert_eq!(found[0].scope, "alerts");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_is_seen`](Self::try_is_seen).
+    pub fn get_in_all_scopes<'a>(
+        &self,
+        ids: impl IntoIterator<Item: Into<Item<'a>>>,
+    ) -> Result<Vec<Entry>> {
+        let items: Vec<_> = ids.into_iter().map(Into::into).collect();
+        self.scope.items(&items)?;
+        let mut access = self.access()?;
+        let now_ms = self.now_ms(&mut access)?;
+        let places = access.places_of(&items.iter().map(Item::id).collect())?;
+        let scope = |name: &str| Scope::new(name, &self.file.hasher);
+        let places: Vec<_> = places.iter().map(|(name, id)| (scope(name), id)).collect();
+        let ids = places.iter().map(|(scope, id)| scope.id(id)).collect::<Result<Vec<_>>>()?;
+        Ok(access.find(&ids, now_ms)?.into_iter().flatten().collect())
     }
 
     /// Checks the file and returns a report: SQLite's integrity check, the format, and each row and claim

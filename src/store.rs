@@ -3,6 +3,7 @@
 //! Owns the handle: a scope, a TTL and a window over a shared engine. What always holds: a verb validates its
 //! ids before anything is written, and decides under the write lock. Knows nothing of SQL.
 
+mod announced;
 mod claims;
 mod counted;
 mod entries;

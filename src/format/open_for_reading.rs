@@ -182,6 +182,33 @@ fn busy_source(path: &Path) -> Error {
     )
 }
 
+/// Opens a file that may be damaged, to read what can be read. Recognises nothing and refuses nothing: what is
+/// there may be no store. Reads the log too, if it has content; only then may others be in the way.
+pub(crate) fn open_damaged(path: &Path, config: &Config) -> Result<Registered<Connection>> {
+    refuse_old_sqlite()?;
+    let fail = |e| failure("open", &shown(path), e);
+    let connection = match ReadMode::at(path)? {
+        ReadMode::Immutable(_) => {
+            let registration = Registration::new(&shown(path))?;
+            Registered::new(registration, immutable(path).map_err(fail)?)
+        }
+        ReadMode::Shared(_) => open_secure(path, &config.clone().read_only(true).exclusive(false))?,
+        ReadMode::Exclusive(_) => {
+            open_secure(path, &config.clone().read_only(false).exclusive(true))
+                .map_err(|e| explain_lost_shm(path, e))?
+        }
+    };
+    let prepare = || {
+        connection.pragma_update(None, "query_only", true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // So SQLite reads a file that is shorter than its header says. Nothing is written in this mode.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+        connection.pragma_update(None, "writable_schema", true)
+    };
+    prepare().map_err(fail)?;
+    Ok(connection)
+}
+
 /// Opens a connection with which SQLite ignores the log, takes no locks and creates no files.
 fn immutable(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY

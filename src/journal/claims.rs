@@ -313,6 +313,34 @@ pub(crate) fn page(
         .collect()
 }
 
+/// Returns the last claim after one position and before another, for a table whose beginning is damaged.
+pub(crate) fn last_between(
+    connection: &Connection,
+    after: &ClaimPosition,
+    before: Option<&ClaimPosition>,
+) -> rusqlite::Result<Option<(ClaimPosition, ClaimRow)>> {
+    connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            columns!(),
+            ", scope, id FROM claims WHERE (scope, id) > (?1, ?2) AND (?3 IS NULL OR (scope, id) < (?3, ?4)) \
+             ORDER BY scope DESC, id DESC LIMIT 1",
+        ))?
+        .query_row(
+            (
+                &after.scope,
+                IdValue(&after.id),
+                before.map(|it| &it.scope),
+                before.map(|it| IdValue(&it.id)),
+            ),
+            |row| {
+                let id = format::id_bytes(row.get_ref(13)?)?.to_vec();
+                Ok((ClaimPosition { scope: row.get(12)?, id }, ClaimRow::read(row)?))
+            },
+        )
+        .optional()
+}
+
 impl Journal {
     /// Returns the id's claim unless it has expired, read outside a write transaction.
     pub(crate) fn claim(&mut self, id: Id<'_>, now_ms: i64) -> Result<Option<ClaimRow>> {

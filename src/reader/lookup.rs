@@ -6,7 +6,7 @@
 //! with the same bytes in another storage class is an error. Must not know how the file was opened, nor use an
 //! index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::thread;
 
@@ -55,6 +55,28 @@ impl FileReader {
             .zip(ids)
             .map(|((claim, mark), id)| newest_entry(*id, mark, claim, now_ms))
             .collect())
+    }
+
+    /// Returns the scopes in which there is a row or a claim of one of these ids, each with the id.
+    pub(crate) fn places_of(
+        &mut self,
+        ids: &HashSet<&[u8]>,
+    ) -> Result<BTreeSet<(String, Vec<u8>)>> {
+        self.read(1, |connections| {
+            let snapshot = Snapshot::begin(connections[0])?;
+            let mut places = BTreeSet::new();
+            for sql in ["SELECT scope, id FROM claims", "SELECT scope, id FROM seen"] {
+                let mut statement = snapshot.0.prepare(sql)?;
+                let mut rows = statement.query([])?;
+                while let Some(row) = rows.next()? {
+                    let id = id_bytes(row.get_ref(1)?)?;
+                    if ids.contains(id) {
+                        places.insert((row.get(0)?, id.to_vec()));
+                    }
+                }
+            }
+            Ok(places)
+        })
     }
 }
 

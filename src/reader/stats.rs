@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::Reader;
 use super::access::{FileReader, Read, Snapshot, for_each_claim};
-use crate::clock::{duration_ms, from_ms};
+use crate::clock::{ABSORBED_STEP_MS, duration_ms, from_ms};
 use crate::entry::Counts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -34,6 +34,15 @@ pub struct FileStats {
     /// The latest time at which an id that is now seen was last seen.
     #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
     pub newest: Option<SystemTime>,
+    /// The latest time at which anything that the file holds was seen or claimed, expired or not.
+    #[cfg_attr(feature = "serde", serde(with = "crate::texts::optional_time"))]
+    pub latest: Option<SystemTime>,
+    /// The number of ids that are now seen whose times lie more than a minute in the future: the clock was ahead then,
+    /// or is behind now. They stay seen for longer than their time to live.
+    pub marks_in_future: u64,
+    /// The number of claims in flight that were made more than a minute in the future. They stay in flight for longer
+    /// than their lease.
+    pub leases_in_future: u64,
     /// The number of ids that stop being seen within an hour.
     pub expiring_within_hour: u64,
     /// The number of ids that stop being seen within 24 hours, including those within an hour.
@@ -158,7 +167,17 @@ impl Tally {
         Ok(())
     }
 
+    fn is_in_future(&self, ms: i64) -> bool {
+        ms > self.now_ms.saturating_add(ABSORBED_STEP_MS)
+    }
+
+    fn note(&mut self, ms: i64) {
+        let latest = self.stats.latest;
+        self.stats.latest = Some(latest.map_or(from_ms(ms), |latest| latest.max(from_ms(ms))));
+    }
+
     fn mark(&mut self, counts: &mut Counts, first: i64, last: i64, expires_at: Option<i64>) {
+        self.note(last);
         match expires_at {
             Some(0) => return, // A tombstone.
             Some(at) if at <= self.now_ms => {
@@ -167,6 +186,7 @@ impl Tally {
             }
             _ => counts.seen += 1,
         }
+        self.stats.marks_in_future += u64::from(self.is_in_future(last));
         let left_ms = expires_at.map_or(i64::MAX, |at| at.saturating_sub(self.now_ms));
         let stats = &mut self.stats;
         stats.expiring_within_hour += u64::from(left_ms <= HOUR_MS);
@@ -184,6 +204,9 @@ impl Tally {
         for_each_claim(connection, |place, claim| {
             let mut counts = Counts::default();
             counts.add_one(claim.state(self.now_ms));
+            self.note(claim.claimed_at);
+            self.stats.leases_in_future +=
+                u64::from(claim.is_in_flight(self.now_ms) && self.is_in_future(claim.claimed_at));
             self.add(&place.scope, counts);
             Ok(())
         })
