@@ -20,6 +20,7 @@ mod purge;
 mod release;
 mod renew;
 mod resolve;
+mod restore;
 mod run;
 mod show;
 mod stats;
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     Import(import::Arguments),
     Purge(purge::Arguments),
     Backup(backup::Arguments),
+    Restore(restore::Arguments),
     Compact(compact::Arguments),
     Upgrade(upgrade::Arguments),
     Verify(verify::Arguments),
@@ -93,6 +95,7 @@ impl Command {
             Self::Import(arguments) => import::run(arguments),
             Self::Purge(arguments) => purge::run(arguments),
             Self::Backup(arguments) => backup::run(arguments),
+            Self::Restore(arguments) => restore::run(arguments),
             Self::Compact(arguments) => compact::run(arguments),
             Self::Upgrade(arguments) => upgrade::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),

@@ -16,6 +16,9 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
+use seen_store::ErrorKind;
+
+use crate::args::database::kind;
 use crate::commands::Command;
 use crate::output::message;
 
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
     match arguments.command.run() {
         Ok(status) => status,
         Err(e) => {
-            message::tell(&message::with_causes(&*e));
+            message::tell(&told(&*e));
             status_of_errors()
         }
     }
@@ -102,6 +105,24 @@ fn parse() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&matches).map_err(|e| e.format(&mut parser))
 }
 
+/// Returns an error and its causes, and for a damaged store the command that gets what can be read of it.
+fn told(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let told = message::with_causes(error);
+    match kind(error) {
+        Some(ErrorKind::Corrupt) => {
+            format!("{told}; `seen export --salvage` prints what can be read")
+        }
+        _ => told,
+    }
+}
+
+/// Returns the name of the command that was called, if there is one before all that is not an option.
+fn name_of_command() -> OsString {
+    // The options before the name of the command take no values.
+    let is_name = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
+    env::args_os().skip(1).find(is_name).unwrap_or_default()
+}
+
 /// Prints the help to standard output if it was asked for. Otherwise the arguments are wrong: that is an error in
 /// one line, as any other error.
 fn answer_without_command(answer: &clap::Error) -> ExitCode {
@@ -110,14 +131,15 @@ fn answer_without_command(answer: &clap::Error) -> ExitCode {
         // If the pipe is closed, its reader wants no more of the help.
         let _ = answer.print();
     } else {
-        message::tell(&message::usage_error(&answer.render().to_string()));
+        let help = match Arguments::command().find_subcommand(name_of_command()) {
+            Some(command) => format!("seen help {}", command.get_name()),
+            None => "seen help".to_owned(),
+        };
+        message::tell(&message::usage_error(&answer.render().to_string(), &help));
     }
     if answer.use_stderr() { status_of_errors() } else { ExitCode::SUCCESS }
 }
 
 fn status_of_errors() -> ExitCode {
-    // The options before the name of the command take no values.
-    let is_name = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
-    let name = env::args_os().skip(1).find(is_name).unwrap_or_default();
-    ExitCode::from(Command::status_of_errors(&name))
+    ExitCode::from(Command::status_of_errors(&name_of_command()))
 }

@@ -38,6 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let id = arguments.id.read()?;
     let store = arguments.database.open(arguments.claiming.config(None))?;
+    arguments.database.announce(&store, "claim");
     let status = match arguments.claiming.claim(&store, &arguments.version.of(&id))? {
         Claimed::Ours(lease) => {
             if let Previous::Abandoned { since, .. } = *lease.previous() {

@@ -1,12 +1,17 @@
 //! `seen doctor`: whether a store's surroundings are as they should be.
 //!
-//! Owns the findings about the file, its folder, the file system and the processes on it. What the rows
-//! hold is `verify`'s. Reads metadata, `/proc` where there is one, and the store as any reader.
+//! Owns the order of the findings, those about the log and the processes on the file, and what becomes of a store that
+//! cannot be opened: then the others are told all the same. What the rows hold is `verify`'s. Reads metadata, `/proc`
+//! where there is one, and the store as any reader.
+
+mod file_system;
+mod permissions;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use seen_store::{ErrorKind, FileInfo, Reader};
@@ -16,18 +21,19 @@ use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::output::Output;
 use crate::output::message::with_causes;
-use crate::output::words::{count, harmless, size};
+use crate::output::words::{count, counted, harmless, local_time, size};
 
 /// Checkpoints keep a log shorter than this.
 const LONG_LOG_BYTES: u64 = 64 << 20;
 
 /// Check how a store is set up, and say what should be changed
 ///
-/// SQLite's version and options, the settings that programs work with, the permissions of the file and
-/// its folder, the file system, the size of the log, and which processes have the store open (on Linux).
-/// A finding that needs a change says which. Changes nothing, and works without permission to write.
-/// Statuses: 0 all is well, 1 something should be changed, 2 an error. `seen verify` checks what is in
-/// the file.
+/// SQLite's version and options, the settings that programs work with, the owner and the permissions of the file and
+/// its folder and what this user may do, the file system and its free space, the size of the log, entries whose times
+/// lie in the future, and which processes have the store open (on Linux). Where the store cannot be opened, that is a
+/// finding, and the others are told all the same. A finding that needs a change says which. Changes nothing, and works
+/// without permission to write. Statuses: 0 all is well, 1 something should be changed, 2 an error: there is no store.
+/// `seen verify` checks what is in the file.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -56,7 +62,7 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let findings = examine(&arguments.database.path()?)?;
+    let findings = examine(&arguments.database)?;
     let mut output = Output::new();
     for finding in &findings {
         output.line(if arguments.json {
@@ -81,29 +87,95 @@ fn in_words(finding: &Finding) -> String {
     harmless(&format!("{mark} {:<12}{}{remedy}", finding.subject, finding.what))
 }
 
-fn examine(path: &Path) -> Result<Vec<Finding>> {
+fn examine(location: &ReadLocation) -> Result<Vec<Finding>> {
+    let place = location.place()?;
     let mut findings = Vec::new();
-    let path = match Reader::open(path) {
+    let path = match Reader::open(&place.path) {
         Ok(reader) => {
             findings.push(Finding::fine("store", reader.path().to_string_lossy()));
-            let info = reader.info()?;
-            findings.extend(sqlite(&info));
-            findings.push(pages(&info));
+            match contents(&reader) {
+                Ok(more) => findings.extend(more),
+                Err(e) => findings.push(unusable(&e)),
+            }
             reader.path()
         }
-        // The findings include the processes that have the store open.
-        Err(e) if e.kind() == ErrorKind::Busy => {
-            let whole = canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            let remedy = "end the program that has it open, or wait for it";
-            findings.push(Finding::wrong("store", with_causes(&e), remedy));
-            whole
+        Err(e) if is_no_store(e.kind()) => return Err(place.explain(e)),
+        Err(e) => {
+            findings.push(unusable(&e));
+            canonicalize(&place.path)
+                .or_else(|_| std::path::absolute(&place.path))
+                .unwrap_or(place.path)
         }
-        Err(e) => return Err(e.into()),
     };
-    findings.extend(permissions(&path));
+    findings.extend(permissions::findings(&path));
     findings.extend(log(&path));
-    findings.extend(file_system(&path));
+    findings.extend(file_system::findings(&path));
     findings.extend(holders(&path));
+    Ok(findings)
+}
+
+/// Returns whether there is nothing to examine.
+fn is_no_store(kind: ErrorKind) -> bool {
+    use ErrorKind::{
+        InvalidPath, NeedsUpgrade, NewerVersion, NotADatabase, NotFound, WrongApplication,
+    };
+    [InvalidPath, NeedsUpgrade, NewerVersion, NotADatabase, NotFound, WrongApplication]
+        .contains(&kind)
+}
+
+/// Returns the finding about a store that cannot be read.
+fn unusable(error: &seen_store::Error) -> Finding {
+    let remedy = match error.kind() {
+        ErrorKind::Busy => "end the program that has it open, or wait for it",
+        ErrorKind::PermissionDenied => "see below whose file it is, and who asks",
+        ErrorKind::Corrupt => {
+            "`seen restore BACKUP`, or get what can be read with `seen export --salvage`"
+        }
+        _ => "see below",
+    };
+    Finding::wrong("store", with_causes(error), remedy)
+}
+
+/// Returns the findings about what only a reader of the file can tell.
+fn contents(reader: &Reader) -> seen_store::Result<Vec<Finding>> {
+    let info = reader.info()?;
+    let mut findings = sqlite(&info);
+    findings.push(pages(&info));
+    findings.extend(times(reader)?);
+    Ok(findings)
+}
+
+/// Returns the findings about entries whose times lie in the future.
+fn times(reader: &Reader) -> seen_store::Result<Vec<Finding>> {
+    let stats = reader.stats(Duration::from_secs(1), 1)?;
+    let mut findings = Vec::new();
+    let until = |latest: Option<std::time::SystemTime>| latest.map_or_else(String::new, local_time);
+    if stats.marks_in_future > 0 {
+        findings.push(Finding::wrong(
+            "times",
+            format!(
+                "{} seen in the future, up to {}: this clock is behind, or another one was ahead",
+                counted(stats.marks_in_future, "id"),
+                until(stats.latest)
+            ),
+            "set this clock if it is wrong; otherwise they stay seen for too long: `seen list --since 1s` lists them, \
+             `seen forget --scope NAME --since 1s` makes them new",
+        ));
+    }
+    if stats.leases_in_future > 0 {
+        findings.push(Finding::wrong(
+            "leases",
+            format!(
+                "{} claimed in the future, so they are in flight for longer than their leases",
+                counted(stats.leases_in_future, "id")
+            ),
+            "set this clock if it is wrong; otherwise, if no worker has them: `seen forget --scope NAME --state \
+             in-flight --since 1s` makes them new",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::fine("times", "none lies in the future"));
+    }
     Ok(findings)
 }
 
@@ -161,53 +233,6 @@ fn pages(info: &FileInfo) -> Finding {
     }
 }
 
-#[cfg(unix)]
-fn permissions(path: &Path) -> Vec<Finding> {
-    use std::os::unix::fs::MetadataExt;
-    let mut findings = Vec::new();
-    let Ok(file) = fs::metadata(path) else { return findings };
-    let mode = file.mode() & 0o777;
-    let finding = format!("mode {mode:04o}, user {}, group {}", file.uid(), file.gid());
-    let others = mode & 0o077;
-    findings.push(if others == 0 {
-        Finding::fine("file", finding)
-    } else {
-        let who = if mode & 0o022 == 0 { "read" } else { "read or change" };
-        Finding::wrong(
-            "file",
-            format!("{finding}: others may {who} it"),
-            format!("unless that is meant: chmod 600 {}", path.display()),
-        )
-    });
-    let Some(folder) = path.parent() else { return findings };
-    let Ok(about_folder) = fs::metadata(folder) else { return findings };
-    let mode = about_folder.mode() & 0o7777;
-    let finding =
-        format!("mode {mode:04o}, user {}, group {}", about_folder.uid(), about_folder.gid());
-    findings.push(if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-        Finding::wrong(
-            "folder",
-            format!("{finding}: all users may replace the store"),
-            format!("chmod o-w {}", folder.display()),
-        )
-    } else if file.uid() != about_folder.uid() && mode & 0o022 == 0 && file.uid() != 0 {
-        Finding::wrong(
-            "folder",
-            format!("{finding}: the file's owner may not create the log in it"),
-            format!("chown {} {}", file.uid(), folder.display()),
-        )
-    } else {
-        Finding::fine("folder", finding)
-    });
-    findings
-}
-
-#[cfg(not(unix))]
-fn permissions(path: &Path) -> Vec<Finding> {
-    let read_only = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().readonly());
-    vec![Finding::fine("file", if read_only { "read-only" } else { "writable" })]
-}
-
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -234,44 +259,6 @@ fn log(path: &Path) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-/// Returns the type of the file system, from the list of mounts of Linux.
-fn file_system(path: &Path) -> Option<Finding> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let kind = mounts
-        .lines()
-        .filter_map(mount)
-        .filter(|(point, _)| path.starts_with(point))
-        // Of two file systems at one point, the later one hides the earlier.
-        .max_by_key(|(point, _)| point.as_os_str().len())?
-        .1;
-    let is_network =
-        ["nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "glusterfs"]
-            .contains(&kind);
-    Some(if is_network {
-        Finding::wrong(
-            "file system",
-            format!("{kind}, over a network, where locks cannot be trusted"),
-            "move the store to a local disk",
-        )
-    } else if ["tmpfs", "ramfs"].contains(&kind) {
-        Finding::wrong(
-            "file system",
-            format!("{kind}, in memory: a restart of the machine forgets it"),
-            "unless that is meant: move the store to a disk",
-        )
-    } else {
-        Finding::fine("file system", kind)
-    })
-}
-
-/// Returns the mount point and the type of the file system of a line of mountinfo(5).
-fn mount(line: &str) -> Option<(PathBuf, &str)> {
-    let (mount, rest) = line.split_once(" - ")?;
-    let point = mount.split(' ').nth(4)?;
-    let point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
-    Some((point.into(), rest.split(' ').next()?))
 }
 
 /// Returns the processes that have the store open, as far as this user may see them.
@@ -303,16 +290,4 @@ fn holders(path: &Path) -> Option<Finding> {
 fn holder(id: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     format!("{} ({id})", name.trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_read_with_its_spaces() {
-        let line = "36 35 98:0 /a /my\\040disk rw,noatime master:1 - ext4 /dev/root rw";
-        assert_eq!(mount(line), Some((PathBuf::from("/my disk"), "ext4")));
-        assert_eq!(mount("36 35"), None);
-    }
 }

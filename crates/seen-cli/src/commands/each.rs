@@ -119,6 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let config = arguments.retry_after.put_into(arguments.claiming.config(ttl));
     // CMD may take as long as it takes.
     let store = arguments.database.open(config)?.renewing(Duration::MAX);
+    arguments.database.announce(&store, "each");
     arguments.warn_of_a_part();
     let (events, inbox) = mpsc::channel();
     let crew = Arc::<Crew>::default();

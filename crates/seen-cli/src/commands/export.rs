@@ -7,12 +7,13 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seen_store::{Entry, Filter, State};
+use seen_store::{Clock, Entry, Filter, Salvage, State, SystemClock};
 use serde_json::Value;
 
 use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::output::entry::{MEMBERS, to_json, to_object};
+use crate::output::words;
 
 /// Print all that the store holds, for an import elsewhere
 ///
@@ -31,6 +32,13 @@ pub(crate) struct Arguments {
     /// Print this scope only; without it, all scopes.
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
+
+    /// Print what can still be read of a damaged file.
+    ///
+    /// Goes around what is damaged, and says on standard error how much was lost: status 1 if something was. Then
+    /// move the damaged file away with its -wal, and import into a new store. The file is only read.
+    #[arg(long)]
+    salvage: bool,
 
     /// The format of the output.
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
@@ -52,6 +60,9 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.salvage {
+        return salvage(arguments);
+    }
     let mut filter = Filter::default();
     if let Some(scope) = &arguments.scope {
         filter = filter.scope(scope);
@@ -64,18 +75,66 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => (filter.clone(), Some(reader.entries(filter.state(State::Expired)))),
     };
     let kept = expired.into_iter().flatten().filter(|it| it.as_ref().map_or(true, is_kept));
-    let entries = reader.entries(all).chain(kept);
+    write(arguments.format, reader.entries(all).chain(kept))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what can be read of a damaged file.
+fn salvage(arguments: &Arguments) -> Result<ExitCode> {
+    let path = arguments.database.path()?;
+    let mut salvage = Salvage::open(&path)?;
+    let now = SystemClock.now();
+    let is_wanted = |entry: &Entry| {
+        let of_scope = arguments.scope.as_ref().is_none_or(|scope| entry.scope == *scope);
+        let of_state = match arguments.state {
+            Some(state) => entry.state == state,
+            None => {
+                entry.state != State::Expired || entry.retain_until.is_some_and(|until| now < until)
+            }
+        };
+        of_scope && of_state
+    };
+    write(arguments.format, salvage.by_ref().filter(is_wanted).map(Ok))?;
+    let report = salvage.report();
+    let read = words::entries(report.entries);
+    if report.is_complete() {
+        log::warn!("{}: {read} read, and nothing is lost", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let marks = match (report.damaged_places, report.marks_lost_at_most) {
+        (0, _) => "no marks".to_owned(),
+        (places, Some(lost)) => {
+            format!(
+                "at most {} in {}",
+                words::counted(lost, "mark"),
+                words::counted(places, "damaged place")
+            )
+        }
+        (places, None) => {
+            format!("an unknown number of marks in {}", words::counted(places, "damaged place"))
+        }
+    };
+    let claims = if report.claims_are_lost { ", and an unknown number of claims" } else { "" };
+    log::error!(
+        "{}: {read} read; lost: {marks}{claims}; to go on, move the file away with its -wal and import what was printed",
+        path.display()
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+/// Prints the entries. A closed pipe ends it: the reader of the output wants no more of it.
+fn write(format: Format, entries: impl Iterator<Item = seen_store::Result<Entry>>) -> Result<()> {
     let output = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let written = match arguments.format {
+    let written = match format {
         Format::Jsonl => write_json(output, entries),
         Format::Csv => write_csv(output, entries),
     };
     match written {
-        Ok(()) => Ok(ExitCode::SUCCESS),
         Err(Failure::Store(e)) => Err(e.into()),
-        // The reader of the output wants no more of it.
-        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(Failure::Output(e)) => Err(format!("cannot write to standard output: {e}").into()),
+        Err(Failure::Output(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {e}").into())
+        }
+        _ => Ok(()),
     }
 }
 

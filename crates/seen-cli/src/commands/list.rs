@@ -14,9 +14,9 @@ use crate::output::words::{self, harmless, local_time};
 
 /// List what the store holds, one entry a line
 ///
-/// First the claims, then the marks in the order in which they were written, unless --newest is given. Without --json a line is
-/// the state, when the id was last seen, the scope in brackets unless it is the empty one, and the id
-/// with its control characters escaped. Changes nothing, and works without permission to write, in
+/// First the claims, then the marks in the order in which they were written, unless --newest is given. Without
+/// --json a line is the state, when the id was last seen, the scope in brackets unless it is the empty one, and the
+/// id with its control characters escaped. Changes nothing, and works without permission to write, in
 /// little memory however large the store. What others write meanwhile may be listed or not; an id that
 /// is refreshed meanwhile may be listed twice. Statuses: 0 done, 2 an error.
 #[derive(Args)]
@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N")]
     newest: Option<usize>,
 
+    /// List at most N entries, those that come first
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
     /// Print a line with a JSON object for each entry, with everything that is known.
     #[arg(long)]
     json: bool,
@@ -50,12 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         filter = filter.scope(scope);
     }
     let listing = reader.entries(filter);
+    let limit = arguments.limit.unwrap_or(usize::MAX);
     match arguments.newest {
         Some(count) => {
             let newest = listing.newest(count)?;
-            print(&mut output, newest.into_iter().map(Ok), arguments.json)?;
+            print(&mut output, newest.into_iter().map(Ok).take(limit), arguments.json)?;
         }
-        None => print(&mut output, listing, arguments.json)?,
+        None => print(&mut output, listing.take(limit), arguments.json)?,
     }
     output.finish()?;
     Ok(ExitCode::SUCCESS)
@@ -76,7 +81,7 @@ fn print(
                 scope => format!("[{}] ", harmless(scope)),
             };
             output.line(format!(
-                "{:<9} {}  {scope}{}",
+                "{:<10} {}  {scope}{}",
                 entry.state.as_str(),
                 local_time(entry.last_seen),
                 words::id(&entry.id)

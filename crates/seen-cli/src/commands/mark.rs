@@ -41,6 +41,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let config = arguments.retention.put_into(Config::default().ttl(arguments.ttl));
     let store = arguments.database.open(config)?;
+    arguments.database.announce_unless_shared(&store, "mark");
     let version = arguments.version.as_deref();
     arguments.ids.for_each(|id| Ok(store.mark_seen(ids::item(id, version))?))?;
     database::close(&store);

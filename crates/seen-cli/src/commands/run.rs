@@ -143,6 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         config = config.max_receipt(replay::MAX_BYTES);
     }
     let store = arguments.database.open(config)?;
+    arguments.database.announce(&store, "run");
     // Before the claim: from now on, a signal that would end this process ends the command instead, and the claim
     // is then confirmed or failed.
     let signals = Signals::catch()?;

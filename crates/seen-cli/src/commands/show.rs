@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use clap::{ArgGroup, Args};
 use seen_store::{Entry, State};
 
+use serde_json::json;
+
 use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::args::ids::Ids;
@@ -14,6 +16,9 @@ use crate::output::entry;
 use crate::output::words::{self, harmless, local_time, rough_duration};
 use crate::work::replay::Replay;
 
+/// How many other scopes of an id are told of.
+const SCOPES_TOLD: usize = 10;
+
 /// Print everything that is known about ids
 ///
 /// When an id was first and last seen, when it expires, how many duplicates were refused; for a
@@ -21,7 +26,8 @@ use crate::work::replay::Replay;
 /// marks are shown until they are purged. Changes nothing, and works without permission to write. Statuses: 0 all
 /// ids are known, 1 some are not, 2 an error.
 ///
-/// The store is read once for all ids, which takes about a second for 10,000,000 ids.
+/// The store is read once for all ids, which takes about a second for 10,000,000 ids. If some are not known in the
+/// --scope, it is read again, and other scopes that know them are named.
 #[derive(Args)]
 #[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {
@@ -35,7 +41,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scope: String,
 
-    /// Print a line with a JSON object for each id; the state of an id that is not known is "unknown".
+    /// Print a line with a JSON object for each id; the state of an id that is not known is "unknown", and
+    /// `other_scopes` has the scopes that know it.
     #[arg(long)]
     json: bool,
 
@@ -49,24 +56,57 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let ids = arguments.ids.read(arguments.null)?;
     let entries = reader.scope(&arguments.scope).get_all(&ids)?;
     let now = reader.now();
+    let unknown = ids.iter().zip(&entries).filter(|(_, found)| found.is_none());
+    let unknown: Vec<&Vec<u8>> = unknown.map(|(id, _)| id).collect();
+    let elsewhere =
+        if unknown.is_empty() { Vec::new() } else { reader.get_in_all_scopes(unknown)? };
     let mut output = Output::new();
     let mut all_known = true;
     for (id, found) in ids.iter().zip(entries) {
+        let others = || elsewhere.iter().filter(|entry| entry.id == *id);
         all_known &= found.is_some();
         match found {
             Some(entry) if arguments.json => output.line(entry::to_json(&entry).to_string())?,
             None if arguments.json => {
-                output.line(entry::unknown(&arguments.scope, id).to_string())?;
+                let mut object = entry::unknown(&arguments.scope, id);
+                object["other_scopes"] = others()
+                    .map(|it| json!({ "scope": it.scope, "state": it.state.as_str() }))
+                    .collect();
+                output.line(object.to_string())?;
             }
             Some(entry) => tell(&mut output, &entry, now)?,
             None => {
                 output.line(words::id(id))?;
-                output.line("  not seen: the store knows nothing of it")?;
+                for line in not_known(&arguments.scope, others()) {
+                    output.line(format!("  {line}"))?;
+                }
             }
         }
     }
     output.finish()?;
     Ok(ExitCode::from(u8::from(!all_known)))
+}
+
+/// Says that the scope does not know an id, and which others do.
+fn not_known<'a>(scope: &str, others: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    let others: Vec<&Entry> = others.collect();
+    if others.is_empty() {
+        return vec!["not seen: the store knows nothing of it".to_owned()];
+    }
+    let of = |name: &str| match name {
+        "" => "the scope without a name".to_owned(),
+        name => format!("scope {}", harmless(name)),
+    };
+    let mut lines = vec![format!("not seen in {}; name the scope that is meant:", of(scope))];
+    lines.extend(others.iter().take(SCOPES_TOLD).map(|entry| {
+        let option = format!("--scope {}", words::for_shell(&entry.scope));
+        format!("{option:<20} {}, last seen {}", entry.state, local_time(entry.last_seen))
+    }));
+    if others.len() > SCOPES_TOLD {
+        lines
+            .push(format!("and {} more scopes", words::count((others.len() - SCOPES_TOLD) as u64)));
+    }
+    lines
 }
 
 fn tell(output: &mut Output, entry: &Entry, now: SystemTime) -> Result<()> {
@@ -152,7 +192,6 @@ fn facts(entry: &Entry, now: SystemTime) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Returns a time and its distance from now.
 fn replayed(stored: &Replay) -> String {
     format!(
         "status {}, {} of standard output, {} of standard error",
@@ -162,6 +201,7 @@ fn replayed(stored: &Replay) -> String {
     )
 }
 
+/// Returns a time and its distance from now.
 fn moment(time: SystemTime, now: SystemTime) -> String {
     let distance = match time.duration_since(now) {
         Ok(ahead) if !ahead.is_zero() => format!("in {}", rough_duration(ahead)),

@@ -180,12 +180,20 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
         "file_bytes": stats.file_bytes,
         "wal_bytes": stats.wal_bytes,
         "index_bytes": stats.index_bytes,
-        "first_seen": {
-            "until": utc_time(reader.now()),
-            "bucket_seconds": since.as_secs_f64() / f64::from(BUCKETS),
-            "marks": stats.marks,
-        },
+        "first_seen": buckets(reader.now(), since, &stats.marks),
     })
+}
+
+/// Returns the buckets of the last `since` until `now`, each with its times and the number of ids now seen that were
+/// first seen in it. The earliest comes first.
+fn buckets(now: SystemTime, since: Duration, marks: &[u64]) -> Vec<Value> {
+    let width = since / BUCKETS.into();
+    let ago = |buckets: u32| now.checked_sub(width * buckets).and_then(utc_time);
+    (0..u32::from(BUCKETS))
+        .rev()
+        .zip(marks)
+        .map(|(after, seen)| json!({ "from": ago(after + 1), "to": ago(after), "seen": seen }))
+        .collect()
 }
 
 /// A gauge in the text format of Prometheus.
@@ -222,12 +230,14 @@ fn metrics(path: &str, stats: &FileStats) -> Vec<Metric> {
     let mut metrics = vec![
         metric("seen_ids", "Ids by scope and state.", by_scope.collect()),
         metric(
-            "seen_expiring_ids",
-            "Ids that stop being seen within a time.",
-            vec![
-                ("within=\"1h\"".into(), stats.expiring_within_hour.to_string()),
-                ("within=\"24h\"".into(), stats.expiring_within_day.to_string()),
-            ],
+            "seen_ids_expiring_within_hour",
+            "Ids that stop being seen within an hour.",
+            single(stats.expiring_within_hour),
+        ),
+        metric(
+            "seen_ids_expiring_within_day",
+            "Ids that stop being seen within 24 hours, including those within an hour.",
+            single(stats.expiring_within_day),
         ),
         metric("seen_file_bytes", "Size of the database file.", single(stats.file_bytes)),
         metric("seen_wal_bytes", "Size of the write-ahead log.", single(stats.wal_bytes)),

@@ -12,6 +12,9 @@ use crate::output::Output;
 use crate::output::message;
 use crate::output::words;
 
+/// How many problems are printed for people.
+const TOLD: usize = 10;
+
 /// Check the whole store: status 0 if it is sound, 1 if not
 ///
 /// Runs SQLite's integrity check, checks the file's format, and compares each row and claim with an index that is
@@ -41,8 +44,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else if problems.is_empty() {
         output.line(format!("{} rows, and nothing is wrong", words::count(rows)))?;
     } else {
-        for problem in &problems {
+        for problem in problems.iter().take(TOLD) {
             output.line(words::harmless(problem))?;
+        }
+        if problems.len() > TOLD {
+            let more = words::count((problems.len() - TOLD) as u64);
+            output.line(format!("and {more} more; --json prints all"))?;
         }
         if !problems.iter().any(|problem| problem.contains("restore a backup")) {
             output.line("restore a backup of the store")?;

@@ -49,15 +49,16 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     told.join(": ")
 }
 
-/// Returns the message of the argument parser in one line, without its usage text.
-pub(crate) fn usage_error(rendered: &str) -> String {
+/// Returns the message of the argument parser in one line, without its usage text. `help` is the command that tells
+/// what is understood.
+pub(crate) fn usage_error(rendered: &str, help: &str) -> String {
     let rendered = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let told: Vec<String> = rendered
         .split("\n\n")
         .filter(|paragraph| !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more"))
         .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
-    format!("{}; `seen help` tells what is understood", told.join("; "))
+    format!("{}; `{help}` tells what is understood", told.join("; "))
 }
 
 #[cfg(test)]
@@ -99,9 +100,9 @@ mod tests {
         let rendered = "error: unexpected argument '--bd' found\n\n  tip: a similar argument exists: \
                         '--db'\n\nUsage: seen filter\n\nFor more information, try '--help'.\n";
         assert_eq!(
-            usage_error(rendered),
+            usage_error(rendered, "seen help filter"),
             "unexpected argument '--bd' found; tip: a similar argument exists: '--db'; \
-             `seen help` tells what is understood"
+             `seen help filter` tells what is understood"
         );
     }
 }

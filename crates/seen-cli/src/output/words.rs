@@ -33,9 +33,37 @@ pub(crate) fn id(bytes: &[u8]) -> String {
     shown
 }
 
+/// Returns a text as a word of a shell: as it is, or in quotes. Control characters are escaped as bash and zsh
+/// understand it.
+pub(crate) fn for_shell(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else if text.chars().any(char::is_control) {
+        let mut quoted = "$'".to_owned();
+        for c in text.chars() {
+            if c.is_control() {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(quoted, "\\x{byte:02x}"); // A String takes everything.
+                }
+            } else {
+                quoted.extend(['\'', '\\'].contains(&c).then_some('\\'));
+                quoted.push(c);
+            }
+        }
+        quoted + "'"
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// Returns a number of things: `1 id`, `2 ids`.
 pub(crate) fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+pub(crate) fn entries(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
 }
 
 /// Returns a size in a suitable unit: `512 bytes`, `3.4 MB`.
@@ -106,6 +134,20 @@ mod tests {
     #[test]
     fn an_id_is_shown_harmlessly_whatever_its_bytes_are() {
         assert_eq!(id(b"a\x1b[31m\xff \xc3\xa9"), "a\\u{1b}[31m\\xff \u{e9}");
+    }
+
+    #[test]
+    fn a_word_of_a_shell_is_quoted_where_it_must_be() {
+        for (text, word) in [
+            ("feed/a.b", "feed/a.b"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("a\n'\u{1b}", "$'a\\x0a\\'\\x1b'"),
+        ] {
+            assert_eq!(for_shell(text), word);
+        }
     }
 
     #[test]

@@ -7,9 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use seen_store::{
-    Claim, Config, Entry, ErrorKind, Item, Ownership, SeenStore, State, Token, Ttl, Verdict,
-};
+use seen_store::{Claim, Config, Entry, Item, Ownership, SeenStore, State, Token, Ttl, Verdict};
 
 use crate::Result;
 use crate::args::database::{self, Database};
@@ -45,15 +43,12 @@ pub(crate) enum Memory {
 impl Memory {
     pub(crate) fn lasting(database: &Database, config: Config, lease: Duration) -> Result<Self> {
         let store = database.open(config)?;
+        database.announce(&store, "filter");
         Ok(Self::Lasting { store, lease })
     }
 
     pub(crate) fn dry(database: &Database, ttl: Ttl) -> Result<Self> {
-        let before = match database.open(Config::default().read_only(true)) {
-            Ok(store) => Some(store),
-            Err(e) if database::kind(&*e) == Some(ErrorKind::NotFound) => None,
-            Err(e) => return Err(e),
-        };
+        let before = database.open_if_any()?;
         Ok(Self::Dry { before, run: SeenStore::in_memory_with(Config::default().ttl(ttl))? })
     }
 

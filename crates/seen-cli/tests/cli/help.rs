@@ -135,6 +135,21 @@ fn a_closed_pipe_ends_them_quietly() {
 }
 
 #[test]
+fn an_error_of_an_option_names_the_help_of_its_command() {
+    let place = Place::new();
+    for (arguments, status, help) in [
+        (&["run", "--idd", "a"][..], 125, "`seen help run`"),
+        (&["list", "--limit", "x"], 2, "`seen help list`"),
+        (&["-q", "verify", "--jsn"], 2, "`seen help verify`"),
+        (&["backup"], 2, "`seen help backup`"),
+        (&["fillter"], 2, "`seen help`"),
+        (&["--ttl", "1d"], 2, "`seen help`"),
+    ] {
+        place.told(arguments).assert(status, &[help]);
+    }
+}
+
+#[test]
 fn each_option_with_a_duration_tells_what_it_understands_in_the_words_of_this_command() {
     const TOKEN: &str = "--token=00000000000000000000000000000000";
     let place = Place::new();
@@ -161,7 +176,8 @@ fn each_option_with_a_duration_tells_what_it_understands_in_the_words_of_this_co
         let told = place.told(&[arguments, &[option, "banana"]].concat());
         let message = format!(
             "seen: invalid value 'banana' for '{option} <DURATION>': {understood}; \
-             `seen help` tells what is understood\n"
+             `seen help {}` tells what is understood\n",
+            arguments[0]
         );
         assert_eq!((told.status, &*told.stderr), (Some(status), &*message), "{arguments:?}");
         for negative in ["-5s", "-1h 30m", "5m ago"] {

@@ -24,8 +24,12 @@ mod monitoring;
 mod reading;
 #[cfg(target_os = "linux")]
 mod recipes;
+#[cfg(target_os = "linux")]
+mod recovery;
 #[cfg(unix)]
 mod run_command;
+#[cfg(unix)]
+mod stores;
 mod support;
 #[cfg(unix)]
 mod support_process;

@@ -198,6 +198,9 @@ fn list_filters_and_keeps_to_the_order_of_writing() {
     let (all, newest) = (ids(&["--state", "seen"]), ids(&["--state", "seen", "--newest", "3"]));
     assert_eq!(newest, all.iter().rev().take(3).cloned().collect::<Vec<_>>());
     assert_eq!(ids(&["--newest", "100"]).len(), 8);
+    assert_eq!(ids(&["--state", "seen", "--limit", "2"]), all[..2]);
+    assert_eq!(ids(&["--newest", "3", "--limit", "1"]), newest[..1]);
+    assert!(ids(&["--limit", "0"]).is_empty());
     std::thread::sleep(Duration::from_millis(20));
     assert!(ids(&["--since", "10ms"]).is_empty());
 
@@ -240,8 +243,12 @@ fn stats_count_by_state_and_scope() {
     assert_eq!(figures["scopes"][1]["seen"], 1);
     let size = fs::metadata(place.db()).unwrap().len();
     assert_eq!(figures["file_bytes"], size);
-    let marks: Vec<u64> = serde_json::from_value(figures["first_seen"]["marks"].clone()).unwrap();
-    assert_eq!((marks.len(), marks[55]), (56, 6));
+    let buckets = figures["first_seen"].as_array().unwrap();
+    assert_eq!((buckets.len(), &buckets[55]["seen"]), (56, &Value::from(6)));
+    for (earlier, later) in buckets.iter().zip(&buckets[1..]) {
+        assert!(earlier["from"].as_str() < earlier["to"].as_str(), "{earlier}");
+        assert_eq!(earlier["to"], later["from"]);
+    }
 
     let told = place.answers(0, &["stats"]);
     assert!(told.contains("\n(no scope)             5             1             1"), "{told}");
@@ -314,15 +321,29 @@ fn verify_finds_what_is_wrong() {
 fn verify_finds_a_damaged_page() {
     let place = Place::new();
     let store = place.store();
-    let _ = store.check_and_mark_all((0..1_000).map(|n| format!("id {n}"))).unwrap();
+    let _ = store.check_and_mark_all((0..3_000).map(|n| format!("id {n}"))).unwrap();
     store.close().unwrap();
     let mut bytes = fs::read(place.db()).unwrap();
     let middle = bytes.len() / 2 / 1024 * 1024;
     bytes[middle..middle + 1024].fill(0xA5);
-    fs::write(place.db(), bytes).unwrap();
+    fs::write(place.db(), &bytes).unwrap();
     let output = place.output(&["verify"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_ne!(output.stdout, b"");
+
+    // Much damage: ten findings are enough for people, and programs get all.
+    for page in (bytes.len() / 2048..bytes.len() / 1024).step_by(2) {
+        bytes[page * 1024..][..1024].fill(0xA5);
+    }
+    fs::write(place.db(), &bytes).unwrap();
+    let told = place.answers(1, &["verify"]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 12, "{told}");
+    assert!(!told.contains("\\n") && !told.contains("***"), "{told}");
+    let report = &place.json(1, &["verify", "--json"])[0];
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(lines[0], problems[0]);
+    assert_eq!(lines[10], format!("and {} more; --json prints all", problems.len() - 10));
 }
 
 #[test]
@@ -344,8 +365,10 @@ fn doctor_names_who_has_the_store_open_and_what_to_change() {
     fs::set_permissions(place.db(), Permissions::from_mode(0o644)).unwrap();
     let output = place.output(&["doctor"]);
     let told = String::from_utf8(output.stdout).unwrap();
-    let remedy =
-        format!("others may read it; unless that is meant: chmod 600 {}", place.db().display());
+    let remedy = format!(
+        "all users may read it; unless that is meant: chmod o-rwx {}",
+        place.db().display()
+    );
     assert!(told.contains(&remedy), "{told}");
     assert_eq!(output.status.code(), Some(1));
 }

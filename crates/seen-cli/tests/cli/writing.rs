@@ -392,7 +392,7 @@ fn on_a_full_disk_nothing_is_reported_as_done_and_no_half_copy_is_left() {
         }
     };
     assert_eq!(place.text("statuses"), "0\n2\n2\n2\n2\n1\n");
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = crate::support::stderr(&output);
     let told: Vec<&str> = stderr.lines().collect();
     // The last line may be a warning: that a duplicate was turned away cannot be counted.
     assert!((5..=6).contains(&told.len()), "{stderr}");
