@@ -73,16 +73,23 @@ pub(crate) fn while_unopened<T>(
             ),
         )
     };
-    let file = match fs::symlink_metadata(path) {
+    match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return step(None),
         Err(e) => return Err(super::metadata_error(path, e)),
         Ok(_) if cfg!(unix) && !is_unopened(path) => return Err(busy()),
-        Ok(_) => File::options().read(true).write(true).open(path),
-    };
+        Ok(_) => {}
+    }
+    let file = lock_unopened(path)?.ok_or_else(busy)?;
+    step(Some(&file))
+}
+
+/// Opens and locks a file that this process has no descriptor of: no connection reads it, by any name, until the result
+/// is closed. `None` if another process has locked a part of it.
+pub(crate) fn lock_unopened(path: &Path) -> Result<Option<File>> {
+    let file = File::options().read(true).write(true).open(path);
     let file = file.map_err(|e| Error::io(format!("cannot open {}", shown(path)), e))?;
     match lock_whole(&file) {
-        Ok(true) => step(Some(&file)),
-        Ok(false) => Err(busy()),
+        Ok(locked) => Ok(locked.then_some(file)),
         Err(e) => Err(Error::io(format!("cannot lock {}", shown(path)), e)),
     }
 }

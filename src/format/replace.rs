@@ -55,12 +55,16 @@ pub(crate) fn replace(
                 file::remove_side_file(path, "-journal")?;
                 file::sync_folder(path)?;
                 at_step();
+                // Before the file has its name, and until the side files of the old one are gone: a store that is opened
+                // in between would lose its own log.
+                let locked = file::lock_unopened(&new)?;
                 file::rename(&new, path)?;
                 at_step();
                 file::remove_side_file(path, "-wal")?;
                 at_step();
                 file::remove_side_file(path, "-shm")?;
                 file::sync_folder(path)?;
+                drop(locked);
                 Ok(kept)
             })
         });
@@ -265,6 +269,47 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["seen.db", "seen.db.replaced"]);
+    }
+
+    /// Run by another test, in a process of its own.
+    #[cfg(unix)]
+    #[test]
+    fn opens_the_store_that_the_environment_names() {
+        let Some(path) = std::env::var_os("SEEN_TEST_OPEN") else { return };
+        let config = Config::default().busy_timeout(Duration::ZERO);
+        let kind = crate::format::open::open(Path::new(&path), &config, 1).err().map(|e| e.kind());
+        println!("@{kind:?}");
+    }
+
+    /// Otherwise the log of that store would be removed in place of the old one.
+    #[cfg(unix)]
+    #[test]
+    fn no_process_opens_the_new_file_before_the_side_files_of_the_old_one_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let backup = path.with_file_name("backup.db");
+        let connection = store_with(&path, &["id"]);
+        copy::copy(&connection, &backup).unwrap();
+        close(connection).unwrap();
+        let old = file::identity(&path).unwrap();
+        let open_elsewhere = || {
+            let test = "format::replace::tests::opens_the_store_that_the_environment_names";
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env("SEEN_TEST_OPEN", &path)
+                .output();
+            let told = String::from_utf8(child.unwrap().stdout).unwrap();
+            told.lines().find_map(|line| line.split_once('@')).unwrap().1.to_owned()
+        };
+        let mut found = Vec::new();
+        replace(&path, &backup, &mut || {
+            if file::identity(&path).unwrap() != old {
+                found.push(open_elsewhere());
+            }
+        })
+        .unwrap();
+        assert_eq!(found, ["Some(Busy)", "Some(Busy)"]);
+        assert_eq!(open_elsewhere(), "None");
     }
 
     #[test]
