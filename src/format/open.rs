@@ -103,7 +103,10 @@ fn accept_and_configure(
     identity: Identity,
     now_ms: i64,
 ) -> Result<Connected> {
-    let format = retry_while_locked(path, config, "open", || recognise(&connection))?;
+    let format = retry_while_locked(path, config, "open", || recognise(&connection));
+    // A wait may have ended because another file has the name now, and the side files at the path are that file's.
+    check_not_replaced_since(path, identity)?;
+    let format = format?;
     refuse_truncated(&connection, path)?;
     let (mut created, mut upgrade) = (false, None);
     match accept(path, config, format)? {
@@ -113,15 +116,21 @@ fn accept_and_configure(
         }
         Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(&connection, path, config, now_ms)?,
     }
-    if file::identity(path)? != identity {
-        return Err(Error::new(
-            ErrorKind::FileReplaced,
-            format!("{} was replaced while it was being opened; open it again", shown(path)),
-        ));
-    }
+    check_not_replaced_since(path, identity)?;
     apply_settings(&connection, path, config)?;
     let files = opened_files(&connection, path, config, identity)?;
     Ok(Connected { connection, files, created, upgrade })
+}
+
+/// Fails if the file at the path is not the one that is being opened.
+fn check_not_replaced_since(path: &Path, identity: Identity) -> Result<()> {
+    if file::identity(path)? == identity {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::FileReplaced,
+        format!("{} was replaced while it was being opened; open it again", shown(path)),
+    ))
 }
 
 /// Returns the files that the connection has open. Reads first, because SQLite opens the log only then.
@@ -498,6 +507,34 @@ mod tests {
         }
         for broken in [3_040_001, 3_044_005, 3_045_000, 3_050_006, 3_051_002] {
             assert!(!is_trusted(broken));
+        }
+    }
+
+    /// As after a wait for `format::replace`, which has the old file locked.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_before_it_was_read_is_neither_upgraded_nor_made_a_store() {
+        let legacy = "CREATE TABLE seen (id TEXT PRIMARY KEY, ts INTEGER NOT NULL)";
+        for contents in [legacy, ""] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().canonicalize().unwrap().join("seen.db");
+            let (aside, new) = (path.with_file_name("old.db"), path.with_file_name("new.db"));
+            let config = Config::default();
+            close(open(&new, &config, 1).unwrap().connection).unwrap();
+            let identity = file::prepare(&path, true).unwrap();
+            Connection::open(&path).unwrap().execute_batch(contents).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let connection = open_secure(&path, &config).unwrap();
+            std::fs::rename(&path, &aside).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+            let opened = accept_and_configure(connection, &path, &config, identity, 1);
+            assert_eq!(opened.err().unwrap().kind(), ErrorKind::FileReplaced);
+            assert!(std::fs::read(aside).unwrap() == before);
+            let names =
+                std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            assert_eq!(names, ["old.db", "seen.db"]);
         }
     }
 }
