@@ -7,8 +7,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{beside, bytes, create_new, exists, shown};
+use super::{beside, bytes, create_new, exists, remove_copy, shown};
 use crate::error::{Error, ErrorKind, Result};
+
+/// The side files that hold data of the store.
+const REPLACED_SIDE_FILES: [&str; 2] = ["-journal", "-wal"];
 
 /// Gives `new` the owner and the mode of the file that it is to replace. Does nothing if there is none.
 pub(crate) fn adopt_owner_and_mode(new: &Path, replaced: &Path) -> Result<()> {
@@ -74,10 +77,10 @@ pub(crate) fn remove_side_file(path: &Path, suffix: &str) -> Result<()> {
 
 /// Copies a file that is to be replaced, and its log or journal, to the first free name of `<path>.replaced`,
 /// `<path>.replaced.2`, ... The file is given by a descriptor: see [`while_unopened`](super::while_unopened).
-/// Returns the name; `None` if there was nothing to keep.
+/// Returns the name; `None` if there was nothing to keep. A failure leaves no copy.
 pub(crate) fn keep_replaced(path: &Path, file: Option<&File>) -> Result<Option<PathBuf>> {
-    let sides = ["-journal", "-wal"].map(|suffix| (beside(path, suffix), suffix));
-    if file.is_none() && sides.iter().all(|(side, _)| bytes(side) == 0) {
+    let sides = REPLACED_SIDE_FILES;
+    if file.is_none() && sides.iter().all(|suffix| bytes(&beside(path, suffix)) == 0) {
         return Ok(None);
     }
     let mut number = 1;
@@ -86,24 +89,32 @@ pub(crate) fn keep_replaced(path: &Path, file: Option<&File>) -> Result<Option<P
             1 => beside(path, ".replaced"),
             _ => beside(path, &format!(".replaced.{number}")),
         };
-        if !exists(&kept) && sides.iter().all(|(_, suffix)| !exists(&beside(&kept, suffix))) {
+        if !exists(&kept) && sides.iter().all(|suffix| !exists(&beside(&kept, suffix))) {
             break kept;
         }
         number += 1;
     };
-    if let Some(file) = file {
-        copy(file, &kept)?;
-        adopt_owner_and_mode(&kept, path)?;
+    let copied = copy_all(path, file, &kept);
+    if copied.is_err() {
+        remove_copy(&kept);
     }
-    for (side, suffix) in &sides {
-        if bytes(side) > 0 {
-            let open = File::open(side);
-            let open = open.map_err(|e| Error::io(format!("cannot open {}", shown(side)), e))?;
-            copy(&open, &beside(&kept, suffix))?;
+    copied.map(|()| Some(kept))
+}
+
+fn copy_all(path: &Path, file: Option<&File>, kept: &Path) -> Result<()> {
+    if let Some(file) = file {
+        copy(file, kept)?;
+        adopt_owner_and_mode(kept, path)?;
+    }
+    for suffix in REPLACED_SIDE_FILES {
+        let side = beside(path, suffix);
+        if bytes(&side) > 0 {
+            let open = File::open(&side);
+            let open = open.map_err(|e| Error::io(format!("cannot open {}", shown(&side)), e))?;
+            copy(&open, &beside(kept, suffix))?;
         }
     }
-    sync_folder(path)?;
-    Ok(Some(kept))
+    sync_folder(path)
 }
 
 fn copy(mut from: &File, to: &Path) -> Result<()> {
@@ -113,11 +124,7 @@ fn copy(mut from: &File, to: &Path) -> Result<()> {
         io::copy(&mut from, &mut to)?;
         to.sync_all()
     });
-    copied.map_err(|e| {
-        // The caller reports the failure of the copy itself.
-        let _ = fs::remove_file(to);
-        Error::io(format!("cannot write {}", shown(to)), e)
-    })
+    copied.map_err(|e| Error::io(format!("cannot write {}", shown(to)), e))
 }
 
 /// Refuses what is there and is not a regular file.
@@ -128,5 +135,25 @@ pub(crate) fn refuse_irregular(path: &Path) -> Result<()> {
             format!("{} is not a regular file; give the path of one", shown(path)),
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A full disk fails so, and each try again would take more of it.
+    #[test]
+    fn a_store_whose_log_cannot_be_copied_leaves_no_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seen.db");
+        fs::write(&path, "store").unwrap();
+        fs::write(beside(&path, "-journal"), "journal").unwrap();
+        fs::create_dir(beside(&path, "-wal")).unwrap(); // It can be opened and not read.
+        keep_replaced(&path, Some(&File::open(&path).unwrap())).unwrap_err();
+        let names = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, ["seen.db", "seen.db-journal", "seen.db-wal"]);
     }
 }
