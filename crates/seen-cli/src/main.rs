@@ -28,10 +28,10 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 /// The end of the help: paragraphs with a title. They are also in the manual page.
 const AFTER_HELP: &str = "\
 Examples:
-  journalctl -f -p err -o cat | seen filter        each error once a week
+  journalctl -f -p err -o cat | seen filter --scope errors          each error once a week
   curl -s $FEED | jq -c '.items[]' | seen filter --key id,updated --scope feed --ttl 30d
-  find . -name '*.pdf' -print0 | seen filter -0 --ttl never | xargs -0 -r process
-  seen run --id report --every day -- ./send       once a day, again until it succeeds
+  find . -name '*.pdf' -print0 | seen filter -0 --scope pdf --ttl never | xargs -0 -r process
+  seen run --scope jobs --id report --every day -- ./send           once a day, again until it succeeds
   curl -s $FEED | jq -c '.items[]' | seen each --key id --scope posts -- ./post
   seen show incident-17                            why was this sent, or not?
   seen export > backup.jsonl                       all that is remembered

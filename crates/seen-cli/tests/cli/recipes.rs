@@ -134,6 +134,82 @@ fn a_log_that_is_followed_tells_each_error_at_once_and_once() {
 }
 
 #[test]
+fn the_nightly_backup_is_kept_for_a_week_and_restored() {
+    let place = Place::new();
+    fs::create_dir(place.path("backups")).unwrap();
+    let here =
+        |script: &str| script.replace("/var/backups", place.path("backups").to_str().unwrap());
+    let mut recipes = blocks("**A nightly backup");
+    let (table, back) = (recipes.next().unwrap(), recipes.next().unwrap());
+    let job = here(table.trim_end().splitn(6, ' ').nth(5).unwrap());
+    assert!(!job.contains('%'), "{job}");
+    for night in 0..9 {
+        place.store().mark_seen(night.to_string()).unwrap();
+        place.run(&job).assert(0, &[]);
+    }
+    assert_eq!(fs::read_dir(place.path("backups")).unwrap().count(), 7);
+    let (restore, salvage) = back.split_once('\n').unwrap();
+    place.run(&here(restore)).assert(0, &[]);
+    assert!(place.entry("7").is_some() && place.entry("8").is_none());
+    // The rest of a store whose last page is damaged.
+    let bytes = fs::read(place.db()).unwrap();
+    fs::write(place.db(), &bytes[..bytes.len() - 1]).unwrap();
+    place.run(salvage).assert(0, &["entries read"]);
+    let told = place.told(&["list", "--db", "fresh.db"]);
+    assert_eq!((told.status, told.stdout.lines().count()), (Some(0), 8));
+}
+
+#[test]
+fn the_timer_is_understood_by_systemd_and_its_service_sends_the_report_once() {
+    let place = Place::new();
+    let units: Vec<&str> = blocks("**A systemd timer.**").take(2).collect();
+    place.stand_in("send-report", "echo sent >>reports");
+    let _ = place.shell(""); // Makes the stand-in for `seen`.
+    for (unit, name) in units.iter().zip(["report.service", "report.timer"]) {
+        assert!(unit.starts_with(&format!("# /etc/systemd/system/{name}\n")), "{unit}");
+        place.file(name, unit.replace("/usr/local/bin", place.path("bin").to_str().unwrap()));
+    }
+    let line = units[0].lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let job = line.replace("/usr/local/bin/", "");
+    for _ in 0..2 {
+        assert_eq!(place.run(&job).status, Some(0));
+    }
+    assert_eq!(place.text("reports"), "sent\n");
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "./report.service", "./report.timer"]).current_dir(place.folder());
+    match verify.output() {
+        Err(e) => println!("SKIPPED: systemd-analyze cannot be run here: {e}"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let complaints: Vec<&str> =
+                said.lines().filter(|line| line.contains("report.")).collect();
+            assert!(output.status.success() && complaints.is_empty(), "{said}");
+        }
+    }
+}
+
+#[test]
+fn every_recipe_names_a_scope() {
+    let readme = include_str!("recipes.md");
+    let recipes = readme.split_once("## Recipes").unwrap().1;
+    let recipes = recipes.split_once("\n## ").unwrap().0;
+    for block in recipes.split("```").skip(1).step_by(2) {
+        for command in [
+            "seen filter",
+            "seen -q filter",
+            "seen run",
+            "seen -q run",
+            "seen each",
+            "seen -q each",
+        ] {
+            for used in block.split(command).skip(1) {
+                assert!(used.split('\n').next().unwrap().contains("--scope"), "{command}{used}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_older_file_is_taken_over() {
     let place = Place::new();
     fs::create_dir(place.path("data")).unwrap();
