@@ -47,7 +47,8 @@ impl LegacyRows {
             Format::Empty => "is an empty database; give another file".to_owned(),
             Format::Foreign(why) => {
                 format!(
-                    "belongs to another application ({why}); give a file with the table seen(id, ts)"
+                    "belongs to another application ({why}); give a file with the table seen(id, ts), or its ids as \
+                     lines: `sqlite3 FILE 'SELECT column FROM table' | seen import -`"
                 )
             }
         };

@@ -8,7 +8,6 @@ pub(crate) mod duration;
 pub(crate) mod every;
 pub(crate) mod holder;
 pub(crate) mod ids;
-pub(crate) mod key;
 pub(crate) mod retention;
 pub(crate) mod selection;
 pub(crate) mod statuses;

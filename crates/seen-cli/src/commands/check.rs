@@ -38,19 +38,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     version: Option<OsString>,
 
-    /// Print those ids that are seen, or those that are not, one a line, in the order given.
+    /// Print those arguments and lines that are seen, or those that are not, one a line, in the order given.
     ///
-    /// Byte for byte; on a terminal, with control characters escaped.
+    /// As they were given; on a terminal, with control characters escaped.
     #[arg(long, value_name = "WHICH", conflicts_with = "json")]
     print: Option<Which>,
 
     /// Print a line with a JSON object for each id: its scope, id, state, and whether it is seen.
     #[arg(long)]
     json: bool,
-
-    /// Ids end with a NUL instead of a newline, on standard input and where they are printed.
-    #[arg(short = '0', long)]
-    null: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,34 +57,38 @@ enum Which {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let ids = arguments.ids.read(arguments.null)?;
-    let entries = reader.scope(&arguments.scope).get_all(&ids)?;
+    let ids = arguments.ids.read()?;
+    let reader = reader.scope(&arguments.scope);
+    let entries = reader.get_all(ids.iter().map(|it| &it.id))?;
     let mut output = Output::new();
     let version = arguments.version.as_ref().map(|it| Digest::of_version(it.as_encoded_bytes()));
     let mut all_seen = true;
-    for (id, found) in ids.iter().zip(entries) {
+    for (asked, found) in ids.iter().zip(entries) {
+        if found.is_none() {
+            asked.warn_if_spelled(|id| Ok(reader.get(id)?.is_some()))?;
+        }
         let is_seen = found.as_ref().is_some_and(|it| it.state == State::Seen && it.is_of(version));
         let state = found.map(|entry| entry.state);
         all_seen &= is_seen;
         if arguments.json {
-            let mut object = entry::unknown(&arguments.scope, id);
+            let mut object = entry::unknown(&arguments.scope, &asked.id);
             object["state"] = state.map_or("unknown", State::as_str).into();
             object["seen"] = json!(is_seen);
             output.line(object.to_string())?;
         } else if arguments.print.is_some_and(|which| (which == Which::Seen) == is_seen) {
-            print(&mut output, id, arguments.null)?;
+            print(&mut output, &asked.line, arguments.ids.end())?;
         }
     }
     output.finish()?;
     Ok(ExitCode::from(u8::from(!all_seen)))
 }
 
-fn print(output: &mut Output, id: &[u8], null: bool) -> Result<()> {
-    if null {
-        output.record(id, 0)
+fn print(output: &mut Output, line: &[u8], end: u8) -> Result<()> {
+    if end == 0 {
+        output.record(line, 0)
     } else if Output::is_terminal() {
-        output.line(words::id(id))
+        output.line(words::id(line))
     } else {
-        output.line(id)
+        output.line(line)
     }
 }

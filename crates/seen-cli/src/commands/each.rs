@@ -25,9 +25,10 @@ use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
 use crate::args::every::{self, Every};
-use crate::args::key::{Key, Naming, id_of};
+use crate::args::ids::shown;
 use crate::args::statuses::{SEEN_FAILED, Successes};
 use crate::commands::each::counts::Counts;
+use crate::naming::{Name, Nameless, Naming};
 use crate::output::message;
 use crate::work::attempt::Attempt;
 use crate::work::child::{self, Input, Signals};
@@ -73,16 +74,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
-    /// Each line is a JSON object: its id is this field of it. CMD receives the line unchanged.
-    ///
-    /// Several fields, with commas between, make one id. The ids are those of `seen filter --key`. Use one scope for each
-    /// choice of fields.
-    #[arg(long, value_name = "FIELD[,FIELD...]")]
-    key: Option<Key>,
-
-    /// Make the id of the names and values of the fields, as --field does
-    #[arg(long, requires = "key")]
-    named: bool,
+    #[command(flatten)]
+    naming: Naming,
 
     /// Lines end with a NUL character instead of a newline, as `find -print0` prints them.
     #[arg(short = '0', long)]
@@ -138,11 +131,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         running: 0,
         tried: HashSet::new(),
         counts: Counts::default(),
+        nameless: Nameless::default(),
         end: None,
     };
     each.work();
-    let Each { counts, end, .. } = each;
+    let Each { counts, nameless, end, .. } = each;
     database::close(&store);
+    nameless.warn();
     log::warn!("{}", counts.told());
     match end {
         Some(End::Error(e)) => Err(e),
@@ -153,14 +148,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl Arguments {
-    /// Returns the id of a line; `None` for an empty one.
-    fn id(&self, line: &[u8]) -> Result<Option<Vec<u8>>> {
-        let line = without_end(line, self.separator());
-        let Some(key) = &self.key else {
-            return Ok((!line.is_empty()).then(|| id_of(line).into_owned()));
-        };
-        let naming = Naming { key, named: self.named, version: None, strict: false };
-        Ok(Some(naming.item(line).map_err(|why| why.to_string())?.id().to_vec()))
+    /// Returns the id of a line; `None` for an empty one. Notes a line that has none.
+    fn id(&self, line: &[u8], nameless: &mut Nameless) -> Result<Option<Vec<u8>>> {
+        let name = self.naming.name(line, self.separator());
+        if let Name::Bytes(_, why) = &name {
+            let line = shown(without_end(line, self.separator()));
+            if self.naming.is_strict() {
+                return Err(format!("{line}: {why}").into());
+            }
+            nameless.note(|| line, why);
+        }
+        Ok(name.item().map(|item| item.id().to_vec()))
     }
 
     fn separator(&self) -> u8 {
@@ -261,6 +259,7 @@ struct Each<'a> {
     /// The ids that were tried in this run and are not done: their commands run, or have failed.
     tried: HashSet<Vec<u8>>,
     counts: Counts,
+    nameless: Nameless,
     end: Option<End>,
 }
 
@@ -324,7 +323,7 @@ impl Each<'_> {
 
     fn handle(&mut self, line: Vec<u8>) -> Result<()> {
         let arguments = self.arguments;
-        let Some(id) = arguments.id(&line)? else { return Ok(()) };
+        let Some(id) = arguments.id(&line, &mut self.nameless)? else { return Ok(()) };
         let (id, name) = every::in_present(arguments.every, id)?;
         self.counts.read += 1;
         if self.tried.contains(&id) {

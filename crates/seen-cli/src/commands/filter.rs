@@ -22,9 +22,10 @@ use seen_store::{Config, Item, Ttl, Window};
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
-use crate::args::key::{Key, Naming, NoKey, id_of};
 use crate::args::retention::Retention;
 use crate::input::lines::Lines;
+use crate::naming::key::Key;
+use crate::naming::{Name, Nameless, Naming};
 use crate::output::lines::LineOutput;
 use crate::output::message::{self, with_causes};
 use crate::output::progress::{self, Progress};
@@ -32,9 +33,6 @@ use crate::output::words::counted;
 use crate::work::memory::{Decision, Held, Memory};
 use crate::work::renewer::Renewer;
 use crate::work::stop::{self, Interruptible, Source, Stop, Waited};
-
-/// How many lines without an id get a warning of their own.
-const WARNINGS: u64 = 10;
 
 /// The pause between two checks of a line that another filter has claimed.
 const WAIT: Duration = Duration::from_millis(10);
@@ -66,8 +64,9 @@ const WAIT: Duration = Duration::from_millis(10);
 pub(crate) struct Arguments {
     /// Files to read; standard input without any, or for `-`.
     ///
-    /// The files are read one after the other. A last line without a newline is printed without one,
-    /// unless another line follows it from the next file.
+    /// The files are read one after the other. One that cannot be read is told of, the others are read, and the
+    /// status is 2. Compressed files are refused: give what `zcat`, `zstdcat` or `xzcat` prints. A last line without a
+    /// newline is printed without one, unless another line follows it from the next file.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -93,14 +92,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_lease)]
     lease: Duration,
 
-    /// Each line is a JSON object: remember this field of it instead of the line.
-    ///
-    /// Several fields, with commas between, are remembered together. A dotted path leads into objects
-    /// and arrays (`user.id`, `tags.0`), unless the object has a name with these dots in it. A line
-    /// that is not a JSON object, or in which a field is missing, null or an empty string, is taken as
-    /// new every time, with a warning. Use one scope for each choice of fields.
-    #[arg(long, value_name = "FIELD[,FIELD...]")]
-    key: Option<Key>,
+    #[command(flatten)]
+    naming: Naming,
 
     /// With --key: print a line also when its id was printed before and this field of it has changed.
     ///
@@ -118,17 +111,18 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     retention: Retention,
-    /// Make the id of the names and values of the fields, as `--field` of the other commands does
-    ///
-    /// Then the order of the fields in --key does not matter, and the ids are other ones than without --named.
-    #[arg(long, requires = "key")]
-    named: bool,
 
     /// Lines end with a NUL character instead of a newline, in the input and in the output.
     ///
     /// For file names, as `find -print0` prints and `xargs -0` reads them.
     #[arg(short = '0', long)]
     null: bool,
+
+    /// Leave a last line without a newline for the next run
+    ///
+    /// For files that are being written: its end may be missing yet.
+    #[arg(long)]
+    complete: bool,
 
     /// End when N lines have been printed.
     ///
@@ -145,12 +139,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     dry_run: bool,
 
-    /// End with status 2 at the first line in which --key finds no id, or --version no version.
-    ///
-    /// The lines before it are printed and remembered. It and the lines after it are not.
-    #[arg(long)]
-    strict: bool,
-
     /// What to do when the store cannot be used: fail, or pass, which prints all lines
     ///
     /// `fail` prints nothing more and ends with status 2. `pass` is for a pipe that guards alerts: the lines are printed
@@ -161,7 +149,7 @@ pub(crate) struct Arguments {
 
     /// When done, print to standard error how many lines were read, were new and were duplicates.
     ///
-    /// Empty lines and lines without an id count as new.
+    /// Empty lines count as new.
     #[arg(long)]
     stats: bool,
 }
@@ -233,6 +221,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         is_open: broken.is_none(),
         output,
         counts: Counts::default(),
+        nameless: Nameless::default(),
         progress: if io::stdout().is_terminal() {
             Progress::hidden() // Its lines would run into the bar.
         } else {
@@ -262,9 +251,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             counted(counts.withheld, "line")
         );
     }
-    if counts.without_id > WARNINGS {
-        log::warn!("{} more lines without an id, taken as new", counts.without_id - WARNINGS);
-    }
+    filter.nameless.warn();
     let end = done?;
     if arguments.stats {
         let Counts { read, changed, duplicates, withheld, .. } = counts;
@@ -277,6 +264,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     Ok(match end {
         End::Signal(status) => ExitCode::from(status),
+        End::Done if counts.skipped_inputs > 0 => ExitCode::from(2),
         End::Done if counts.store_failures > 0 => ExitCode::FAILURE,
         End::Done => ExitCode::SUCCESS,
     })
@@ -299,6 +287,7 @@ struct Filter<'a> {
     renewer: Renewer,
     output: LineOutput,
     counts: Counts,
+    nameless: Nameless,
     progress: Progress,
 }
 
@@ -308,25 +297,10 @@ struct Counts {
     printed: u64,
     changed: u64,
     duplicates: u64,
-    without_id: u64,
     lost: u64,
+    skipped_inputs: u64,
     withheld: u64,
     store_failures: u64,
-}
-
-/// The id and the version of a line, if it has them.
-enum Name<'a> {
-    Item(Item<'a>),
-    /// An empty line is always new.
-    Empty,
-    /// A line without an id is always new.
-    None(NoKey),
-}
-
-impl<'a> Name<'a> {
-    fn item(&self) -> Option<&Item<'a>> {
-        if let Self::Item(item) = self { Some(item) } else { None }
-    }
 }
 
 /// Some lines of an input, and the name of the input for messages.
@@ -353,7 +327,10 @@ impl Filter<'_> {
                 // A named pipe without a writer keeps this process waiting.
                 match self.stop.at_once_during(|| File::open(path)) {
                     Some(Ok(file)) => self.file(&name, file)?,
-                    Some(Err(e)) => return Err(format!("cannot open {name}: {e}").into()),
+                    Some(Err(e)) => {
+                        self.skip(&format!("cannot open {name}: {e}"));
+                        continue;
+                    }
                     None => ControlFlow::Break(()),
                 }
             };
@@ -364,16 +341,26 @@ impl Filter<'_> {
         Ok(End::Done)
     }
 
+    /// Tells of an input that cannot be read, or not to its end. The others are read.
+    fn skip(&mut self, why: &str) {
+        message::tell(why);
+        self.counts.skipped_inputs += 1;
+    }
+
     fn file(&mut self, name: &str, input: impl Source) -> Result<ControlFlow<()>> {
         let input = Interruptible::new(input, self.stop);
-        let mut lines = Lines::new(input, self.arguments.separator());
+        let mut lines =
+            Lines::new(input, self.arguments.separator()).complete(self.arguments.complete);
         let mut lines_before = 0;
         loop {
             let lines = match lines.next_batch() {
                 Ok(Some(lines)) => lines,
                 Ok(None) => return Ok(ControlFlow::Continue(())),
                 Err(_) if self.stop.status().is_some() => return Ok(ControlFlow::Break(())),
-                Err(e) => return Err(format!("cannot read {name}: {e}").into()),
+                Err(e) => {
+                    self.skip(&format!("cannot read {name}: {e}"));
+                    return Ok(ControlFlow::Continue(()));
+                }
             };
             let batch = Batch { input: name, lines_before, lines: &lines };
             if self.batch(&batch)?.is_break() {
@@ -398,17 +385,20 @@ impl Filter<'_> {
 
     /// Handles the lines of the batch. `done` is how many of them are done with, also after an error.
     fn filtered(&mut self, batch: &Batch<'_>, done: &mut usize) -> Result<ControlFlow<()>> {
-        let names: Vec<Name<'_>> = batch.lines.iter().map(|line| self.name(line)).collect();
+        let Arguments { naming, version, .. } = self.arguments;
+        let (end, version) = (self.arguments.separator(), version.as_ref());
+        let name = |line| naming.name_with_version(line, end, version);
+        let names: Vec<Name<'_>> = batch.lines.iter().copied().map(name).collect();
         // With --strict, the lines before such a line are handled first.
         let end = names
             .iter()
-            .position(|name| self.arguments.strict && matches!(name, Name::None(_)))
+            .position(|name| naming.is_strict() && matches!(name, Name::Bytes(..)))
             .unwrap_or(names.len());
         while *done < end {
             let reach = end.min(*done + before_a_change(&names[*done..end]));
             let reach = *done + self.within_limit(&names[*done..reach])?;
             let decided = self.decide(&names[*done..reach])?;
-            self.warn(batch, &names, *done..*done + decided.prints.len());
+            self.note(batch, &names, *done..*done + decided.prints.len());
             self.renewer.hold(decided.held);
             let written = self.output.write(&batch.lines[*done..], &decided.prints, self.stop);
             let mut held = self.renewer.give_back();
@@ -433,7 +423,7 @@ impl Filter<'_> {
             }
         }
         match names.get(end) {
-            Some(Name::None(why)) => Err(format!("{}: {why}", batch.place(end)).into()),
+            Some(Name::Bytes(_, why)) => Err(format!("{}: {why}", batch.place(end)).into()),
             _ => Ok(ControlFlow::Continue(())),
         }
     }
@@ -503,24 +493,11 @@ impl Filter<'_> {
             .into())
     }
 
-    fn name<'l>(&self, line: &'l [u8]) -> Name<'l> {
-        let line = line.strip_suffix(&[self.arguments.separator()]).unwrap_or(line);
-        if line.is_empty() {
-            return Name::Empty;
-        }
-        let Arguments { key: Some(key), named, version, strict, .. } = self.arguments else {
-            return Name::Item(id_of(line).into());
-        };
-        let naming = Naming { key, named: *named, version: version.as_ref(), strict: *strict };
-        naming.item(line).map_or_else(Name::None, Name::Item)
-    }
-
-    fn warn(&mut self, batch: &Batch<'_>, names: &[Name<'_>], lines: Range<usize>) {
+    /// Counts the lines without an id.
+    fn note(&mut self, batch: &Batch<'_>, names: &[Name<'_>], lines: Range<usize>) {
         for line in lines {
-            let Name::None(why) = &names[line] else { continue };
-            self.counts.without_id += 1;
-            if self.counts.without_id <= WARNINGS {
-                log::warn!("{}: {why}; taken as new", batch.place(line));
+            if let Name::Bytes(_, why) = &names[line] {
+                self.nameless.note(|| batch.place(line), why);
             }
         }
     }
@@ -551,7 +528,7 @@ impl Filter<'_> {
                 }
             };
             // It may be no object: it is printed as it is.
-            let print = if name.item().is_none() { print.map(|_| "") } else { print };
+            let print = if matches!(name, Name::Item(_)) { print } else { print.map(|_| "") };
             left = left.map(|left| left - u64::from(print.is_some()));
             decided.claimed.extend(held.as_ref().map(|_| decided.kinds.len()));
             decided.held.extend(held);

@@ -24,9 +24,9 @@ use crate::output;
 #[command(
     group = ArgGroup::new("subject").required(true).multiple(true)
         .args(["ids", "fields", "all"]).args(Selection::OPTIONS),
-    group = ArgGroup::new("named").args(["ids", "fields", "all"]),
+    group = ArgGroup::new("listed").args(["ids", "fields", "all"]),
     group = ArgGroup::new("selected").multiple(true).args(Selection::OPTIONS)
-        .conflicts_with("named")
+        .conflicts_with("listed")
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     selection: Selection,
 
     /// Change nothing, and print how many entries would be forgotten
-    #[arg(long, requires = "selected", conflicts_with = "named")]
+    #[arg(long, requires = "selected", conflicts_with = "listed")]
     dry_run: bool,
 }
 
@@ -67,10 +67,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return output::line(&format!("{forgotten} forgotten"));
     }
     let mut unknown = 0;
-    arguments.ids.for_each(|id| {
-        if !store.forget(id)? {
+    arguments.ids.for_each(|asked| {
+        if !store.forget(&asked.id)? {
             unknown += 1;
-            log::warn!("{}: not known, nothing to forget", ids::shown(id));
+            if !asked.warn_if_spelled(|id| Ok(store.get(id)?.is_some()))? {
+                log::warn!("{}: not known, nothing to forget", ids::shown(&asked.line));
+            }
         }
         Ok(())
     })?;

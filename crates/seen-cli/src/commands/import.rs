@@ -13,8 +13,9 @@ use seen_store::{Clock, Config, Entry, Refused, RestoreSummary, SystemClock, Ttl
 use crate::Result;
 use crate::args::database::Database;
 use crate::args::duration::parse_ttl;
-use crate::args::ids;
-use crate::input::source::{Format, Source};
+use crate::args::ids::{self, Spelling};
+use crate::input::recognise::Format;
+use crate::input::source::Source;
 use crate::output::entry::Defaults;
 use crate::output::message;
 
@@ -42,8 +43,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
+    #[command(flatten)]
+    spelling: Spelling,
+
     /// The format of the file. By default the content decides: a database, lines that begin with `{`, a
-    /// first line with a column `id`; anything else is plain ids.
+    /// first line with a column `id`; anything else is lines, as `seen filter` takes them. With an option that says
+    /// what of a line is its id, it is lines.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
 
@@ -63,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         now: SystemClock.now(),
     };
     // The source is opened before the store: a wrong file must not create a store.
-    let mut source = Source::open(&arguments.file, arguments.format, &defaults)?;
+    let mut source =
+        Source::open(&arguments.file, arguments.format, &arguments.spelling, &defaults)?;
     let store = arguments.database.open(Config::default())?;
     let (mut restored, mut refused_count) = (RestoreSummary::default(), 0_u64);
     let mut done = Ok(());

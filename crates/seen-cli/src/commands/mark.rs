@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.database.open(config)?;
     arguments.database.announce_unless_shared(&store, "mark");
     let version = arguments.version.as_deref();
-    arguments.ids.for_each(|id| Ok(store.mark_seen(ids::item(id, version))?))?;
+    arguments.ids.for_each(|asked| Ok(store.mark_seen(ids::item(&asked.id, version))?))?;
     database::close(&store);
     Ok(ExitCode::SUCCESS)
 }

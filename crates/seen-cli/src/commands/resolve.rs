@@ -45,10 +45,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.database.open_existing(Config::default().ttl(arguments.ttl))?;
     let resolution = if arguments.done { Resolution::Done } else { Resolution::Retry };
     let mut others = 0;
-    arguments.ids.for_each(|id| {
-        if !store.resolve(id, resolution)? {
+    arguments.ids.for_each(|asked| {
+        if !store.resolve(&asked.id, resolution)? {
             others += 1;
-            log::warn!("{}: seen, in flight or not known: nothing to decide", ids::shown(id));
+            if !asked.warn_if_spelled(|id| Ok(store.get(id)?.is_some()))? {
+                let line = ids::shown(&asked.line);
+                log::warn!("{line}: seen, in flight or not known: nothing to decide");
+            }
         }
         Ok(())
     })?;

@@ -16,8 +16,7 @@ use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter, Version};
 use crate::args::database::{self, Database};
 use crate::args::every::{self, Every};
-use crate::args::ids::{self, Fields};
-use crate::args::key::{Key, Naming};
+use crate::args::ids::{self, Fields, Spelling};
 use crate::args::statuses::{Statuses, Successes};
 use crate::output::message::{self, with_causes};
 use crate::work::attempt::Attempt;
@@ -63,30 +62,22 @@ Examples:
 /// CMD that has a status for "done, with warnings" is told by --success-status; the status of the run stays that of CMD.
 #[derive(Args)]
 #[command(
-    group = ArgGroup::new("subject").required(true).args(["id", "key", "fields"]),
+    group = ArgGroup::new("subject").required(true).multiple(true).args(["id", "key", "fields"]),
+    group = ArgGroup::new("direct").args(["id", "fields"]),
     after_long_help = EXAMPLES
 )]
 pub(crate) struct Arguments {
     /// The id. `-` reads it from standard input, which must be one line; CMD then reads nothing.
+    ///
+    /// Without it, --key takes the id from a JSON object on standard input, which CMD receives unchanged.
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     id: Option<OsString>,
 
-    /// Use this field of the JSON object on standard input as the id. CMD receives the object unchanged.
-    ///
-    /// Several fields, with commas between, make one id. A dotted path leads into objects and arrays
-    /// (`user.id`, `tags.0`), unless the object has a name with these dots in it. The ids are those of
-    /// `seen filter --key`. A missing field is an error. Use one scope for each choice of fields.
-    #[arg(long, value_name = "FIELD[,FIELD...]")]
-    key: Option<Key>,
-
-    /// Make the id of the names and values of the fields, as --field does
-    ///
-    /// Then the order of the fields in --key does not matter, and the ids are other ones than without --named.
-    #[arg(long, requires = "key")]
-    named: bool,
-
     #[command(flatten)]
     fields: Fields,
+
+    #[command(flatten)]
+    spelling: Spelling,
 
     #[command(flatten)]
     database: Database,
@@ -167,20 +158,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl Arguments {
     fn id_and_input(&self) -> Result<(Vec<u8>, Input)> {
-        if let Some(key) = &self.key {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes).map_err(|e| ids::unreadable(&e))?;
-            let naming = Naming { key, named: self.named, version: None, strict: false };
-            let id =
-                naming.item(&bytes).map_err(|why| format!("standard input: {why}"))?.id().to_vec();
-            return Ok((id, Input::Bytes(bytes)));
-        }
         if let Some(id) = self.fields.id() {
             return Ok((id, Input::Inherited));
         }
-        let id = self.id.as_deref().expect("the parser asks for --id, --key or --field");
+        let Some(id) = self.id.as_deref() else {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|e| ids::unreadable(&e))?;
+            return Ok((self.spelling.document(&bytes)?, Input::Bytes(bytes)));
+        };
         let input = if id == "-" { Input::Nothing } else { Input::Inherited };
-        Ok((ids::one(id)?.into_owned(), input))
+        Ok((self.spelling.one(id)?, input))
     }
 
     /// Prints what is stored for an id that is seen, and returns the status to end with.

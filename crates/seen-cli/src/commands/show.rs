@@ -45,30 +45,30 @@ pub(crate) struct Arguments {
     /// `other_scopes` has the scopes that know it.
     #[arg(long)]
     json: bool,
-
-    /// Ids on standard input end with a NUL instead of a newline.
-    #[arg(short = '0', long)]
-    null: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let ids = arguments.ids.read(arguments.null)?;
-    let entries = reader.scope(&arguments.scope).get_all(&ids)?;
+    let ids = arguments.ids.read()?;
+    let reader = reader.scope(&arguments.scope);
+    let entries = reader.get_all(ids.iter().map(|it| &it.id))?;
     let now = reader.now();
     let unknown = ids.iter().zip(&entries).filter(|(_, found)| found.is_none());
-    let unknown: Vec<&Vec<u8>> = unknown.map(|(id, _)| id).collect();
+    let unknown: Vec<&Vec<u8>> = unknown.map(|(asked, _)| &asked.id).collect();
     let elsewhere =
         if unknown.is_empty() { Vec::new() } else { reader.get_in_all_scopes(unknown)? };
     let mut output = Output::new();
     let mut all_known = true;
-    for (id, found) in ids.iter().zip(entries) {
-        let others = || elsewhere.iter().filter(|entry| entry.id == *id);
+    for (asked, found) in ids.iter().zip(entries) {
+        let others = || elsewhere.iter().filter(|entry| entry.id == asked.id);
         all_known &= found.is_some();
+        if found.is_none() {
+            asked.warn_if_spelled(|id| Ok(reader.get(id)?.is_some()))?;
+        }
         match found {
             Some(entry) if arguments.json => output.line(entry::to_json(&entry).to_string())?,
             None if arguments.json => {
-                let mut object = entry::unknown(&arguments.scope, id);
+                let mut object = entry::unknown(&arguments.scope, &asked.id);
                 object["other_scopes"] = others()
                     .map(|it| json!({ "scope": it.scope, "state": it.state.as_str() }))
                     .collect();
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
             Some(entry) => tell(&mut output, &entry, now)?,
             None => {
-                output.line(words::id(id))?;
+                output.line(words::id(&asked.id))?;
                 for line in not_known(&arguments.scope, others()) {
                     output.line(format!("  {line}"))?;
                 }

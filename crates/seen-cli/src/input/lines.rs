@@ -2,9 +2,13 @@
 //!
 //! Owns the one buffer that input is read into. What always holds: a batch holds the complete lines that have been
 //! read, and no more input is waited for while there is such a line. A line ends with the separator, a newline or
-//! NUL. Knows nothing of what a line means.
+//! NUL. Input that is no text is an error before its first line. Knows nothing of what a line means.
 
 use std::io::{self, Read};
+
+use memchr::memchr;
+
+use crate::input::foreign::{self, TELLING_BYTES};
 
 /// How many bytes a read asks for. A pipe gives at most 64 KiB at once, a terminal one line.
 const READ_BYTES: usize = 1 << 20;
@@ -16,6 +20,10 @@ pub(crate) const LINES_A_BATCH: usize = 10_000;
 pub(crate) struct Lines<R> {
     input: R,
     separator: u8,
+    /// Whether a last line without a separator is left out: its end may not have been written yet.
+    complete: bool,
+    /// Whether it is known that the input is text.
+    is_text: bool,
     buffer: Vec<u8>,
     /// Where the first line begins that was not returned yet.
     start: usize,
@@ -32,12 +40,19 @@ impl<R: Read> Lines<R> {
         Self {
             input,
             separator,
+            complete: false,
+            is_text: false,
             buffer: vec![0; READ_BYTES],
             start: 0,
             searched: 0,
             filled: 0,
             ends: Vec::new(),
         }
+    }
+
+    /// Leaves out a last line without a separator, if so asked.
+    pub(crate) fn complete(self, complete: bool) -> Self {
+        Self { complete, ..self }
     }
 
     /// Returns the next lines, each with its separator. Only the last line of the input may lack it. `None` at the
@@ -48,8 +63,10 @@ impl<R: Read> Lines<R> {
             if !self.ends.is_empty() {
                 break;
             }
-            if self.read_more()? == 0 {
-                if self.start == self.filled {
+            let more = self.read_more()?;
+            self.check_text(more == 0)?;
+            if more == 0 {
+                if self.start == self.filled || self.complete {
                     return Ok(None);
                 }
                 self.ends.push(self.filled);
@@ -64,11 +81,23 @@ impl<R: Read> Lines<R> {
         Ok(Some(lines))
     }
 
+    /// Looks at the beginning of the input, once there is enough of it.
+    fn check_text(&mut self, at_end: bool) -> io::Result<()> {
+        let beginning = &self.buffer[..self.filled];
+        let has_line = memchr(self.separator, beginning).is_some();
+        let is_enough = at_end || has_line || self.filled >= TELLING_BYTES;
+        if self.is_text || !is_enough {
+            return Ok(());
+        }
+        self.is_text = true;
+        foreign::refusal(beginning).map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
     fn find_lines(&mut self) {
         self.ends.clear();
         while self.ends.len() < LINES_A_BATCH {
             let unsearched = &self.buffer[self.searched..self.filled];
-            let Some(end) = unsearched.iter().position(|&byte| byte == self.separator) else {
+            let Some(end) = memchr(self.separator, unsearched) else {
                 self.searched = self.filled;
                 return;
             };
@@ -121,8 +150,12 @@ mod tests {
     }
 
     fn batches(pieces: &[&[u8]]) -> Vec<Vec<Vec<u8>>> {
+        batches_of(pieces, false)
+    }
+
+    fn batches_of(pieces: &[&[u8]], complete: bool) -> Vec<Vec<Vec<u8>>> {
         let pieces = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
-        let mut lines = Lines::new(pieces, b'\n');
+        let mut lines = Lines::new(pieces, b'\n').complete(complete);
         let mut batches = Vec::new();
         while let Some(batch) = lines.next_batch().unwrap() {
             batches.push(batch.iter().map(|line| line.to_vec()).collect());
@@ -134,6 +167,21 @@ mod tests {
     fn what_one_read_gives_is_one_batch_and_a_broken_line_waits_for_its_end() {
         let expected: [&[&[u8]]; 3] = [&[b"a\n", b"\n", b"b\n"], &[b"cd\n"], &[b"e"]];
         assert_eq!(batches(&[b"a\n\nb\nc", b"d\ne"]), expected);
+    }
+
+    #[test]
+    fn a_line_whose_end_was_not_written_yet_can_be_left_out() {
+        assert_eq!(batches_of(&[b"a\nb", b"c"], true), [[b"a\n"]]);
+        assert!(batches_of(&[b"a"], true).is_empty());
+    }
+
+    #[test]
+    fn input_that_is_no_text_is_an_error_however_it_arrives() {
+        for pieces in [&[&b"\x1f"[..], b"\x8b", b"\x08\n\n\n"][..], &[b"\x1f\x8b"]] {
+            let pieces = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
+            let e = Lines::new(pieces, b'\n').next_batch().unwrap_err();
+            assert!(e.to_string().contains("zcat"), "{e}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The files that an import reads, as entries.
 //!
-//! Owns the recognition and the reading of each format. What always holds: a file is read once, from its beginning
+//! Owns the reading of each format. What always holds: a file is read once, from its beginning
 //! to its end, in bounded memory. A message about it has its name, the line, the cause and the remedy. A line that
 //! is not understood ends the reading. A line that is understood, but that no store can hold, is left out.
 
@@ -10,11 +10,13 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use clap::ValueEnum;
 use seen_store::{Entry, LegacyFile};
 use serde_json::{Map, Value};
 
 use crate::Result;
+use crate::args::ids::Spelling;
+use crate::input::recognise::{Content, Format, recognise};
+use crate::naming::Nameless;
 use crate::output::entry::{Defaults, from_json};
 use crate::output::message;
 use crate::output::progress::{self, Progress};
@@ -25,25 +27,13 @@ const TELLING: usize = 1 << 16;
 /// The longest line that is read: longer than an id, a scope, an error and a receipt, all escaped.
 const LONGEST_LINE: u64 = 4 << 20;
 
-const DATABASE: &[u8] = b"SQLite format 3\0";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The format of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// One JSON object a line, as exported.
-    Jsonl,
-    /// Comma-separated values with a header that names at least a column `id` or `id_hex`.
-    Csv,
-    /// One id a line, byte for byte.
-    Ids,
-    /// The SQLite file seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL), `ts` in unix seconds.
-    Seed,
-}
 
 /// A file that is being read.
 pub(crate) struct Source<'a> {
     name: String,
+    spelling: &'a Spelling,
+    nameless: Nameless,
     defaults: &'a Defaults,
     progress: Progress,
     reader: Reader,
@@ -63,6 +53,7 @@ impl<'a> Source<'a> {
     pub(crate) fn open(
         path: &Path,
         format: Option<Format>,
+        spelling: &'a Spelling,
         defaults: &'a Defaults,
     ) -> Result<Self> {
         let standard_input = path == Path::new("-");
@@ -75,28 +66,33 @@ impl<'a> Source<'a> {
         };
         let cannot_read = |e| format!("cannot read {name}: {e}");
         let beginning = beginning(&mut input).map_err(cannot_read)?;
-        let format = match format {
-            Some(format) => format,
-            None => recognise(&beginning).map_err(|why| format!("{name}: {why}"))?,
-        };
-        if format == Format::Seed {
+        if spelling.is_given() && format.is_some_and(|format| format != Format::Ids) {
+            return Err("the options that say what of a line is its id are for --format ids".into());
+        }
+        let format = if spelling.is_given() { Some(Format::Ids) } else { format };
+        let content =
+            recognise(&beginning, path, format).map_err(|why| format!("{name}: {why}"))?;
+        let nameless = Nameless::default();
+        if content == Content::Seed {
             if standard_input {
                 return Err("a database cannot be read from standard input; give its path".into());
             }
             let seed = LegacyFile::open(path, defaults.ttl)?;
             let progress = progress::of_count(seed.count_rows()?);
             let reader = Reader::Seed(seed);
-            return Ok(Self { name, defaults, progress, reader, left_out: 0 });
+            return Ok(Self { name, spelling, nameless, defaults, progress, reader, left_out: 0 });
         }
         let marked = if beginning.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let text = BufReader::new(Cursor::new(beginning[marked..].to_vec()).chain(input));
-        let reader = match format {
-            Format::Ids => Reader::Ids(Lines::new(text)),
-            Format::Csv => Reader::Csv(Table::new(text).map_err(|why| format!("{name}: {why}"))?),
+        let reader = match content {
+            Content::Ids => Reader::Ids(Lines::new(text)),
+            Content::Csv { delimiter } => {
+                Reader::Csv(Table::new(text, delimiter).map_err(|why| format!("{name}: {why}"))?)
+            }
             _ => Reader::Json(Lines::new(text)),
         };
         let progress = progress::of_files(&[path.to_owned()]);
-        Ok(Self { name, defaults, progress, reader, left_out: 0 })
+        Ok(Self { name, spelling, nameless, defaults, progress, reader, left_out: 0 })
     }
 
     /// Reads up to `limit` entries; none at the end. After an error, `entries` holds those before it. Prints a message
@@ -130,18 +126,23 @@ impl<'a> Source<'a> {
     }
 
     fn next(&mut self) -> Result<Option<Entry>> {
-        let Self { name, defaults, progress, reader, .. } = self;
+        let Self { name, spelling, nameless, defaults, progress, reader, .. } = self;
         match reader {
             Reader::Json(lines) => {
-                let Some(line) = lines.next(name, progress)? else { return Ok(None) };
+                let Some((line, number)) = lines.next(name, progress)? else { return Ok(None) };
                 let entry = serde_json::from_slice::<Map<String, Value>>(line)
                     .map_err(|e| format!("not a JSON object: {e}"))
                     .and_then(|object| from_json(&object, defaults));
-                entry.map(Some).map_err(|why| wrong_line(name, lines.number, &why))
+                entry.map(Some).map_err(|why| wrong_line(name, number, &why))
             }
             Reader::Ids(lines) => {
-                let Some(line) = lines.next(name, progress)? else { return Ok(None) };
-                Ok(Some(defaults.entry(line)))
+                while let Some((line, number)) = lines.next(name, progress)? {
+                    let place = || format!("{name}: line {number}");
+                    if let Some(asked) = spelling.asked(line, b'\n', place, nameless)? {
+                        return Ok(Some(defaults.entry(asked.id)));
+                    }
+                }
+                Ok(None)
             }
             Reader::Csv(table) => {
                 let Some(object) = table.next(name, progress)? else { return Ok(None) };
@@ -160,6 +161,7 @@ impl<'a> Source<'a> {
     /// Prints what was left out, and removes the progress bar.
     pub(crate) fn finish(&self) {
         self.progress.finish();
+        self.nameless.warn();
         if let Reader::Seed(seed) = &self.reader
             && seed.skipped() > 0
         {
@@ -177,33 +179,6 @@ fn beginning(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
     input.take(TELLING as u64).read_to_end(&mut beginning)?;
     Ok(beginning)
-}
-
-fn recognise(beginning: &[u8]) -> Result<Format, String> {
-    if beginning.starts_with(DATABASE) {
-        return Ok(Format::Seed);
-    }
-    let text = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start();
-    if text.starts_with(b"{") {
-        return Ok(Format::Jsonl);
-    }
-    if text.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")) {
-        return Err("a JSON array; write one object a line, as `jq -c '.[]'` does".into());
-    }
-    let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or(text);
-    let names = csv::ReaderBuilder::new().has_headers(false).from_reader(first_line);
-    let header = names.into_byte_records().next().and_then(Result::ok).unwrap_or_default();
-    if names_an_id(header.iter()) {
-        return Ok(Format::Csv);
-    }
-    if beginning.contains(&0) {
-        return Err("neither text nor a database; say --format ids if its lines are ids".into());
-    }
-    Ok(Format::Ids)
-}
-
-fn names_an_id<'a>(mut columns: impl Iterator<Item = &'a [u8]>) -> bool {
-    columns.any(|name| matches!(name.trim_ascii(), b"id" | b"id_hex"))
 }
 
 /// Checks that a store can hold the entry. It is checked here because the line is known here.
@@ -240,7 +215,8 @@ impl Lines {
         Self { text, line: Vec::new(), number: 0 }
     }
 
-    fn next(&mut self, name: &str, progress: &Progress) -> Result<Option<&[u8]>> {
+    /// Returns the next line and its number.
+    fn next(&mut self, name: &str, progress: &Progress) -> Result<Option<(&[u8], u64)>> {
         loop {
             self.line.clear();
             let mut limited = (&mut self.text).take(LONGEST_LINE);
@@ -259,7 +235,7 @@ impl Lines {
                 self.line.pop();
             }
             if !self.line.is_empty() {
-                return Ok(Some(&self.line));
+                return Ok(Some((&self.line, self.number)));
             }
         }
     }
@@ -296,17 +272,17 @@ impl Read for Limited {
 }
 
 impl Table {
-    fn new(text: Text) -> Result<Self, String> {
+    fn new(text: Text, delimiter: u8) -> Result<Self, String> {
         let allowance = Rc::new(Cell::new(LONGEST_LINE));
-        let mut rows = csv::Reader::from_reader(Limited { text, allowance: allowance.clone() });
+        let mut rows = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .from_reader(Limited { text, allowance: allowance.clone() });
         let header = rows.byte_headers().map_err(|e| cause(&e))?;
-        if !names_an_id(header.iter()) {
-            return Err("its first line names no column id or id_hex; name the column so, or say \
-                        --format ids if its lines are ids"
-                .into());
+        let name = |field: &[u8]| String::from_utf8_lossy(field.trim_ascii()).to_ascii_lowercase();
+        let header: Vec<_> = header.iter().map(name).collect();
+        if let [_, _, ..] = *header.iter().filter(|name| *name == "id").collect::<Vec<_>>() {
+            return Err("its first line names two columns id; name one of them otherwise".into());
         }
-        let name = |field: &[u8]| String::from_utf8_lossy(field.trim_ascii()).into_owned();
-        let header = header.iter().map(name).collect();
         Ok(Self { rows, row: csv::ByteRecord::new(), header, allowance, line: 1 })
     }
 
@@ -351,34 +327,5 @@ fn cause(error: &csv::Error) -> String {
         }
         csv::ErrorKind::Io(e) => e.to_string(),
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_known_by_its_beginning() {
-        for (beginning, format) in [
-            (&b"SQLite format 3\0\x10\0"[..], Format::Seed),
-            (b"\n {\"id\": 1}\n", Format::Jsonl),
-            (b"\xef\xbb\xbf{\"id\": 1}\n", Format::Jsonl),
-            (b"scope,id\n,a\n", Format::Csv),
-            (b"\xef\xbb\xbf\"id\"\r\na\r\n", Format::Csv),
-            (b"id_hex, seen\nff,\0\n", Format::Csv),
-            (b"identity,valid\n", Format::Ids),
-            (b"[ERROR] a, b\n", Format::Ids),
-            (b"", Format::Ids),
-        ] {
-            assert_eq!(
-                recognise(beginning),
-                Ok(format),
-                "{:?}",
-                String::from_utf8_lossy(beginning)
-            );
-        }
-        assert!(recognise(b"\x1f\x8b\x08\0\0\0").unwrap_err().contains("neither text"));
-        assert!(recognise(b"[\n  {\"id\": 1}]").unwrap_err().contains("jq -c"));
     }
 }

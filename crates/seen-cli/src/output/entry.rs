@@ -155,7 +155,7 @@ impl Defaults {
 /// Numbers may be texts, as they are in CSV, and `expires_at` may be `never`.
 pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Result<Entry, String> {
     let Some(id) = read_bytes(object, "id")? else {
-        return Err("it has neither id nor id_hex".into());
+        return Err("it has neither id nor id_hex (--key names another field)".into());
     };
     let mut entry = defaults.entry(id);
     if let Some(scope) = read_text(object, "scope")? {

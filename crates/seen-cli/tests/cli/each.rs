@@ -259,3 +259,20 @@ fn what_makes_no_sense_is_an_error_of_seen_and_runs_nothing() {
     place.told_with_input(&keep, "a\n").assert(125, &["not a SQLite database"]);
     assert_eq!(place.text("kept"), "");
 }
+
+#[test]
+fn a_line_without_its_key_is_known_by_its_bytes_or_ends_the_run() {
+    let place = Place::new();
+    let keep = [&["each", "--key", "id"], &KEEP[..]].concat();
+    for _ in 0..2 {
+        let told = place.told_with_input(&keep, "no\n{}\n");
+        assert!(
+            told.stderr.contains("no: not JSON") && told.stderr.contains("1 other"),
+            "{told:?}"
+        );
+        assert_eq!(place.text("kept"), "no\n{}\n");
+    }
+    let strict =
+        place.told_with_input(&["each", "--key", "id", "--strict", "--", "true"], "other\n");
+    assert_eq!(strict.status, Some(125), "{strict:?}");
+}

@@ -17,9 +17,15 @@ mod filter_ends;
 #[cfg(unix)]
 mod filter_options;
 #[cfg(unix)]
+mod golden;
+#[cfg(unix)]
 mod help;
 #[cfg(unix)]
 mod monitoring;
+#[cfg(unix)]
+mod naming;
+#[cfg(unix)]
+mod naming_pairs;
 #[cfg(unix)]
 mod reading;
 #[cfg(target_os = "linux")]

@@ -334,8 +334,21 @@ fn the_id_comes_out_of_json_that_the_command_receives_unchanged() {
     place.told_with_input(&by_key, &item).assert(0, &["17: seen before"]);
     let other = item.replace("17", "18");
     place.told_with_input(&run(&["--key", "user.id"], &["true"]), other).assert(0, &[]);
-    place.told_with_input(&by_key, "{}").assert(125, &["standard input", "user.id", "missing"]);
-    place.told_with_input(&by_key, "no json").assert(125, &["standard input", "not JSON"]);
+}
+
+#[test]
+fn a_document_without_its_key_is_known_by_its_bytes_or_refused() {
+    let place = Place::new();
+    let by_key = run(&["--key", "user.id"], &["cat"]);
+    for (input, why) in [("{}", "\"user.id\" is missing"), ("no json", "not JSON")] {
+        let told = place.told_with_input(&by_key, input);
+        told.assert(0, &["standard input", why, "known by its bytes"]);
+        assert_eq!(told.stdout, input);
+        assert_eq!(place.told_with_input(&by_key, input).stdout, "");
+        let strict = run(&["--key", "user.id", "--strict"], &["cat"]);
+        place.told_with_input(&strict, input).assert(125, &["standard input", why]);
+    }
+    place.told_with_input(&by_key, "").assert(125, &["standard input is empty"]);
 }
 
 #[test]
@@ -586,7 +599,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     let id = ["--id", "a"];
     for (options, named) in [
         (&[][..], "--id"),
-        (&["--id", "a", "--key", "b"], "cannot be used"),
+        (&["--id", "a", "--field", "b=c"], "cannot be used"),
         (&["--id", ""], "empty"),
         (&["--key", "a,,b"], "field's name is empty"),
         (&["--id", "a", "--lease", "0s"], "lease of zero"),

@@ -67,7 +67,8 @@ fn an_id_that_no_store_takes_is_an_error_and_those_before_it_are_marked() {
     let place = Place::new();
     place.told(&["mark", "a", "", "b"]).assert(2, &["empty"]);
     let long = "x".repeat(65_537);
-    place.told_with_input(&["mark", "-"], format!("c\n{long}\nd")).assert(2, &["65537"]);
+    let exact = place.told_with_input(&["mark", "--exact", "-"], format!("c\n{long}\nd"));
+    exact.assert(2, &["65537"]);
     let seen = ["a", "b", "c", "d"].map(|id| place.store().is_seen(id));
     assert_eq!(seen, [true, false, true, false]);
 }
@@ -172,17 +173,17 @@ fn a_released_id_is_free_and_a_renewed_one_is_not() {
 #[test]
 fn a_holder_that_has_lost_its_claim_is_told_and_changes_nothing() {
     let place = Place::new();
-    let late = place.printed(&["claim", "a\n", "--lease", "1ms"]).trim_end().to_owned();
+    let late = place.printed(&["claim", "a\nb", "--lease", "1ms"]).trim_end().to_owned();
     let mut token = String::new();
     wait_until("the take-over", || {
-        token = place.told(&["claim", "a\n"]).stdout.trim_end().to_owned();
+        token = place.told(&["claim", "a\nb"]).stdout.trim_end().to_owned();
         !token.is_empty()
     });
     for command in ["confirm", "fail", "release", "renew"] {
-        let told = place.told(&[command, "a\n", "--token", &late]);
-        told.assert(1, &["a\\n: this token no longer holds it", "nothing was changed"]);
+        let told = place.told(&[command, "a\nb", "--token", &late]);
+        told.assert(1, &["a\\nb: this token no longer holds it", "nothing was changed"]);
     }
-    place.printed(&["confirm", "a\n", "--token", &token]);
+    place.printed(&["confirm", "a\nb", "--token", &token]);
     for command in ["confirm", "fail", "release", "renew"] {
         place.told(&[command, "never claimed", "--token", TOKEN]).assert(1, &["no longer holds"]);
         place.told(&[command, "a", "--token", "12"]).assert(2, &["--token", "32 hexadecimal"]);
