@@ -67,7 +67,8 @@ pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error 
     };
     // A file's name is its path, which is absolute.
     let is_unexplained =
-        matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnly | ErrorKind::Io);
+        matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnly | ErrorKind::Io)
+            || extended == ffi::SQLITE_IOERR_SHMSIZE;
     match is_unexplained.then(|| file::cause(Path::new(name))).flatten() {
         Some((kind, cause)) => {
             Error::with_source(kind, format!("cannot {doing} {name}: {cause}"), error)

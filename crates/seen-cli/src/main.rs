@@ -79,6 +79,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    outlive_the_limit_of_file_sizes();
     let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(e) => return answer_without_command(&e),
@@ -91,6 +93,15 @@ fn main() -> ExitCode {
             status_of_errors()
         }
     }
+}
+
+/// A write beyond `ulimit -f` then fails, and the error says so. Otherwise a signal ends the process without a word. (The
+/// signal is caught and not ignored: the commands of `seen run` would inherit that.)
+#[cfg(unix)]
+fn outlive_the_limit_of_file_sizes() {
+    let signal = rustix::process::Signal::XFSZ.as_raw();
+    // If it cannot be caught, it ends the process as before.
+    let _ = signal_hook::flag::register(signal, std::sync::Arc::default());
 }
 
 fn parse() -> Result<Arguments, clap::Error> {

@@ -49,8 +49,9 @@ Examples:
 /// were ignored from the start. CMD keeps the terminal, so Ctrl-C and Ctrl-Z reach it as usual.
 ///
 /// CMD finds in its environment `SEEN_ATTEMPT`, the number of this attempt, and `SEEN_PREVIOUS`, how the attempt
-/// before it ended: `none`, `released`, `failed` or `abandoned`. After `abandoned` the work may have been done: CMD
-/// should ask the receiver before it does it again. With --hold such an id is not handed on.
+/// before it ended: `none`, `released`, `failed` or `abandoned`; or `superseded`, if another --version of the id was
+/// done. After `abandoned` the work may have been done: CMD should ask the receiver before it does it again. With
+/// --hold such an id is not handed on.
 ///
 /// Statuses: CMD's own; 128 plus the number of the signal that killed CMD; 127, CMD was not found; 126, CMD could
 /// not be started (for 126 and 127 the id is released at once, and the attempt counts for --retries); 125, seen itself

@@ -29,6 +29,7 @@ impl Attempt {
             Previous::Released => "released",
             Previous::Failed { .. } => "failed",
             Previous::Abandoned { .. } => "abandoned",
+            Previous::Superseded(_) => "superseded",
             _ => "unknown",
         };
         [("SEEN_ATTEMPT", self.lease.attempt().to_string()), ("SEEN_PREVIOUS", previous.to_owned())]

@@ -64,6 +64,9 @@ fn a_command_is_told_how_the_attempt_before_it_ended() {
     assert_eq!(place.told(&tell).stdout, "4 released\n");
     vanish(&place.store(), "a");
     assert_eq!(place.told(&tell).stdout, "6 abandoned\n");
+    place.printed(&["mark", "--version", "1", "b"]);
+    let changed = ["run", "--id", "b", "--version", "2", "--", "sh", "-c", "echo $SEEN_PREVIOUS"];
+    assert_eq!(place.told(&changed).stdout, "superseded\n");
     vanish(&place.store(), "a");
     place.told(&["claim", "a"]).assert(0, &["vanished", "may have been done"]);
 }

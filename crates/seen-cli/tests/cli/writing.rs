@@ -477,3 +477,18 @@ fn a_field_without_a_name_or_a_value_and_an_id_beside_fields_are_refused() {
     place.told(&["claim", "id", "--field", "host=db1"]).assert(2, &["cannot be used with"]);
     place.told(&["claim"]).assert(2, &["required"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_write_beyond_the_limit_of_file_sizes_is_an_error_and_no_silent_end() {
+    let place = Place::new();
+    place.printed(&["mark", "before"]);
+    let program = assert_cmd::cargo::cargo_bin!("seen").display().to_string();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -f 8; exec \"$0\" mark after", &program]);
+    let output = shell.env("SEEN_DB_PATH", place.db()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("ulimit -f"), "{told}");
+    assert!(place.entry("before").is_some() && place.entry("after").is_none());
+}
