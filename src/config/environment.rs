@@ -36,8 +36,7 @@ pub(crate) fn read_environment(
     Ok((path, read_settings(var, names)?))
 }
 
-/// Returns the settings that the environment describes. Logs variables that have no effect, so that nobody relies on
-/// them.
+/// Returns the settings that the environment describes. Logs variables that have no effect: they may be misspelt.
 pub(crate) fn read_settings(
     var: impl Fn(&str) -> Option<OsString>,
     names: impl Iterator<Item = String>,

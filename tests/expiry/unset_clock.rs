@@ -1,4 +1,4 @@
-//! A system clock that begins in 1970 at each boot, until somebody sets it.
+//! A system clock that begins in 1970 at each boot, until it is set.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;

@@ -95,8 +95,8 @@ fn what_is_no_earlier_backup_is_not_replaced() {
     let place = Place::new();
     let store = place.open(Config::default());
     let at = |name: &str| place.folder().join(name);
-    fs::write(at("notes.txt"), "somebody's notes").unwrap();
-    fs::write(at("long.txt"), "somebody's notes ".repeat(100)).unwrap();
+    fs::write(at("notes.txt"), "the user's notes").unwrap();
+    fs::write(at("long.txt"), "the user's notes ".repeat(100)).unwrap();
     rusqlite::Connection::open(at("other.db"))
         .unwrap()
         .execute_batch("CREATE TABLE other (a)")

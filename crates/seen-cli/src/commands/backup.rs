@@ -83,7 +83,7 @@ fn number(path: &Path, keep: u32) -> io::Result<()> {
         0 => path.to_owned(),
         number => with_suffix(path, &format!(".{number}")),
     };
-    // Up to a gap, as a copy that somebody took away leaves it: those above it stay.
+    // Up to a gap, as a copy that was taken away leaves it: those above it stay.
     let count = (0..keep).take_while(|number| copy(*number).exists()).count();
     let Some(last) = u32::try_from(count).unwrap_or(keep).min(keep - 1).checked_sub(1) else {
         return Ok(());

@@ -15,7 +15,7 @@ use crate::support::{Place, Told, catches, signal, start, wait_until, with_signa
 const ASKING: [(libc::c_int, i32); 3] =
     [(libc::SIGTERM, 143), (libc::SIGINT, 130), (libc::SIGHUP, 129)];
 
-/// A filter at work that hears these signals, whoever runs this test.
+/// A filter at work that hears these signals, also where the shell ignores them.
 fn filtering(place: &Place, arguments: &[&str]) -> Child {
     let mut command = place.filter(arguments);
     start(with_signals(&mut command, &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP], libc::SIG_DFL))

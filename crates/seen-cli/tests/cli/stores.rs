@@ -1,4 +1,4 @@
-//! Which store a command uses, and what it says of that: a store that is made anew, a path that nobody meant, a scope
+//! Which store a command uses, and what it says of that: a store that is made anew, a path that was not meant, a scope
 //! that unrelated jobs share.
 
 use std::fs;

@@ -11,7 +11,7 @@ use super::Event;
 use crate::input::lines::Lines;
 use crate::work::stop;
 
-/// Reads on until nobody asks for more.
+/// Reads on until no more is asked for.
 pub(super) fn read_all(
     files: &[PathBuf],
     separator: u8,
