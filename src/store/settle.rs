@@ -5,6 +5,7 @@
 //! by [`resolve`](SeenStore::resolve), which takes a claim that is over. A holder that has lost its claim gets an
 //! error and changes nothing. Knows nothing of SQL.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::claims::checked_lease;
@@ -201,11 +202,19 @@ impl SeenStore {
     {
         self.for_all(claims, |transaction, claims| {
             let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
+            let mut ended_tokens = HashSet::new();
             for (id, token) in claims {
-                let confirmed = self.mark_confirmed(transaction, *id, *token, None)?;
+                // The claims are deleted at the end. A mark that expires at once leaves nothing to confirm again.
+                let is_over = ended_tokens.contains(token) && transaction.live(id.key)?.is_none();
+                let confirmed = match is_over {
+                    true => None,
+                    false => self.mark_confirmed(transaction, *id, *token, None)?,
+                };
                 owned.push(confirmed.map_or(Ownership::Lost, |_| Ownership::Held));
-                let ends = confirmed.is_some_and(|confirmed| confirmed != Confirmed::Before);
-                ended.extend(ends.then_some(*id));
+                if confirmed.is_some_and(|confirmed| confirmed != Confirmed::Before) {
+                    ended.push(*id);
+                    ended_tokens.insert(*token);
+                }
             }
             transaction.delete_claims(ended)?;
             Ok(owned)

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use seen_store::{Claim, Config, ErrorKind, ManualClock, Ownership, Token};
 
-use crate::bench::{Bench, LEASE, TTL, assert_kind, claim_rows, granted, until};
+use crate::bench::{Bench, LEASE, TTL, assert_kind, assert_lost, claim_rows, granted, until};
 use crate::common::{Place, ms, secs};
 
 #[test]
@@ -60,6 +60,12 @@ fn batches_confirm_renew_and_release_in_one_commit_each() {
     assert_eq!(bench.store.confirm_all([("d", twice), ("d", twice)]).unwrap(), [held, held]);
     let twice = bench.granted("e").into_token();
     assert_eq!(bench.store.release_all([("e", twice), ("e", twice)]).unwrap(), [held, lost]);
+    // A mark that expires at once leaves nothing that could be confirmed again, as one by one.
+    let brief = bench.store.ttl(Duration::ZERO);
+    let (one, twice) = (bench.granted("f").into_token(), bench.granted("g").into_token());
+    brief.confirm("f", &one).unwrap();
+    assert_lost(brief.confirm("f", &one));
+    assert_eq!(brief.confirm_all([("g", twice), ("g", twice)]).unwrap(), [held, lost]);
 }
 
 /// A store remembers the claims that it knows to be the only ones, and then deletes them all at once.
