@@ -21,7 +21,7 @@ pub(crate) use replacing::{
     adopt_owner_and_mode, keep_replaced, refuse_irregular, remove_side_file, rename, sync_file,
     sync_folder,
 };
-pub(crate) use unopened::{lock_unopened, open_database, while_unopened};
+pub(crate) use unopened::{lock_unopened, open_database, read_unopened, while_unopened};
 
 use std::ffi::OsString;
 use std::fs;

@@ -21,11 +21,11 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef}
 use crate::error::{Error, ErrorKind};
 
 /// "SEEN": marks a SQLite database as a store.
-const APPLICATION_ID: i64 = 0x5345_454E;
+pub(crate) const APPLICATION_ID: i64 = 0x5345_454E;
 /// The version of the file format, kept in `user_version`.
-const FORMAT_VERSION: i64 = 1;
+pub(crate) const FORMAT_VERSION: i64 = 1;
 /// Pages are small because an appended row dirties one, and each dirty page is written twice.
-const PAGE_SIZE: i64 = 1024;
+pub(crate) const PAGE_SIZE: u32 = 1024;
 
 /// The journal: one row per mark, in commit order. `seq` is never reused. `id` is TEXT when it is UTF-8, else a BLOB.
 /// Times are unix milliseconds. An `expires_at` of NULL is never, and of 0 a tombstone: the id was forgotten.

@@ -53,6 +53,24 @@ fn refuse_copy_beside_log(path: &Path) -> Result<()> {
     ))
 }
 
+/// Gives the step the database to read without SQLite. The step must not open a connection.
+///
+/// # Errors
+///
+/// `Busy` if this process has the file open.
+pub(crate) fn read_unopened<T>(path: &Path, step: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+    let _guard = OPENING.lock();
+    if cfg!(unix) && !is_unopened(path) {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            format!("{} is open in this process; close it there, and try again", shown(path)),
+        ));
+    }
+    let file =
+        File::open(path).map_err(|e| Error::io(format!("cannot open {}", shown(path)), e))?;
+    step(&file)
+}
+
 /// Runs a step while no store has the database open, in this process or another one, and none can open it. Gives the
 /// step the file, locked; `None` if there is none. The step must not open a connection, nor open and close the file.
 ///

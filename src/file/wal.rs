@@ -5,7 +5,7 @@
 //! two and none on the log, so closing a descriptor of the log loses no lock. What always holds: nothing is
 //! written. Knows the format of the log, and nothing of the pages in it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::RangeInclusive;
@@ -29,6 +29,11 @@ pub(crate) fn header(mut log: &File) -> io::Result<Option<Header>> {
     let mut header = [0; HEADER_BYTES];
     log.seek(SeekFrom::Start(0))?;
     Ok(read_full(&mut log, &mut header)?.then_some(header))
+}
+
+/// Returns the size of the pages in a log with this header.
+pub(crate) fn page_bytes(header: &Header) -> u32 {
+    read_u32(header, 8)
 }
 
 /// Returns whether there is a log beside the database at `path` with frames in it, valid or not.
@@ -74,7 +79,8 @@ pub(crate) fn has_frames(
 /// The pages that the committed transactions of a log wrote.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
-    pages: HashSet<u32>,
+    /// For each page, where the log has its last content.
+    pages: HashMap<u32, u64>,
     /// How many pages the database has after the last transaction; 0 if there is none.
     size: u32,
 }
@@ -101,12 +107,14 @@ impl Committed {
         };
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
         let mut uncommitted = Vec::new();
+        let mut at = HEADER_BYTES as u64;
         while read_full(&mut log, &mut frame)? {
             if !checksum.accepts(&header, &frame) {
                 break;
             }
             let (page, size) = (read_u32(&frame, 0), read_u32(&frame, 4));
-            uncommitted.push(page);
+            uncommitted.push((page, at + FRAME_HEADER_BYTES as u64));
+            at += frame.len() as u64;
             if size > 0 {
                 committed.pages.extend(uncommitted.drain(..));
                 committed.size = size;
@@ -118,7 +126,17 @@ impl Committed {
     /// Returns whether the log has each page of the database from `first` on; false if it holds nothing.
     pub(crate) fn has_all_from(&self, first: u32) -> bool {
         let mut needed: RangeInclusive<u32> = first..=self.size;
-        self.size > 0 && needed.all(|page| self.pages.contains(&page))
+        self.size > 0 && needed.all(|page| self.pages.contains_key(&page))
+    }
+
+    /// Returns where the content of the page begins in the log, if it is there.
+    pub(crate) fn place(&self, page: u32) -> Option<u64> {
+        self.pages.get(&page).copied()
+    }
+
+    /// Returns how many pages the database has; `None` if the log holds nothing.
+    pub(crate) fn size(&self) -> Option<u32> {
+        (self.size > 0).then_some(self.size)
     }
 }
 

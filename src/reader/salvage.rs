@@ -1,16 +1,23 @@
 //! What can still be read of a damaged store.
 //!
-//! Owns the walk around damage: marks by ranges of `seq`, claims from both ends of their order. What always holds: the
-//! file is only read; each row that is returned was read whole and has what a store writes; what could not be read is
-//! counted. Must not know what is done with the entries.
+//! Owns the decision which rows are given: of each id the newest one that can be read, first those to which the inner
+//! pages of the file lead, and then those that only a scan of its leaf pages finds. What always holds: the file is only
+//! read; each row that is returned was read whole and has what a store writes; what could not be read is counted. Must
+//! not know what is done with the entries.
 
-use std::collections::VecDeque;
+mod pages;
+mod scan;
+mod walk;
+
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::access::Read;
+use self::scan::{Decoder, Scanned, scan};
+use self::walk::Walk;
 use crate::clock::{Clock, SystemClock, to_ms};
 use crate::config::Config;
 use crate::entry::Entry;
@@ -19,20 +26,12 @@ use crate::file;
 use crate::format;
 use crate::format::open_for_reading::open_damaged;
 use crate::format::sqlite_errors::failure;
-use crate::id::MAX_ID_BYTES;
+use crate::id::{Key, KeyHasher, MAX_ID_BYTES};
 use crate::index::MAX_SEQ;
 use crate::journal::claims::{self, ClaimPosition};
-use crate::journal::load::{ReadError, check_version};
-use crate::journal::row::columns;
+use crate::journal::load::check_version;
 use crate::journal::{ClaimRow, MarkRow};
 use crate::process::{Registered, Registration};
-
-/// How many rows are read at a time where there is no damage.
-const PAGE: i64 = 1_000;
-
-/// Of a damaged range that is this long, each `seq` is tried. A longer one is gone through in steps of this part of
-/// its length.
-const TRIED_ONE_BY_ONE: i64 = 1_024;
 
 /// What a salvage could read, and what not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,11 +39,17 @@ const TRIED_ONE_BY_ONE: i64 = 1_024;
 pub struct SalvageReport {
     /// The number of entries that were read.
     pub entries: u64,
-    /// The number of places in the table of marks that could not be read.
+    /// The number of places in the table of marks to which nothing in the file leads any more, or that could not be
+    /// read.
     pub damaged_places: u64,
     /// At most so many marks are lost in these places: the numbers of their rows were given once, though some of those
     /// rows may have been removed since. `None` if not even the number of the last row can be read.
     pub marks_lost_at_most: Option<u64>,
+    /// The number of marks in these places that a scan of all pages of the file found. Of the entries that were read,
+    /// they come last.
+    pub marks_from_scan: u64,
+    /// Whether removed ids may be among the marks from the scan, because the list of free pages cannot be read.
+    pub removed_may_return: bool,
     /// Whether claims are lost: ids that are in flight, failed or given up. Their number is not known.
     pub claims_are_lost: bool,
 }
@@ -52,15 +57,19 @@ pub struct SalvageReport {
 impl SalvageReport {
     /// Returns whether everything could be read.
     pub fn is_complete(&self) -> bool {
-        self.damaged_places == 0 && !self.claims_are_lost
+        self.marks_lost_at_most == Some(0) && !self.claims_are_lost
     }
 }
 
 /// An iterator over the entries that can be read of a damaged store, to be [restored](crate::SeenStore::restore) to
 /// another one. Reads around what is damaged, and never changes the file.
 ///
-/// Claims come first, then marks in the order in which they were written; expired ones too. An id may come twice,
-/// since the damage may hide that its earlier mark was replaced; a restore merges the two.
+/// Claims come first, then marks in the order in which they were written, expired ones too, and last the marks that only
+/// a scan of the file found. An id comes once as a mark, with what the newest of its rows that can be read says. An id
+/// whose newest row is lost may come with an older one, also if it was removed.
+///
+/// The file is read twice. About 50 bytes of memory are used for each id, and the rows that only a scan finds are held in
+/// memory.
 ///
 /// ```
 /// use seen_store::{Salvage, SeenStore};
@@ -74,14 +83,15 @@ impl SalvageReport {
 /// # Ok(()) }
 /// ```
 pub struct Salvage {
-    connection: Registered<Connection>,
     now_ms: i64,
-    /// The last `seq` that was read or given up.
-    after: i64,
-    /// The last `seq` that a row may have. `None` if it cannot be read.
-    last: Option<i64>,
+    hasher: KeyHasher,
+    /// Of each id that was found, the newest row.
+    newest: HashMap<Key, i64>,
+    /// The rows to which the inner pages lead. `None` at their end, or if there is no way to them.
+    reached: Option<(Registered<Connection>, Walk)>,
+    scanned: Scanned,
+    decoder: Decoder,
     page: VecDeque<Entry>,
-    at_end: bool,
     report: SalvageReport,
 }
 
@@ -96,38 +106,49 @@ impl Salvage {
     ///
     /// # Errors
     ///
-    /// - [`NotADatabase`](ErrorKind::NotADatabase) or [`Corrupt`](ErrorKind::Corrupt) when the first page, with the
-    ///   names of the tables, cannot be read: then nothing can;
-    /// - [`WrongApplication`](ErrorKind::WrongApplication) when the file does not have the tables of a store;
+    /// - [`NotADatabase`](ErrorKind::NotADatabase) or [`Corrupt`](ErrorKind::Corrupt) when no row of a store is found;
+    /// - [`WrongApplication`](ErrorKind::WrongApplication) when the file is that of another program;
     /// - [`NewerVersion`](ErrorKind::NewerVersion) for a file of a later version;
     /// - [`NotFound`](ErrorKind::NotFound), [`InvalidPath`](ErrorKind::InvalidPath),
     ///   [`PermissionDenied`](ErrorKind::PermissionDenied), [`Busy`](ErrorKind::Busy) or [`Io`](ErrorKind::Io) when the
-    ///   file cannot be opened;
+    ///   file cannot be opened; `Busy` also when it is damaged and this process has it open;
     /// - [`Forked`](ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let _opening = Registration::new(&file::shown(path.as_ref()))?;
         let path = file::resolve(path.as_ref(), false)?;
         file::refuse_unsafe_names(&path)?;
-        let name = file::shown(&path);
-        let connection = open_damaged(&path, &Config::default())?;
-        let fail = |e| failure("read", &name, e);
-        // One snapshot: what others write meanwhile is not mistaken for damage.
-        connection.execute_batch("BEGIN").map_err(fail)?;
-        if !format::has_tables(&connection).map_err(fail)? {
-            return Err(Error::new(
-                ErrorKind::WrongApplication,
-                format!("{name}: it does not have the tables of a store; nothing can be salvaged"),
-            ));
+        // The log of another file must not be read as that of this one.
+        file::open_database(&path, || ())?;
+        let mut salvage = Self {
+            now_ms: to_ms(SystemClock.now()),
+            hasher: KeyHasher::random(),
+            newest: HashMap::new(),
+            reached: None,
+            scanned: Scanned::default(),
+            decoder: Decoder::new().map_err(|e| failure("read", &file::shown(&path), e))?,
+            page: VecDeque::new(),
+            report: SalvageReport::default(),
+        };
+        match connect(&path) {
+            Ok(connection) => {
+                let walk = salvage.survey(&connection);
+                // Nothing of this process may have the file open during a scan.
+                drop(connection);
+                salvage.find_the_rest(&path, &walk.gaps)?;
+                let connection = connect(&path)?;
+                salvage.read_claims(&connection);
+                let walk = Walk::new(&connection);
+                salvage.reached = Some((connection, walk));
+            }
+            Err(e) if may_have_rows(&e) => {
+                salvage.find_the_rest(&path, &[1..=MAX_SEQ])?;
+                if salvage.scanned.records.is_empty() {
+                    return Err(e);
+                }
+                salvage.report.claims_are_lost = true;
+            }
+            Err(e) => return Err(e),
         }
-        check_version(&connection).map_err(|e| e.at(&name))?;
-        let last = connection.query_row("SELECT max(seq) FROM seen", [], |row| row.get(0));
-        let last = last.map(|last: Option<i64>| last.unwrap_or(0)).ok();
-        let now_ms = to_ms(SystemClock.now());
-        let report =
-            SalvageReport { marks_lost_at_most: last.map(|_| 0), ..SalvageReport::default() };
-        let page = VecDeque::new();
-        let mut salvage = Self { connection, now_ms, after: 0, last, page, at_end: false, report };
-        salvage.read_claims();
         Ok(salvage)
     }
 
@@ -136,8 +157,44 @@ impl Salvage {
         &self.report
     }
 
-    fn read_claims(&mut self) {
-        let (mut found, is_whole) = readable_claims(&self.connection);
+    /// Walks along the table to learn which row of each id is the newest, and what cannot be reached.
+    fn survey(&mut self, connection: &Connection) -> Walk {
+        let mut walk = Walk::new(connection);
+        while let Some(rows) = walk.next(connection) {
+            for (seq, mark) in rows {
+                self.newest.insert(self.key(&mark), seq);
+            }
+        }
+        walk
+    }
+
+    /// Looks for rows that a walk cannot reach, and for those that it took for whole.
+    fn find_the_rest(&mut self, path: &Path, gaps: &[RangeInclusive<i64>]) -> Result<()> {
+        match scan(path, gaps) {
+            Ok(scanned) => self.scanned = scanned,
+            // It is in use, and there is nothing to look for.
+            Err(e) if e.kind() == ErrorKind::Busy && gaps.is_empty() => {}
+            Err(e) => return Err(e),
+        }
+        for (seq, record) in &self.scanned.records {
+            let Some(mark) = self.decoder.mark(record) else { continue };
+            let newest = self.newest.entry(self.key(&mark)).or_insert(*seq);
+            *newest = (*newest).max(*seq);
+        }
+        let found = self.scanned.records.len() as u64;
+        let broken = self.scanned.broken.len() as u64;
+        let has_end = gaps.last().is_none_or(|gap| *gap.end() < MAX_SEQ);
+        let missing = gaps.iter().map(|gap| (gap.end() - gap.start() + 1).cast_unsigned());
+        self.report = SalvageReport {
+            damaged_places: gaps.len() as u64 + broken,
+            marks_lost_at_most: has_end.then(|| missing.sum::<u64>() - found + broken),
+            ..SalvageReport::default()
+        };
+        Ok(())
+    }
+
+    fn read_claims(&mut self, connection: &Connection) {
+        let (mut found, is_whole) = readable_claims(connection);
         found.retain(|(position, _)| position.id.len() <= MAX_ID_BYTES);
         let entries = found
             .into_iter()
@@ -146,76 +203,42 @@ impl Salvage {
         self.report.claims_are_lost = !is_whole;
     }
 
-    /// Reads the next rows, or goes around the damage that begins there.
-    fn read_marks(&mut self) {
-        if let Ok(rows) = marks_from(&self.connection, self.after + 1, PAGE) {
-            self.at_end = rows.is_empty();
-            self.take(rows);
-            return;
-        }
-        // Row by row up to the damage, of which only a part of the page may have been the cause.
-        while let Ok(rows) = marks_from(&self.connection, self.after + 1, 1) {
-            if rows.is_empty() {
-                self.at_end = true;
-                return;
-            }
-            self.take(rows);
-        }
-        self.pass_damage();
-    }
-
-    fn take(&mut self, rows: Vec<(i64, MarkRow)>) {
-        for (seq, row) in rows {
-            self.after = seq;
-            // A tombstone says that there is nothing.
-            if row.expires_at != Some(0) {
-                self.page.push_back(row.entry(self.now_ms));
-            }
-        }
-    }
-
-    /// Looks for the next row that can be read after the damage that begins after `self.after`.
-    fn pass_damage(&mut self) {
-        self.report.damaged_places += 1;
-        let begin = self.after + 1;
-        let limit = self.last.unwrap_or(MAX_SEQ);
-        let (mut bad, mut next) = (begin, begin + 1);
-        let found = loop {
-            if next > limit {
-                break None;
-            }
-            match marks_from(&self.connection, next, 1) {
-                Ok(rows) => break rows.first().map(|(seq, _)| *seq),
-                Err(_) => bad = next,
-            }
-            next = next.saturating_add(((bad - begin) / TRIED_ONE_BY_ONE).max(1));
+    /// Reads the next rows to which the inner pages lead. Returns false at their end.
+    fn read_reached(&mut self) -> bool {
+        let Some((connection, walk)) = &mut self.reached else { return false };
+        let Some(rows) = walk.next(connection) else {
+            self.reached = None;
+            return false;
         };
-        let Some(mut found) = found else {
-            self.lose(self.last.map(|last| last - begin + 1));
-            self.at_end = true;
-            return;
-        };
-        // The last step may have passed rows that can be read.
-        let (mut low, mut high) = (bad, next);
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            match marks_from(&self.connection, middle, 1) {
-                Ok(rows) => {
-                    high = middle;
-                    found = rows.first().map_or(found, |(seq, _)| *seq);
-                }
-                Err(_) => low = middle,
+        for (seq, mark) in rows {
+            if !self.scanned.broken.contains(&seq) {
+                self.page.extend(self.entry(seq, mark));
             }
         }
-        self.lose(Some(found - begin));
-        self.after = found - 1;
+        true
     }
 
-    /// Counts marks that may be lost.
-    fn lose(&mut self, at_most: Option<i64>) {
-        let lost = self.report.marks_lost_at_most;
-        self.report.marks_lost_at_most =
-            lost.zip(at_most).map(|(lost, more)| lost.saturating_add(more.max(0).cast_unsigned()));
+    /// Reads the next row that only the scan found. Returns false at their end.
+    fn read_scanned(&mut self) -> bool {
+        let Some((seq, record)) = self.scanned.records.pop_first() else { return false };
+        let mark = self.decoder.mark(&record);
+        if let Some(entry) = mark.and_then(|mark| self.entry(seq, mark)) {
+            self.report.marks_from_scan += 1;
+            self.report.removed_may_return = !self.scanned.free_pages_are_known;
+            self.page.push_back(entry);
+        }
+        true
+    }
+
+    /// Returns the entry of a row, unless a newer row of its id takes its place, or says that the id was removed.
+    fn entry(&self, seq: i64, mark: MarkRow) -> Option<Entry> {
+        let is_newest = self.newest.get(&self.key(&mark)) == Some(&seq);
+        let is_tombstone = mark.expires_at == Some(0);
+        (is_newest && !is_tombstone).then(|| mark.entry(self.now_ms))
+    }
+
+    fn key(&self, mark: &MarkRow) -> Key {
+        self.hasher.scoped(&mark.scope).key(&mark.id)
     }
 }
 
@@ -223,38 +246,45 @@ impl Iterator for Salvage {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        loop {
-            if let Some(entry) = self.page.pop_front() {
-                self.report.entries += 1;
-                return Some(entry);
-            }
-            if self.at_end {
-                return None;
-            }
-            self.read_marks();
-        }
+        while self.page.is_empty() && (self.read_reached() || self.read_scanned()) {}
+        let entry = self.page.pop_front()?;
+        self.report.entries += 1;
+        Some(entry)
     }
 }
 
-/// Reads up to `limit` rows from `first` on. All of them, or the error of one.
-fn marks_from(connection: &Connection, first: i64, limit: i64) -> Read<Vec<(i64, MarkRow)>> {
-    let mut statement = connection.prepare_cached(concat!(
-        "SELECT ",
-        columns!(),
-        ", seq FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
-    ))?;
-    let mut rows = statement.query((first, limit))?;
-    let (mut read, mut least) = (Vec::new(), first);
-    while let Some(row) = rows.next()? {
-        let (seq, mark): (i64, _) = (row.get(13)?, MarkRow::read(row)?);
-        // In a damaged table rows may also be out of order.
-        if seq < least || !(1..=MAX_ID_BYTES).contains(&mark.id.len()) {
-            return Err(ReadError::Content("a row is not what a store writes"));
-        }
-        least = seq + 1;
-        read.push((seq, mark));
+/// Opens the file with SQLite, in one snapshot: what others write meanwhile is not mistaken for damage.
+fn connect(path: &Path) -> Result<Registered<Connection>> {
+    let name = file::shown(path);
+    let connection = open_damaged(path, &Config::default())?;
+    let fail = |e| failure("read", &name, e);
+    connection.execute_batch("BEGIN").map_err(fail)?;
+    if !format::has_tables(&connection).map_err(fail)? {
+        return Err(no_store(path));
     }
-    Ok(read)
+    check_version(&connection).map_err(|e| e.at(&name))?;
+    Ok(connection)
+}
+
+fn no_store(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::WrongApplication,
+        format!(
+            "{}: it does not have the tables of a store; nothing can be salvaged",
+            file::shown(path)
+        ),
+    )
+}
+
+/// Returns whether a file with which SQLite can do nothing may still have rows of a store.
+fn may_have_rows(error: &Error) -> bool {
+    use ErrorKind::{Corrupt, NotADatabase, WrongApplication};
+    matches!(error.kind(), Corrupt | NotADatabase | WrongApplication)
+}
+
+/// Returns whether a store can have written this mark.
+fn is_what_a_store_writes(mark: &MarkRow) -> bool {
+    (1..=MAX_ID_BYTES).contains(&mark.id.len())
 }
 
 /// Returns the claims that can be read, and whether these are all. Those between the first damage and the last are
@@ -279,92 +309,4 @@ fn readable_claims(connection: &Connection) -> (Vec<(ClaimPosition, ClaimRow)>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::store::{Claim, SeenStore};
-
-    const PAGE_BYTES: usize = 1024;
-
-    fn filled(marks: usize, claims: usize) -> (tempfile::TempDir, std::path::PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("seen.db");
-        let store = SeenStore::open(&path).unwrap();
-        for n in 0..claims {
-            match store.claim(format!("claim {n}"), Duration::from_secs(600)).unwrap() {
-                Claim::Granted(lease) => drop(lease.into_token()),
-                other => panic!("{other:?}"),
-            }
-        }
-        store.seed((0..marks).map(|n| format!("id {n}"))).unwrap();
-        store.close().unwrap();
-        (folder, path)
-    }
-
-    #[test]
-    fn a_sound_file_is_read_whole_and_left_as_it_is() {
-        let (_folder, path) = filled(2_500, 30);
-        let before = fs::read(&path).unwrap();
-        let mut salvage = Salvage::open(&path).unwrap();
-        assert_eq!(salvage.by_ref().count(), 2_530);
-        assert_eq!(salvage.report().marks_lost_at_most, Some(0));
-        assert!(salvage.report().is_complete());
-        assert!(fs::read(&path).unwrap() == before);
-    }
-
-    #[test]
-    fn what_lies_around_damaged_pages_is_read_and_the_rest_is_counted() {
-        let (_folder, path) = filled(5_000, 200);
-        let whole = fs::read(&path).unwrap();
-        let pages = whole.len() / PAGE_BYTES;
-        for (damaged, at_least) in [
-            (vec![pages / 2], 4_000),
-            (vec![pages / 3, pages / 2, pages - 1], 4_000),
-            ((pages / 4..pages / 2).collect(), 2_000),
-            ((8..pages).step_by(5).collect(), 2_000),
-        ] {
-            let mut bytes = whole.clone();
-            for page in &damaged {
-                bytes[page * PAGE_BYTES..][..PAGE_BYTES].fill(0xA5);
-            }
-            fs::write(&path, bytes).unwrap();
-            let mut salvage = Salvage::open(&path).unwrap();
-            let read: Vec<_> = salvage.by_ref().collect();
-            let report = salvage.report().clone();
-            let marks = read.iter().filter(|entry| entry.id.starts_with(b"id ")).count();
-            assert!(marks >= at_least, "{marks} with {damaged:?}: {report:?}");
-            assert!(!report.is_complete(), "{damaged:?}");
-            if let Some(lost) = report.marks_lost_at_most {
-                assert_eq!(marks as u64 + lost, 5_000, "{damaged:?}: {report:?}");
-            }
-            let fresh = SeenStore::in_memory().unwrap();
-            assert!(fresh.restore(read).unwrap().refused.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_file_that_was_cut_gives_its_beginning() {
-        let (_folder, path) = filled(1_500, 0);
-        let whole = fs::read(&path).unwrap();
-        fs::write(&path, &whole[..whole.len() / 2 + 100]).unwrap();
-        let mut salvage = Salvage::open(&path).unwrap();
-        let count = salvage.by_ref().count();
-        assert!(count > 500, "{count}: {:?}", salvage.report());
-        assert!(!salvage.report().is_complete());
-    }
-
-    #[test]
-    fn nothing_is_salvaged_from_what_is_no_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("seen.db");
-        let kind = || Salvage::open(&path).unwrap_err().kind();
-        assert_eq!(kind(), ErrorKind::NotFound);
-        fs::write(&path, [b'x'; 4096]).unwrap();
-        assert_eq!(kind(), ErrorKind::NotADatabase);
-        fs::remove_file(&path).unwrap();
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        assert_eq!(kind(), ErrorKind::WrongApplication);
-    }
-}
+mod tests;

@@ -4,10 +4,11 @@
 //! next one is read, so memory does not grow with their number.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seen_store::{Clock, Entry, Filter, Salvage, State, SystemClock};
+use seen_store::{Clock, Entry, Filter, Salvage, SalvageReport, State, SystemClock};
 use serde_json::Value;
 
 use crate::Result;
@@ -35,8 +36,9 @@ pub(crate) struct Arguments {
 
     /// Print what can still be read of a damaged file.
     ///
-    /// Goes around what is damaged, and says on standard error how much was lost: status 1 if something was. Then
-    /// move the damaged file away with its -wal, and import into a new store. The file is only read.
+    /// Goes around what is damaged, looks in all pages of the file for ids to which nothing leads any more, and prints
+    /// these last. Says on standard error how much was lost: status 1 if something was. Then move the damaged file away
+    /// with its -wal, and import into a new store. The file is only read.
     #[arg(long)]
     salvage: bool,
 
@@ -95,31 +97,37 @@ fn salvage(arguments: &Arguments) -> Result<ExitCode> {
         of_scope && of_state
     };
     write(arguments.format, salvage.by_ref().filter(is_wanted).map(Ok))?;
-    let report = salvage.report();
+    Ok(tell_of(&path, salvage.report()))
+}
+
+/// Tells what was read and what was lost.
+fn tell_of(path: &Path, report: &SalvageReport) -> ExitCode {
     let read = words::entries(report.entries);
+    let scanned = match report.marks_from_scan {
+        0 => String::new(),
+        count if report.removed_may_return => format!(
+            ", {count} of them by a scan of all pages; forgotten ids may be among these, since it cannot be read which \
+             pages are free"
+        ),
+        count => format!(", {count} of them by a scan of all pages"),
+    };
+    let path = path.display();
     if report.is_complete() {
-        log::warn!("{}: {read} read, and nothing is lost", path.display());
-        return Ok(ExitCode::SUCCESS);
+        log::warn!("{path}: {read} read{scanned}; nothing is lost");
+        return ExitCode::SUCCESS;
     }
-    let marks = match (report.damaged_places, report.marks_lost_at_most) {
-        (0, _) => "no marks".to_owned(),
-        (places, Some(lost)) => {
-            format!(
-                "at most {} in {}",
-                words::counted(lost, "mark"),
-                words::counted(places, "damaged place")
-            )
-        }
-        (places, None) => {
-            format!("an unknown number of marks in {}", words::counted(places, "damaged place"))
-        }
+    let places = || words::counted(report.damaged_places, "damaged place");
+    let marks = match report.marks_lost_at_most {
+        Some(0) => "no marks".to_owned(),
+        Some(lost) => format!("at most {} in {}", words::counted(lost, "mark"), places()),
+        None => format!("an unknown number of marks in {}", places()),
     };
     let claims = if report.claims_are_lost { ", and an unknown number of claims" } else { "" };
     log::error!(
-        "{}: {read} read; lost: {marks}{claims}; to go on, move the file away with its -wal and import what was printed",
-        path.display()
+        "{path}: {read} read{scanned}; lost: {marks}{claims}; to go on, move the file away with its -wal and import \
+         what was printed"
     );
-    Ok(ExitCode::FAILURE)
+    ExitCode::FAILURE
 }
 
 /// Prints the entries. A closed pipe ends it: the reader of the output wants no more of it.

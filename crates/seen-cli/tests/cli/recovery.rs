@@ -199,6 +199,40 @@ fn what_can_be_read_of_a_damaged_store_is_exported_and_the_loss_is_told() {
 }
 
 #[test]
+fn a_salvage_finds_ids_to_which_nothing_leads_and_says_so() {
+    let place = Place::new();
+    let store = place.store();
+    store.seed((0..3_000).map(|n| format!("id {n}"))).unwrap();
+    let gone = store.scope("gone");
+    gone.seed((0..300).map(|n| format!("gone {n}"))).unwrap();
+    gone.forget_scope().unwrap();
+    drop((store, gone));
+    let printed = place.printed(&["export"]);
+    let whole = fs::read(place.db()).unwrap();
+    let sql = rusqlite::Connection::open(place.db()).unwrap();
+    let root: usize = sql
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'seen'", [], |row| {
+            row.get::<_, u32>(0)
+        })
+        .unwrap() as usize;
+    drop(sql);
+
+    damage(&place, [root - 1]);
+    let told = place.told(&["export", "--salvage"]);
+    told.assert(1, &["3000 entries read, 3000 of them by a scan of all pages; lost: an unknown"]);
+    assert_eq!(told.stdout, printed);
+
+    fs::write(place.db(), whole).unwrap();
+    damage(&place, [0]);
+    place.told(&["export"]).assert(2, &["seen.db", "not a SQLite database"]);
+    let told = place.told(&["export", "--salvage"]);
+    told.assert(1, &["of them by a scan of all pages; forgotten ids may be among these", "claims"]);
+    assert!(told.stdout.starts_with(&printed), "{}", told.stderr);
+    let forgotten = told.stdout.lines().skip(3_000).collect::<Vec<_>>();
+    assert!(forgotten.iter().all(|line| line.contains("gone ")), "{forgotten:?}");
+}
+
+#[test]
 fn a_salvage_of_what_is_no_store_is_refused() {
     let place = Place::new();
     place.told(&["export", "--salvage"]).assert(2, &["seen.db", "no store"]);
