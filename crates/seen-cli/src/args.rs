@@ -8,6 +8,7 @@ pub(crate) mod duration;
 pub(crate) mod every;
 pub(crate) mod holder;
 pub(crate) mod ids;
+pub(crate) mod line_ends;
 pub(crate) mod retention;
 pub(crate) mod selection;
 pub(crate) mod statuses;

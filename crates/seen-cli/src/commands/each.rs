@@ -26,6 +26,7 @@ use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
 use crate::args::database::{self, Database};
 use crate::args::every::{self, Every};
 use crate::args::ids::shown;
+use crate::args::line_ends::LineEnds;
 use crate::args::statuses::{SEEN_FAILED, Successes};
 use crate::commands::each::counts::Counts;
 use crate::naming::{Name, Nameless, Naming};
@@ -77,9 +78,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     naming: Naming,
 
-    /// Lines end with a NUL character instead of a newline, as `find -print0` prints them.
-    #[arg(short = '0', long)]
-    null: bool,
+    #[command(flatten)]
+    ends: LineEnds,
 
     /// Run up to N commands at the same time
     #[arg(short, long, value_name = "N", default_value_t = 1,
@@ -150,19 +150,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 impl Arguments {
     /// Returns the id of a line; `None` for an empty one. Notes a line that has none.
     fn id(&self, line: &[u8], nameless: &mut Nameless) -> Result<Option<Vec<u8>>> {
-        let name = self.naming.name(line, self.separator());
+        let name = self.naming.name(line, self.ends.separator());
         if let Name::Bytes(_, why) = &name {
-            let line = shown(without_end(line, self.separator()));
+            let line = shown(without_end(line, self.ends.separator()));
             if self.naming.is_strict() {
                 return Err(format!("{line}: {why}").into());
             }
             nameless.note(|| line, why);
         }
         Ok(name.item().map(|item| item.id().to_vec()))
-    }
-
-    fn separator(&self) -> u8 {
-        if self.null { 0 } else { b'\n' }
     }
 
     fn program(&self) -> String {
@@ -188,7 +184,7 @@ impl Arguments {
         if !self.has_place() {
             return (self.command.clone(), Input::Bytes(line));
         }
-        let line = child::argument(without_end(&line, self.separator()));
+        let line = child::argument(without_end(&line, self.ends.separator()));
         let argument =
             |argument: &OsString| if argument == LINE { &line } else { argument }.clone();
         let (program, arguments) = self.command.split_first().expect("the parser asks for one");
@@ -201,10 +197,10 @@ impl Arguments {
         let (requests, requested) = mpsc::channel();
         let standard_input = vec![PathBuf::from("-")];
         let files = if self.files.is_empty() { standard_input } else { self.files.clone() };
-        let separator = self.separator();
+        let ends = self.ends;
         thread::Builder::new()
             .name("seen-input".into())
-            .spawn(move || input::read_all(&files, separator, &requested, &events))
+            .spawn(move || input::read_all(&files, ends, &requested, &events))
             .map_err(|e| format!("cannot start a thread: {e}"))?;
         Ok(requests)
     }

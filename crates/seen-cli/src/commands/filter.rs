@@ -6,7 +6,8 @@
 //! filters never wait for each other. After a signal, what was written is confirmed, and what was not is given back. No
 //! line is printed twice because the store cannot be used.
 
-use std::collections::HashMap;
+mod decided;
+
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -19,20 +20,21 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use seen_store::{Config, Item, Ttl, Window};
 
+use self::decided::{Counts, Kind, before_a_change};
 use crate::Result;
 use crate::args::database::{self, Database};
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
+use crate::args::line_ends::LineEnds;
 use crate::args::retention::Retention;
-use crate::input::lines::Lines;
 use crate::naming::key::Key;
 use crate::naming::{Name, Nameless, Naming};
 use crate::output::lines::LineOutput;
 use crate::output::message::{self, with_causes};
 use crate::output::progress::{self, Progress};
 use crate::output::words::counted;
-use crate::work::memory::{Decision, Held, Memory};
+use crate::work::memory::{Held, Memory};
 use crate::work::renewer::Renewer;
-use crate::work::stop::{self, Interruptible, Source, Stop, Waited};
+use crate::work::stop::{self, Interruptible, Source, StandardOutput, Stop, Waited};
 
 /// The pause between two checks of a line that another filter has claimed.
 const WAIT: Duration = Duration::from_millis(10);
@@ -58,9 +60,8 @@ const WAIT: Duration = Duration::from_millis(10);
 /// can print it at once. A second SIGTERM or SIGINT ends it without that.
 ///
 /// Statuses: 0 done; 1 the store could not be used, and lines were printed without it (see --on-error); 2 an error; 128
-/// plus its number after a signal.
+/// plus its number after a signal. When the reader of its output closes it, the filter ends, and the status is 0.
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
     /// Files to read; standard input without any, or for `-`.
     ///
@@ -112,17 +113,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     retention: Retention,
 
-    /// Lines end with a NUL character instead of a newline, in the input and in the output.
-    ///
-    /// For file names, as `find -print0` prints and `xargs -0` reads them.
-    #[arg(short = '0', long)]
-    null: bool,
-
-    /// Leave a last line without a newline for the next run
-    ///
-    /// For files that are being written: its end may be missing yet.
-    #[arg(long)]
-    complete: bool,
+    #[command(flatten)]
+    ends: LineEnds,
 
     /// End when N lines have been printed.
     ///
@@ -186,10 +178,6 @@ impl Arguments {
         self.on_error == OnError::Pass && database::kind(e).is_some()
     }
 
-    fn separator(&self) -> u8 {
-        if self.null { 0 } else { b'\n' }
-    }
-
     fn inputs(&self) -> &[PathBuf] {
         static STANDARD_INPUT: LazyLock<[PathBuf; 1]> = LazyLock::new(|| [PathBuf::from("-")]);
         if self.files.is_empty() { &*STANDARD_INPUT } else { &self.files }
@@ -211,7 +199,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Err(e) if arguments.passes(&*e) => (Memory::unusable()?, Some(e)),
         Err(e) => return Err(e),
     };
-    let output = LineOutput::new(arguments.separator(), arguments.tell.clone())
+    let output = LineOutput::new(arguments.ends.separator(), arguments.tell.clone())
         .map_err(|e| format!("cannot use standard output: {e}"))?;
     let mut filter = Filter {
         arguments,
@@ -291,18 +279,6 @@ struct Filter<'a> {
     progress: Progress,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    read: u64,
-    printed: u64,
-    changed: u64,
-    duplicates: u64,
-    lost: u64,
-    skipped_inputs: u64,
-    withheld: u64,
-    store_failures: u64,
-}
-
 /// Some lines of an input, and the name of the input for messages.
 struct Batch<'a> {
     input: &'a str,
@@ -348,15 +324,17 @@ impl Filter<'_> {
     }
 
     fn file(&mut self, name: &str, input: impl Source) -> Result<ControlFlow<()>> {
-        let input = Interruptible::new(input, self.stop);
-        let mut lines =
-            Lines::new(input, self.arguments.separator()).complete(self.arguments.complete);
+        // Lines that are not printed would not show that the reader of the output has gone.
+        let output =
+            StandardOutput::new().map_err(|e| format!("cannot use standard output: {e}"))?;
+        let input = Interruptible::new(input, self.stop, &output);
+        let mut lines = self.arguments.ends.lines(input);
         let mut lines_before = 0;
         loop {
             let lines = match lines.next_batch() {
                 Ok(Some(lines)) => lines,
                 Ok(None) => return Ok(ControlFlow::Continue(())),
-                Err(_) if self.stop.status().is_some() => return Ok(ControlFlow::Break(())),
+                Err(e) if stop::is_end(&e) => return Ok(ControlFlow::Break(())),
                 Err(e) => {
                     self.skip(&format!("cannot read {name}: {e}"));
                     return Ok(ControlFlow::Continue(()));
@@ -386,7 +364,7 @@ impl Filter<'_> {
     /// Handles the lines of the batch. `done` is how many of them are done with, also after an error.
     fn filtered(&mut self, batch: &Batch<'_>, done: &mut usize) -> Result<ControlFlow<()>> {
         let Arguments { naming, version, .. } = self.arguments;
-        let (end, version) = (self.arguments.separator(), version.as_ref());
+        let (end, version) = (self.arguments.ends.separator(), version.as_ref());
         let name = |line| naming.name_with_version(line, end, version);
         let names: Vec<Name<'_>> = batch.lines.iter().copied().map(name).collect();
         // With --strict, the lines before such a line are handled first.
@@ -501,110 +479,9 @@ impl Filter<'_> {
             }
         }
     }
-
-    /// Decides on lines up to the first one that another filter has claimed.
-    fn decide(&mut self, names: &[Name<'_>]) -> Result<Decided> {
-        let known: Vec<&Item<'_>> = names.iter().filter_map(Name::item).collect();
-        let mut decisions = self.memory.decide(&known)?.into_iter();
-        let mut decided = Decided::with_capacity(names.len());
-        let mut left = self.left();
-        for name in names {
-            if left == Some(0) {
-                break; // A line expired since `within_limit` looked.
-            }
-            let decision = match name.item() {
-                None => Decision::New(None),
-                Some(_) => decisions.next().expect("a decision for each id"),
-            };
-            let invert = self.arguments.invert;
-            let (kind, held, print) = match decision {
-                Decision::New(held) => (Kind::New, held, (!invert).then_some("new")),
-                Decision::Changed(held) => (Kind::Changed, held, (!invert).then_some("changed")),
-                Decision::Duplicate => (Kind::Duplicate, None, invert.then_some("duplicate")),
-                Decision::Withheld => (Kind::Withheld, None, None),
-                Decision::InFlight => {
-                    decided.waits = true;
-                    break;
-                }
-            };
-            // It may be no object: it is printed as it is.
-            let print = if matches!(name, Name::Item(_)) { print } else { print.map(|_| "") };
-            left = left.map(|left| left - u64::from(print.is_some()));
-            decided.claimed.extend(held.as_ref().map(|_| decided.kinds.len()));
-            decided.held.extend(held);
-            decided.kinds.push(kind);
-            decided.prints.push(print);
-        }
-        // Claims of later lines must not be held during a wait: the other filter may be waiting for one of
-        // them.
-        let later = decisions.filter_map(|decision| match decision {
-            Decision::New(held) | Decision::Changed(held) => held,
-            _ => None,
-        });
-        self.memory.release(later.collect())?;
-        Ok(decided)
-    }
-}
-
-/// The decisions on some lines.
-struct Decided {
-    /// For each line, what was decided.
-    kinds: Vec<Kind>,
-    /// For each line, whether it is printed, and why.
-    prints: Vec<Option<&'static str>>,
-    /// The claims of the lines that are new or changed.
-    held: Vec<Held>,
-    /// For each claim, the number of its line.
-    claimed: Vec<usize>,
-    /// Whether another filter has claimed the next line.
-    waits: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    New,
-    Changed,
-    Duplicate,
-    Withheld,
-}
-
-impl Decided {
-    fn with_capacity(lines: usize) -> Self {
-        Self {
-            kinds: Vec::with_capacity(lines),
-            prints: Vec::with_capacity(lines),
-            held: Vec::new(),
-            claimed: Vec::new(),
-            waits: false,
-        }
-    }
-}
-
-impl Counts {
-    /// Counts lines that are done with.
-    fn add(&mut self, kinds: &[Kind], printed: u64) {
-        let count = |kind| kinds.iter().filter(|it| **it == kind).count() as u64;
-        self.read += kinds.len() as u64;
-        self.printed += printed;
-        self.changed += count(Kind::Changed);
-        self.duplicates += count(Kind::Duplicate);
-        self.withheld += count(Kind::Withheld);
-    }
 }
 
 /// More lines than memory has room for are as good as that.
 fn to_usize(lines: u64) -> usize {
     usize::try_from(lines).unwrap_or(usize::MAX)
-}
-
-/// Returns how many of these lines come before the first one that brings a version of an id of an earlier one, which had
-/// another or none: the earlier one must be printed and confirmed first.
-fn before_a_change(names: &[Name<'_>]) -> usize {
-    let mut versions = HashMap::new();
-    let changes = |name: &Name<'_>| {
-        let Some(item) = name.item() else { return false };
-        let known = *versions.entry(item.id().to_vec()).or_insert(item.digest());
-        item.digest().is_some() && known != item.digest()
-    };
-    names.iter().position(changes).unwrap_or(names.len())
 }

@@ -5,6 +5,8 @@
 //! process at once. A signal that was ignored from the start stays ignored. Must not know what is to be done before the
 //! end.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Read};
 
 /// Whether a wait ended because of what was waited for.
@@ -15,22 +17,40 @@ pub(crate) enum Waited {
     Stopped,
 }
 
-/// An input that is read until a stop is asked for: then a read is an error.
+/// An input that is read until a stop is asked for, or nothing reads the output any more: then a read is an error.
 pub(crate) struct Interruptible<'a, R> {
     input: R,
     stop: &'a Stop,
+    output: &'a StandardOutput,
 }
 
 impl<'a, R: Source> Interruptible<'a, R> {
-    pub(crate) fn new(input: R, stop: &'a Stop) -> Self {
-        Self { input, stop }
+    pub(crate) fn new(input: R, stop: &'a Stop, output: &'a StandardOutput) -> Self {
+        Self { input, stop, output }
     }
 }
 
+/// Returns whether a read of an [`Interruptible`] failed because no more is to be read.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<End>()).is_some()
+}
+
+/// No more is to be read.
+#[derive(Debug)]
+struct End;
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a signal or the reader of the output asked for the end")
+    }
+}
+
+impl Error for End {}
+
 impl<R: Source> Read for Interruptible<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.stop.wait_for_input(&self.input)? {
-            Waited::Stopped => Err(io::Error::other("a signal asked for the end")),
+        match self.stop.wait_for_input(&self.input, self.output)? {
+            Waited::Stopped => Err(io::Error::other(End)),
             _ => self.input.read(buffer),
         }
     }
@@ -149,24 +169,37 @@ mod unix {
             done
         }
 
-        pub(crate) fn wait_for_input(&self, input: &impl Source) -> io::Result<Waited> {
-            self.wait(&[PollFd::new(input, PollFlags::IN)], None)
+        /// A pipe that its reader has closed is a stop too.
+        pub(crate) fn wait_for_input(
+            &self,
+            input: &impl Source,
+            output: &StandardOutput,
+        ) -> io::Result<Waited> {
+            let closed = PollFd::new(&output.0, PollFlags::empty());
+            self.wait(&[PollFd::new(input, PollFlags::IN)], Some(closed), None)
         }
 
         pub(crate) fn wait_for_output(&self, output: &StandardOutput) -> io::Result<Waited> {
-            self.wait(&[PollFd::new(&output.0, PollFlags::OUT)], None)
+            self.wait(&[PollFd::new(&output.0, PollFlags::OUT)], None, None)
         }
 
         /// Waits for no longer than this.
         pub(crate) fn pause(&self, pause: Duration) -> io::Result<Waited> {
-            self.wait(&[], Some(pause))
+            self.wait(&[], None, Some(pause))
         }
 
         /// A stop goes first, so that a file which is always ready does not hide it.
-        fn wait(&self, what: &[PollFd<'_>], longest: Option<Duration>) -> io::Result<Waited> {
+        fn wait<'a>(
+            &'a self,
+            what: &[PollFd<'a>],
+            stop: Option<PollFd<'a>>,
+            longest: Option<Duration>,
+        ) -> io::Result<Waited> {
             // A duration that is no `Timespec` lasts for ever.
             let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
             let mut all = vec![PollFd::new(&self.wake, PollFlags::IN)];
+            all.extend(stop);
+            let stops = all.len();
             all.extend_from_slice(what);
             loop {
                 match poll(&mut all, longest.as_ref()) {
@@ -174,7 +207,9 @@ mod unix {
                     Err(Errno::INTR) => {}
                     Err(e) => return Err(e.into()),
                     Ok(0) => return Ok(Waited::TimedOut),
-                    Ok(_) if all[0].revents().is_empty() => return Ok(Waited::Ready),
+                    Ok(_) if all[..stops].iter().all(|stop| stop.revents().is_empty()) => {
+                        return Ok(Waited::Ready);
+                    }
                     Ok(_) => return Ok(Waited::Stopped),
                 }
             }
@@ -251,7 +286,11 @@ mod elsewhere {
             Some(act())
         }
 
-        pub(crate) fn wait_for_input(&self, _: &impl Source) -> io::Result<Waited> {
+        pub(crate) fn wait_for_input(
+            &self,
+            _: &impl Source,
+            _: &StandardOutput,
+        ) -> io::Result<Waited> {
             Ok(Waited::Ready)
         }
 

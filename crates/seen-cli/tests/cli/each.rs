@@ -38,6 +38,18 @@ fn each_line_is_run_once_with_itself_on_standard_input_and_unchanged() {
 }
 
 #[test]
+fn a_line_whose_end_is_not_written_yet_can_wait() {
+    let place = Place::new();
+    let keep = [&["-q", "each", "--complete", "log"], &KEEP[..]].concat();
+    place.file("log", "a\nb");
+    place.told(&keep).assert(0, &[]);
+    assert_eq!(place.text("kept"), "a\n");
+    place.file("log", "a\nbc\n");
+    place.told(&keep).assert(0, &[]);
+    assert_eq!(place.text("kept"), "a\nbc\n");
+}
+
+#[test]
 fn the_line_stands_in_for_each_argument_of_two_braces_and_for_no_part_of_one() {
     let place = Place::new();
     let command = ["each", "--", "sh", "-c", "echo \"$1,$2,$3,$(cat)\"", "{}", "{}", "x{}", "{}"];

@@ -66,6 +66,26 @@ fn a_signal_ends_a_filter_that_waits_for_input_and_what_it_printed_stays_remembe
     }
 }
 
+/// As under `yes | seen filter | head -1`: after the first line there is nothing to print, so no write fails.
+#[test]
+fn a_filter_ends_when_its_output_is_closed_also_while_it_has_nothing_to_print() {
+    let place = Place::new();
+    let mut child = filtering(&place, &[]);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"y\n").unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "y");
+    drop(lines);
+    // Its input stays open.
+    Told::from(child.wait_with_output().unwrap()).assert(0, &[]);
+    let mut child = filtering(&place, &[]);
+    drop(child.stdout.take());
+    let mut yes = child.stdin.take().unwrap();
+    while yes.write_all(b"y\n").is_ok() {}
+    Told::from(child.wait_with_output().unwrap()).assert(0, &[]);
+    drop(input);
+}
+
 /// Before, the next filter was silent about these lines until the lease ended.
 #[cfg(target_os = "linux")]
 #[test]

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 
 use super::Event;
-use crate::input::lines::Lines;
+use crate::args::line_ends::LineEnds;
 use crate::work::stop;
 
 /// Reads on until no more is asked for.
 pub(super) fn read_all(
     files: &[PathBuf],
-    separator: u8,
+    ends: LineEnds,
     requested: &Receiver<()>,
     events: &Sender<Event>,
 ) {
@@ -26,7 +26,7 @@ pub(super) fn read_all(
             File::open(path).map(|file| Box::new(file) as Box<dyn io::Read>)
         };
         let mut lines = match opened {
-            Ok(input) => Lines::new(input, separator),
+            Ok(input) => ends.lines(input),
             Err(e) => {
                 let _ = events.send(Event::Unreadable(format!("cannot open {name}: {e}")));
                 continue;
