@@ -38,16 +38,20 @@ impl Holder {
         self.id.reads_standard_input()
     }
 
-    /// Runs one verb on the claim.
+    /// Runs one verb on the claim. `done` says what it did, in words.
     pub(crate) fn act(
         &self,
         config: Config,
+        done: &str,
         act: impl FnOnce(&SeenStore, &[u8], &Token) -> seen_store::Result<()>,
     ) -> Result<ExitCode> {
         let id = self.id.read()?;
         let store = self.database.open_existing(config.ttl(self.ttl))?;
         let status = match act(&store, &id, &self.token) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => {
+                log::info!("{}: {done}", shown(&id));
+                ExitCode::SUCCESS
+            }
             Err(e) if e.kind() == ErrorKind::LeaseLost => {
                 log::error!(
                     "{}: this token no longer holds it: it was ended before, or its lease ran out and \

@@ -45,7 +45,7 @@ pub(crate) struct Ids {
     null: bool,
 }
 
-/// The id of a command that takes one.
+/// The id of a command that takes one. Has no --every: a claim may be made in one period and ended in the next.
 #[derive(Args)]
 pub(crate) struct OneId {
     /// The id. `-` reads it from standard input, which must be one line.
@@ -57,10 +57,6 @@ pub(crate) struct OneId {
 
     #[command(flatten)]
     spelling: Spelling,
-
-    /// The ids are those that `seen run --every` has in the present hour, day, week or month
-    #[arg(long, value_name = "PERIOD", conflicts_with = "exact")]
-    every: Option<Every>,
 }
 
 /// How an argument or a line says which id it means.
@@ -171,11 +167,10 @@ impl Ids {
 
 impl OneId {
     pub(crate) fn read(&self) -> Result<Vec<u8>> {
-        let id = match self.fields.id() {
-            Some(id) => id,
-            None => self.spelling.one(self.id.as_deref().expect("the parser asks for an id"))?,
-        };
-        Ok(every::in_present(self.every, id)?.0)
+        match self.fields.id() {
+            Some(id) => Ok(id),
+            None => self.spelling.one(self.id.as_deref().expect("the parser asks for an id")),
+        }
     }
 
     pub(crate) fn reads_standard_input(&self) -> bool {

@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                     local_time(since)
                 );
             }
+            log::info!("{}: claimed", ids::shown(&id));
             let token = lease.into_token();
             if let Err(e) = writeln!(io::stdout(), "{token}") {
                 // The token was not printed, so no worker could end the claim.

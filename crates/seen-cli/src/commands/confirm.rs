@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         receipt => receipt.as_deref().map(read).transpose()?,
     };
-    arguments.holder.act(Config::default(), |store, id, token| match &receipt {
+    arguments.holder.act(Config::default(), "confirmed", |store, id, token| match &receipt {
         Some(receipt) => store.confirm_with(id, token, receipt),
         None => store.confirm(id, token),
     })

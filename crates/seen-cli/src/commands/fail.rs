@@ -34,5 +34,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let config = arguments.retry_after.put_into(Config::default());
     let failure = Failure::new(&arguments.error);
     let failure = if arguments.is_final { failure.is_final() } else { failure };
-    arguments.holder.act(config, |store, id, token| store.fail(id, token, failure))
+    arguments.holder.act(config, "failed", |store, id, token| store.fail(id, token, failure))
 }

@@ -68,7 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let mut unknown = 0;
     arguments.ids.for_each(|asked| {
-        if !store.forget(&asked.id)? {
+        if store.forget(&asked.id)? {
+            log::info!("{}: forgotten", ids::shown(&asked.line));
+        } else {
             unknown += 1;
             if !asked.warn_if_spelled(|id| Ok(store.get(id)?.is_some()))? {
                 log::warn!("{}: not known, nothing to forget", ids::shown(&asked.line));

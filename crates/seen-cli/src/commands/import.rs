@@ -11,7 +11,7 @@ use clap::Args;
 use seen_store::{Clock, Config, Entry, Refused, RestoreSummary, SystemClock, Ttl};
 
 use crate::Result;
-use crate::args::database::Database;
+use crate::args::database::{self, Database};
 use crate::args::duration::parse_ttl;
 use crate::args::ids::{self, Spelling};
 use crate::input::recognise::Format;
@@ -79,8 +79,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if batch.is_empty() {
             break;
         }
+        let is_told = log::log_enabled!(log::Level::Info);
+        let names: Vec<Vec<u8>> =
+            batch.iter().filter(|_| is_told).map(|entry| entry.id.clone()).collect();
         match store.restore(batch) {
             Ok(mut more) => {
+                for id in names {
+                    if !more.refused.iter().any(|refused| refused.id == id) {
+                        log::info!("{}: imported", ids::shown(&id));
+                    }
+                }
                 // Printed at once and not kept in memory: there may be very many.
                 for refused in std::mem::take(&mut more.refused) {
                     message::tell(&left_out(&refused));
@@ -95,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     source.finish();
-    store.close()?;
+    database::close(&store);
     if let Err(e) = done {
         let told = counts(&restored);
         return Err(format!("{e}; what comes before it is imported: {told}").into());
@@ -110,6 +118,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.stats {
         message::tell(&counts(&restored));
+    } else {
+        log::info!("imported: {}", counts(&restored));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -43,7 +43,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.database.open(config)?;
     arguments.database.announce_unless_shared(&store, "mark");
     let version = arguments.version.as_deref();
-    arguments.ids.for_each(|asked| Ok(store.mark_seen(ids::item(&asked.id, version))?))?;
+    arguments.ids.for_each(|asked| {
+        store.mark_seen(ids::item(&asked.id, version))?;
+        log::info!("{}: marked", ids::shown(&asked.line));
+        Ok(())
+    })?;
     database::close(&store);
     Ok(ExitCode::SUCCESS)
 }

@@ -18,5 +18,5 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    arguments.holder.act(Config::default(), |store, id, token| store.release(id, token))
+    arguments.holder.act(Config::default(), "released", |store, id, token| store.release(id, token))
 }

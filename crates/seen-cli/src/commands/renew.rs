@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    arguments
-        .holder
-        .act(Config::default(), |store, id, token| store.renew(id, token, arguments.lease))
+    arguments.holder.act(Config::default(), "renewed", |store, id, token| {
+        store.renew(id, token, arguments.lease)
+    })
 }

@@ -35,6 +35,47 @@ fn lasts(place: &Place, id: &str) -> Duration {
 }
 
 #[test]
+fn with_v_each_command_says_what_it_did_to_each_id() {
+    let place = Place::new();
+    let said = |arguments: &[&str], input: &str, parts: &[&str]| {
+        let told = place.told_with_input(&[&["-v"], arguments].concat(), input);
+        assert_eq!(told.status, Some(0), "{told:?}");
+        for part in parts {
+            assert!(told.stderr.lines().any(|line| line.contains(part)), "{part:?}: {told:?}");
+        }
+        told.stdout
+    };
+    said(&["mark", "-"], "a\nb\n", &["a: marked", "b: marked", "closed: "]);
+    said(&["forget", "a"], "", &["a: forgotten", "closed: "]);
+    said(
+        &["import", "-"],
+        "c\nd\n",
+        &["c: imported", "d: imported", "imported: added 2, changed 0, known 0", "closed: "],
+    );
+    for (verb, done) in [
+        (&["renew", "e"][..], "e: renewed"),
+        (&["fail", "e", "--error", "x"], "e: failed"),
+        (&["release", "e"], "e: released"),
+        (&["confirm", "e"], "e: confirmed"),
+    ] {
+        let token = said(&["claim", "e"], "", &["e: claimed", "closed: claimed 1"]);
+        said(&[verb, &["--token", token.trim()]].concat(), "", &[done, "closed: "]);
+        if verb[0] == "renew" {
+            said(&["release", "e", "--token", token.trim()], "", &["e: released"]);
+        }
+    }
+}
+
+/// A claim that is made in one period may be ended in the next: then it would be another id.
+#[test]
+fn the_commands_with_a_token_have_no_period() {
+    let place = Place::new();
+    place.told(&["claim", "a", "--every", "day"]).assert(2, &["--every", "`seen help claim`"]);
+    place.told(&["mark", "a", "--every", "day-utc"]).assert(0, &[]);
+    place.told(&["check", "a", "--every", "day-utc"]).assert(0, &[]);
+}
+
+#[test]
 fn marked_ids_are_seen_for_the_time_that_was_asked_for() {
     let place = Place::new();
     assert_eq!(place.printed(&["mark", "a", " b "]), "");
