@@ -206,9 +206,10 @@ impl SeenStore {
             for (id, token) in claims {
                 // The claims are deleted at the end. A mark that expires at once leaves nothing to confirm again.
                 let is_over = ended_tokens.contains(token) && transaction.live(id.key)?.is_none();
-                let confirmed = match is_over {
-                    true => None,
-                    false => self.mark_confirmed(transaction, *id, *token, None)?,
+                let confirmed = if is_over {
+                    None
+                } else {
+                    self.mark_confirmed(transaction, *id, *token, None)?
                 };
                 owned.push(confirmed.map_or(Ownership::Lost, |_| Ownership::Held));
                 if confirmed.is_some_and(|confirmed| confirmed != Confirmed::Before) {
