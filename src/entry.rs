@@ -94,7 +94,7 @@ impl FromStr for State {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.iter().copied().find(|state| state.as_str() == text).ok_or_else(|| {
             let states: Vec<&str> = Self::ALL.iter().map(|state| state.as_str()).collect();
-            let message = format!("a state is one of {}", states.join(", "));
+            let message = format!("{text:?} is no state; a state is one of {}", states.join(", "));
             Error::new(ErrorKind::InvalidConfig, message)
         })
     }

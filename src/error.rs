@@ -177,8 +177,12 @@ impl Error {
                 ": the quota of its owner is used up; make room, or raise the quota"
             }
             Os::StorageFull => ": no space or no inodes are left on the file system; make room",
-            Os::ReadOnlyFilesystem => ": the file system is read-only",
-            Os::FileTooLarge => ": this process may not write files of that size (`ulimit -f`)",
+            Os::ReadOnlyFilesystem => {
+                ": the file system is read-only; mount it writable, or give another path"
+            }
+            Os::FileTooLarge => {
+                ": this process may not write files of that size; raise `ulimit -f`"
+            }
             _ => "",
         };
         Self::with_source(kind, format!("{doing}{remedy}"), source)

@@ -254,7 +254,8 @@ fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
         return Err(Error::new(
             ErrorKind::NotADatabase,
             format!(
-                "{}: it is too short to be a SQLite database, and was not changed; give another path",
+                "{}: it is too short to be a SQLite database, and was not changed; give another path, or restore a \
+                 backup if it was a store",
                 shown(path)
             ),
         ));
@@ -265,7 +266,7 @@ fn refuse_wrong_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
     } else if metadata.is_dir() {
         "is a folder; give the path of a file in it"
     } else if !metadata.is_file() {
-        "is not a regular file"
+        "is not a regular file; give the path of one"
     } else {
         return Ok(());
     };

@@ -100,7 +100,10 @@ impl Scope {
         if self.name.len() > MAX_ID_BYTES {
             return Err(Error::new(
                 ErrorKind::InvalidId,
-                format!("the scope has {} bytes; at most 65536 are allowed", self.name.len()),
+                format!(
+                    "the scope has {} bytes; at most 65536 are allowed: give a shorter name",
+                    self.name.len()
+                ),
             ));
         }
         match bytes.len() {

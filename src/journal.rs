@@ -404,7 +404,7 @@ impl Journal {
         if self.config.read_only {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
-                format!("{} was opened read-only", self.name()),
+                format!("{} was opened read-only; open it for writing", self.name()),
             ));
         }
         Ok(())

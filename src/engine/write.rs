@@ -80,7 +80,11 @@ impl Engine {
             JobOutcome::Withdrawn => Err(self.busy_error()),
             JobOutcome::Abandoned => Err(Error::new(
                 ErrorKind::Io,
-                format!("{}: a thread panicked while it committed for this call", self.name),
+                format!(
+                    "{}: a thread panicked while it committed for this call, whose ids may be marked or not; ask for \
+                     them again",
+                    self.name
+                ),
             )),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! SQLite says that it is unable to open a file, or that a read or a write failed, and does not keep what the operating
 //! system said. What always holds: this looks at the state of the files and of the file system after the failure,
-//! changes nothing, and names a cause only where it finds one. Knows nothing of SQL.
+//! changes nothing that lasts, and names a cause only where it finds one. Knows nothing of SQL.
 
 use std::path::Path;
 
@@ -19,24 +19,33 @@ pub(crate) fn cause(path: &Path) -> Option<(ErrorKind, String)> {
     let place = path.is_absolute().then(|| existing(path))?;
     let found = rustix::fs::statvfs(place).ok()?;
     if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        return Some((ErrorKind::ReadOnly, "the file system is read-only".into()));
+        let told = "the file system is read-only; mount it writable, or give another path";
+        return Some((ErrorKind::ReadOnly, told.into()));
     }
     if let Some(told) = denied(path) {
         return Some((ErrorKind::PermissionDenied, told));
     }
     let free = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
     if found.f_blocks > 0 && free.saturating_mul(found.f_frsize) < NO_ROOM_BYTES {
-        return Some((ErrorKind::StorageFull, "no space is left on the file system".into()));
+        let told = "no space is left on the file system; make room and try again";
+        return Some((ErrorKind::StorageFull, told.into()));
     }
     if found.f_files > 0 && found.f_favail == 0 {
-        let told = "the file system has space, but no inodes are left for new files (`df -i`)";
+        let told = "the file system has space, but no inodes are left for new files (`df -i`); remove some";
         return Some((ErrorKind::StorageFull, told.into()));
+    }
+    if place.ancestors().find(|place| place.is_dir()).is_some_and(quota_is_used_up) {
+        let user = rustix::process::geteuid().as_raw();
+        let told =
+            format!("the disk quota of user {user} is used up; make room, or raise the quota");
+        return Some((ErrorKind::StorageFull, told));
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current?;
     let longest = super::bytes(path).max(super::wal_bytes(path));
     (longest.saturating_add(NO_ROOM_BYTES) > limit).then(|| {
-        let told =
-            format!("this process may not write files of more than {limit} bytes (`ulimit -f`)");
+        let told = format!(
+            "this process may not write files of more than {limit} bytes; raise `ulimit -f`"
+        );
         (ErrorKind::Io, told)
     })
 }
@@ -44,6 +53,25 @@ pub(crate) fn cause(path: &Path) -> Option<(ErrorKind, String)> {
 #[cfg(not(unix))]
 pub(crate) fn cause(_: &Path) -> Option<(ErrorKind, String)> {
     None
+}
+
+/// Returns whether a quota of this user refuses a write in the folder. Only a write tells: it goes to a file without a
+/// name, which ends with it.
+#[cfg(target_os = "linux")]
+fn quota_is_used_up(folder: &Path) -> bool {
+    use std::io::{self, Read as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let without_name = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+    let file =
+        std::fs::File::options().write(true).mode(0o600).custom_flags(without_name).open(folder);
+    file.and_then(|mut file| io::copy(&mut io::repeat(0).take(NO_ROOM_BYTES), &mut file))
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::QuotaExceeded)
+}
+
+/// Only Linux has files without a name.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn quota_is_used_up(_: &Path) -> bool {
+    false
 }
 
 /// Returns the path, or the nearest folder above it that exists.
@@ -94,4 +122,16 @@ pub(crate) fn whose(path: &Path) -> Option<String> {
         user.as_raw(),
         group.as_raw(),
     ))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_ask_for_the_quota_leaves_nothing_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!quota_is_used_up(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

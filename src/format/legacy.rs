@@ -35,7 +35,10 @@ impl LegacyRows {
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
         let (name, busy_timeout) = (shown(path), config.busy_timeout);
         if !crate::file::exists(path) {
-            return Err(Error::new(ErrorKind::NotFound, format!("{name} does not exist")));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{name} does not exist; give the path of the older file"),
+            ));
         }
         refuse_unsafe_names(path)?;
         let connection = reader(path, config)?;

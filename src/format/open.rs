@@ -252,7 +252,10 @@ pub(crate) fn reopen(
     if format != Format::Current {
         return Err(Error::new(
             ErrorKind::Corrupt,
-            format!("{} is no longer a store: {format:?}", shown(path)),
+            format!(
+                "{} is no longer a store: its format was altered while it was open; restore a backup of it",
+                shown(path)
+            ),
         ));
     }
     apply_settings(&connection, path, config)?;

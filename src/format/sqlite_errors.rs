@@ -31,12 +31,14 @@ pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error 
         Some(code) if is_busy_code(code) => {
             (ErrorKind::Busy, ": another process has it locked; try again")
         }
-        Some(ErrorCode::DiskFull) => {
-            (ErrorKind::StorageFull, ": no space is left on the file system; nothing was changed")
-        }
+        Some(ErrorCode::DiskFull) => (
+            ErrorKind::StorageFull,
+            ": no space is left on the file system, and nothing was changed; make room and try again",
+        ),
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::NotADatabase,
-            ": it is not a SQLite database, and was not changed; give another path",
+            ": it is not a SQLite database, or its beginning is damaged, and was not changed; give another path, or \
+             restore a backup if it was a store",
         ),
         Some(ErrorCode::DatabaseCorrupt) => (
             ErrorKind::Corrupt,
@@ -56,14 +58,22 @@ pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error 
         // SQLite enlarges the index of the log by writing to it, and does not ask why that failed.
         Some(ErrorCode::SystemIoFailure) if extended == ffi::SQLITE_IOERR_SHMSIZE => (
             ErrorKind::StorageFull,
-            ": no space is left on the file system for the index of its log (-shm)",
+            ": no space is left on the file system for the index of its log (-shm); make room and try again",
         ),
         Some(ErrorCode::SystemIoFailure) => (
             ErrorKind::Io,
             ": the operating system failed a read or a write; look at its log (`dmesg`), and at quotas",
         ),
+        Some(ErrorCode::OutOfMemory) => (
+            ErrorKind::Io,
+            ": SQLite got no memory, and nothing was changed; let the process have more (`ulimit -v`, or the limit of \
+             its container)",
+        ),
         // Any other error is caused by content that no version of this crate writes.
-        _ => (ErrorKind::Corrupt, ": the database has content that no store writes"),
+        _ => (
+            ErrorKind::Corrupt,
+            ": the database has content that no store writes; restore a backup of it",
+        ),
     };
     // A file's name is its path, which is absolute.
     let is_unexplained =
@@ -74,5 +84,18 @@ pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error 
             Error::with_source(kind, format!("cannot {doing} {name}: {cause}"), error)
         }
         None => Error::with_source(kind, format!("cannot {doing} {name}{remedy}"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_for_want_of_memory_is_not_told_as_damage() {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOMEM), None);
+        let told = failure("read", "a store in memory", error);
+        assert_eq!(told.kind(), ErrorKind::Io);
+        assert!(told.to_string().contains("SQLite got no memory"), "{told}");
     }
 }

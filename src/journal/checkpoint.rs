@@ -257,11 +257,15 @@ pub(super) fn copy_log_before_close(
         Ok(log) if log.is_copied() => Ok(()),
         Ok(_) if may_copy => Err(Error::new(
             ErrorKind::FileReplaced,
-            format!("{name}: {lost}, because a reader prevents copying the log"),
+            format!(
+                "{name}: {lost}, because a reader prevents copying the log; look for the newest ids"
+            ),
         )),
         Ok(_) => Err(Error::new(
             ErrorKind::FileReplaced,
-            format!("{name}: {lost}, because the log cannot be copied any more"),
+            format!(
+                "{name}: {lost}, because the log cannot be copied any more; look for the newest ids"
+            ),
         )),
         Err(e) => Err(failure("copy the log of", &format!("{name} ({lost})"), e)),
     }

@@ -415,7 +415,8 @@ impl<'j> Transaction<'j> {
             Error::with_source(
                 ErrorKind::Io,
                 format!(
-                    "{name}: a commit failed, and whether it is in the file cannot be found out"
+                    "{name}: a commit failed, and whether it is in the file cannot be found out; ask again for its ids \
+                     when the file can be read"
                 ),
                 e,
             )

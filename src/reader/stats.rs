@@ -98,7 +98,10 @@ impl Reader {
         let mut access = self.access()?;
         let now_ms = self.now_ms(&mut access)?;
         let Some(count) = i64::try_from(buckets).ok().filter(|&count| count > 0) else {
-            return Err(Error::new(ErrorKind::InvalidConfig, "the marks need at least one bucket"));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the marks need at least one bucket; give 1 or more",
+            ));
         };
         let since_ms = duration_ms(since).min(now_ms).max(count);
         // Rounded up, and counted back from now, so that the present moment is in the last bucket.

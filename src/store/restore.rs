@@ -329,7 +329,7 @@ fn check_notes(entry: &Entry) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::InvalidClaim,
                 format!(
-                    "the {what} of {:?} has {length} bytes; at most {most} are stored",
+                    "the {what} of {:?} has {length} bytes; at most {most} are stored: shorten it",
                     String::from_utf8_lossy(&entry.id[..entry.id.len().min(200)])
                 ),
             ));

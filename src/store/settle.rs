@@ -122,7 +122,7 @@ impl SeenStore {
             return Err(Error::new(
                 ErrorKind::InvalidClaim,
                 format!(
-                    "the receipt has {length} bytes; at most {most} are stored, by the setting max_receipt"
+                    "the receipt has {length} bytes; at most {most} are stored: shorten it, or raise the setting max_receipt"
                 ),
             ));
         }

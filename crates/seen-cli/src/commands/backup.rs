@@ -3,6 +3,7 @@
 //! Owns the names of older copies. What always holds: a copy gets its name when it is complete and on the disk, so that
 //! each name is at each moment a complete copy or none; only a copy of a store is replaced.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seen_store::{Config, SeenStore};
+use seen_store::{Config, ErrorKind, SeenStore};
 
 use crate::Result;
 use crate::args::database::{self, Location};
@@ -44,12 +45,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.location.open_existing(Config::default().read_only(true))?;
     let path = &arguments.path;
     match (arguments.keep, arguments.replace) {
-        (None, false) => store.backup(path)?,
+        (None, false) => store.backup(path).map_err(or_replace)?,
         (keep, _) => replace(&store, path, keep.unwrap_or(1))?,
     }
     log::info!("{}: the copy is complete", path.display());
     database::close(&store);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells of the options where a copy stands at the path already.
+fn or_replace(error: seen_store::Error) -> Box<dyn Error + Send + Sync> {
+    match error.kind() {
+        ErrorKind::AlreadyExists => {
+            format!("{error}, or replace a copy with --replace or --keep").into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// Makes a copy beside `path`, and then gives each copy its new name.
@@ -107,9 +118,11 @@ fn refuse_other_file(path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Ok(()) if header.starts_with(b"SQLite format 3\0") && header[68..72] == *b"SEEN" => {}
         Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => {
-            return Err(
-                format!("cannot read {}, which is to be replaced: {e}", path.display()).into()
-            );
+            return Err(format!(
+                "cannot read {}, which is to be replaced; give another path: {e}",
+                path.display()
+            )
+            .into());
         }
         _ => {
             return Err(format!(

@@ -12,6 +12,10 @@ use crate::output::Output;
 use crate::output::message;
 use crate::output::words;
 
+/// What is printed after the problems.
+const REMEDY: &str =
+    "`seen restore BACKUP` goes back to a backup; `seen export --salvage` prints what can be read";
+
 /// How many problems are printed for people.
 const TOLD: usize = 10;
 
@@ -51,9 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let more = words::count((problems.len() - TOLD) as u64);
             output.line(format!("and {more} more; --json prints all"))?;
         }
-        if !problems.iter().any(|problem| problem.contains("restore a backup")) {
-            output.line("restore a backup of the store")?;
-        }
+        output.line(REMEDY)?;
     }
     output.finish()?;
     Ok(ExitCode::from(u8::from(!problems.is_empty())))

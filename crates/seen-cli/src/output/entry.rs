@@ -162,7 +162,7 @@ pub(crate) fn from_json(object: &Map<String, Value>, defaults: &Defaults) -> Res
         entry.scope = scope;
     }
     if let Some(state) = read_text(object, "state")? {
-        entry.state = state.parse().map_err(|e: Error| format!("state is {state:?}; {e}"))?;
+        entry.state = state.parse().map_err(|e: Error| e.to_string())?;
     }
     let (first, last) = (read_time(object, "first_seen")?, read_time(object, "last_seen")?);
     entry.last_seen = last.or(first).unwrap_or(defaults.now);

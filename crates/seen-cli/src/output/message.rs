@@ -58,7 +58,10 @@ pub(crate) fn usage_error(rendered: &str, help: &str) -> String {
         .filter(|paragraph| !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more"))
         .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
-    format!("{}; `{help}` tells what is understood", told.join("; "))
+    // Rust's words for numbers.
+    let told = told.join("; ").replace("..=", " to ");
+    let told = told.replace("invalid digit found in string", "not a whole number");
+    format!("{told}; `{help}` tells what is understood")
 }
 
 #[cfg(test)]
@@ -93,6 +96,14 @@ mod tests {
         assert_eq!(with_causes(&error), "cannot mark: disk full");
         let other = Chain("cannot mark", Some(Box::new(Chain("no room", None))));
         assert_eq!(with_causes(&other), "cannot mark: no room");
+    }
+
+    #[test]
+    fn a_usage_error_speaks_of_numbers_in_words() {
+        let told = usage_error("error: 0 is not in 1..=10000", "seen help backup");
+        assert_eq!(told, "0 is not in 1 to 10000; `seen help backup` tells what is understood");
+        let told = usage_error("error: invalid digit found in string", "seen help filter");
+        assert_eq!(told, "not a whole number; `seen help filter` tells what is understood");
     }
 
     #[test]

@@ -316,7 +316,7 @@ fn a_backup_overwrites_nothing() {
     let place = Place::new();
     place.printed(&["mark", "a"]);
     place.file("there", "precious");
-    place.told(&["backup", "there"]).assert(2, &["there", "exists already"]);
+    place.told(&["backup", "there"]).assert(2, &["there", "exists already", "--keep"]);
     assert_eq!(place.text("there"), "precious");
     place.told(&["backup", "no/folder"]).assert(2, &["no/folder"]);
     place.told(&["backup"]).assert(2, &["<PATH>"]);
@@ -416,6 +416,53 @@ seen compact
 seen mark second
 seen claim first
 ls full >names";
+
+/// Lets writes to files fail as a used-up quota does, while there is a file `quota` in the folder of the process.
+const QUOTA: &str = r#"
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int is_used_up(int file) {
+    struct stat found;
+    return access("quota", F_OK) == 0 && fstat(file, &found) == 0 && S_ISREG(found.st_mode);
+}
+ssize_t write(int file, const void *from, size_t length) {
+    if (is_used_up(file)) { errno = EDQUOT; return -1; }
+    return syscall(SYS_write, file, from, length);
+}
+ssize_t pwrite64(int file, const void *from, size_t length, off_t at) {
+    if (is_used_up(file)) { errno = EDQUOT; return -1; }
+    return syscall(SYS_pwrite64, file, from, length, at);
+}
+ssize_t pwrite(int file, const void *from, size_t length, off_t at) { return pwrite64(file, from, length, at); }
+"#;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn a_quota_that_is_used_up_is_named() {
+    let place = Place::new();
+    place.file("quota.c", QUOTA);
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o", "quota.so", "quota.c"]).current_dir(place.folder());
+    if !compiler.status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: there is no C compiler");
+        return;
+    }
+    let mark = |id: &str| {
+        let mut command = place.seen(&["mark", id]);
+        command.current_dir(place.folder());
+        command.env("LD_PRELOAD", place.path("quota.so"));
+        Told::from(command.output().unwrap())
+    };
+    mark("a").assert(0, &[]);
+    place.file("quota", "");
+    mark("b").assert(2, &["seen.db", "the disk quota of user", "make room, or raise the quota"]);
+    fs::remove_file(place.path("quota")).unwrap();
+    assert!(!place.store().is_seen("b"));
+    mark("b").assert(0, &[]);
+    assert!(place.store().is_seen("a") && place.store().is_seen("b"));
+}
 
 #[cfg(target_os = "linux")]
 #[test]
