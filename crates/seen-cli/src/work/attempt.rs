@@ -3,7 +3,7 @@
 //! Owns the messages about that. What always holds: an id that is given up is told of as an error, also with `-q`,
 //! by the attempt that was its last. Does not know what started the command.
 
-use seen_store::{ErrorKind, Lease, Previous};
+use seen_store::{ErrorKind, Failure, Lease, Previous};
 
 use crate::Result;
 use crate::args::claiming::Refusal;
@@ -52,15 +52,21 @@ impl Attempt {
         self.settle("released", Lease::release)
     }
 
-    /// Records that the command failed.
+    /// Records that the command failed. The last attempt is final, so that listings and figures count its id as given up.
     pub(crate) fn fail(&mut self, reason: String) -> Result<()> {
-        self.settle("failed", |lease| lease.fail(reason))
+        let failure = Failure::new(reason);
+        let failure = if self.is_last() { failure.is_final() } else { failure };
+        self.settle("failed", |lease| lease.fail(failure))
+    }
+
+    fn is_last(&self) -> bool {
+        self.retries.is_some_and(|most| self.lease.attempt() >= most)
     }
 
     /// Tells of an id that is given up with this attempt. To be called when the attempt was in vain.
     pub(crate) fn tell_if_given_up(&self) {
-        let attempts = self.lease.attempt();
-        if self.retries.is_some_and(|most| attempts >= most) {
+        if self.is_last() {
+            let attempts = self.lease.attempt();
             log::error!("{}", Refusal::GivenUp { attempts }.told(&self.name));
         }
     }

@@ -147,6 +147,8 @@ fn an_id_can_be_tried_only_so_often() {
     place.told(&status).assert(3, &["given up"]);
     place.told(&[&["-q"], &failing[..]].concat()).assert(69, &[]);
     assert_eq!(third.stdout, "");
+    // What the rules for alerts watch.
+    assert!(place.printed(&["list", "--state", "given-up"]).ends_with(" a\n"));
     place.told(&["forget", "a"]).assert(0, &[]);
     place.told(&failing).assert(9, &[]);
 }
