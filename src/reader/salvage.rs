@@ -270,7 +270,8 @@ fn no_store(path: &Path) -> Error {
     Error::new(
         ErrorKind::WrongApplication,
         format!(
-            "{}: it does not have the tables of a store; nothing can be salvaged",
+            "{}: it does not have the tables of a store, so nothing can be salvaged; give another path, or restore a \
+             backup",
             file::shown(path)
         ),
     )

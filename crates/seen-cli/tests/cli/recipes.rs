@@ -9,8 +9,11 @@ use crate::support::{Place, Told, wait_until};
 
 /// The blocks of code that follow these words in the README.
 fn blocks(words: &str) -> impl Iterator<Item = &'static str> {
-    let readme = include_str!("recipes.md");
-    let (_, rest) = readme.split_once(words).unwrap_or_else(|| panic!("{words:?} is not there"));
+    blocks_of(include_str!("recipes.md"), words)
+}
+
+fn blocks_of(text: &'static str, words: &str) -> impl Iterator<Item = &'static str> {
+    let (_, rest) = text.split_once(words).unwrap_or_else(|| panic!("{words:?} is not there"));
     rest.split("```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1)
 }
 
@@ -56,6 +59,63 @@ fn the_cron_job_prints_each_error_once() {
     place.file("app.log", "ERROR c\nERROR d\n");
     assert_eq!(place.run(&job).stdout, "ERROR d\n");
     assert_eq!(place.run(&job).stdout, "");
+}
+
+#[test]
+fn the_daily_job_is_tried_until_it_succeeds_and_can_be_asked_for_again() {
+    let place = Place::new();
+    place.stand_in("send-report", "echo tried >>reports; [ -e ready ]");
+    let table = blocks("**A daily job that may fail.**").next().unwrap();
+    let job = table.lines().nth(1).unwrap().splitn(6, ' ').nth(5).unwrap();
+    assert!(!job.contains('%'), "{job}");
+    assert_eq!(place.run(job).status, Some(1));
+    place.file("ready", "");
+    for _ in 0..2 {
+        let told = place.run(job);
+        told.assert(0, &[]);
+        assert_eq!(told.stdout, "");
+    }
+    assert_eq!(place.text("reports"), "tried\ntried\n");
+    let readme = include_str!("recipes.md");
+    let (_, again) = readme.split_once("To have it run once more today: `").unwrap();
+    place.run(again.split_once('`').unwrap().0).assert(0, &[]);
+    place.run(job).assert(0, &[]);
+    assert_eq!(place.text("reports"), "tried\ntried\ntried\n");
+}
+
+/// Overwrites a page in the middle of the store.
+fn damage(place: &Place) {
+    let mut bytes = fs::read(place.db()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 2_048].fill(0xff);
+    fs::write(place.db(), bytes).unwrap();
+}
+
+#[test]
+fn the_guide_leads_back_from_a_damaged_store_with_and_without_a_backup() {
+    let guide = include_str!("guide.md");
+    let mut recipes = blocks_of(guide, "# When a store is damaged\n");
+    let (with, without) = (recipes.next().unwrap(), recipes.next().unwrap());
+    for has_backup in [true, false] {
+        let place = Place::new();
+        let backup = place.path("backup");
+        let ids = |ids: std::ops::Range<u32>| ids.map(|n| format!("an id {n}"));
+        place.store().seed(ids(0..2_000)).unwrap();
+        place.store().backup(&backup).unwrap();
+        place.store().seed(ids(2_000..4_000)).unwrap();
+        damage(&place);
+        let recipe = if has_backup { with } else { without };
+        let recipe = recipe.replace("/var/backups/seen.db", backup.to_str().unwrap());
+        let recipe = recipe.replace("~/.local/share/seen", place.folder().to_str().unwrap());
+        let told = place.run(&recipe);
+        assert_eq!(told.status, Some(0), "{told:?}");
+        assert!(told.stderr.contains("lost: ") && told.stderr.contains("added "), "{told:?}");
+        let store = place.store();
+        let kept = ids(0..4_000).filter(|id| store.is_seen(id)).count();
+        assert!((3_800..4_000).contains(&kept), "{kept}");
+        assert!(!has_backup || ids(0..2_000).all(|id| store.is_seen(id)));
+        assert_eq!(store.verify().unwrap().problems, [""; 0]);
+    }
 }
 
 fn rss(numbers: &[u32]) -> String {
