@@ -81,6 +81,8 @@ pub(crate) struct Naming {
     check_chars: Option<NonZeroUsize>,
 
     /// Compare texts of this form by what they name; the lines themselves are printed unchanged
+    ///
+    /// Of a line whose first fields are skipped, the rest is compared without the blanks before it.
     #[arg(long, value_name = "FORM")]
     normalize: Option<Form>,
 
@@ -225,12 +227,19 @@ impl Naming {
     fn plain_id<'l>(&self, text: &'l [u8]) -> Result<Cow<'l, [u8]>, NoId> {
         let texts = match &self.pattern {
             Some(pattern) => plain::matched(text, pattern)?,
-            None => vec![plain::cut(text, self.skip_fields, self.skip_chars, self.check_chars)],
+            None => vec![self.cut(text)],
         };
         if texts.iter().all(|text| text.is_empty()) {
             return Err(NoId::NothingLeft);
         }
         Ok(id_of_all(texts.into_iter().map(|text| self.normalized(Cow::Borrowed(text))).collect()))
+    }
+
+    /// A form is that of a whole text: the blanks before what the skipped fields have left are no part of it.
+    fn cut<'l>(&self, text: &'l [u8]) -> &'l [u8] {
+        let cut = plain::cut(text, self.skip_fields, self.skip_chars, self.check_chars);
+        let is_after_fields = self.normalize.is_some() && self.skip_fields > 0;
+        if is_after_fields { plain::without_blanks_before(cut) } else { cut }
     }
 
     fn normalized<'l>(&self, text: Cow<'l, [u8]>) -> Cow<'l, [u8]> {

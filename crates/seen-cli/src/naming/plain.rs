@@ -49,6 +49,10 @@ pub(crate) fn cut(
     check_chars.and_then(|most| rest.get(..most.get())).unwrap_or(rest)
 }
 
+pub(crate) fn without_blanks_before(text: &[u8]) -> &[u8] {
+    &text[count(text, is_blank)..]
+}
+
 /// In `uniq`, a newline is a blank too: a line may hold one where lines end with NUL.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n')
