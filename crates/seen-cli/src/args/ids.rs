@@ -10,7 +10,7 @@ use std::io;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use seen_store::{Item, fingerprint_fields};
+use seen_store::{Item, Ttl, fingerprint_fields};
 
 use crate::Result;
 use crate::args::every::{self, Every};
@@ -139,6 +139,11 @@ impl Ids {
             Ok(())
         })?;
         Ok(all)
+    }
+
+    /// How long what is done in a period is remembered; `otherwise` without one.
+    pub(crate) fn ttl(&self, otherwise: Ttl) -> Ttl {
+        self.every.map_or(otherwise, |every| Ttl::After(every.ttl()))
     }
 
     /// What ends a line of the input, and an id that is printed.

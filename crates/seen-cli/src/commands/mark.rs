@@ -26,8 +26,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     database: Database,
 
-    /// How long the ids are remembered: 90s, 36h, 7d, never. A day has 24 hours.
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    /// How long the ids are remembered: 90s, 36h, 7d, never. A day has 24 hours. With --every: twice the period.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl,
+          conflicts_with = "every")]
     ttl: Ttl,
 
     #[command(flatten)]
@@ -39,7 +40,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let config = arguments.retention.put_into(Config::default().ttl(arguments.ttl));
+    let config =
+        arguments.retention.put_into(Config::default().ttl(arguments.ids.ttl(arguments.ttl)));
     let store = arguments.database.open(config)?;
     arguments.database.announce_unless_shared(&store, "mark");
     let version = arguments.version.as_deref();

@@ -36,13 +36,16 @@ pub(crate) struct Arguments {
     #[arg(long)]
     retry: bool,
 
-    /// How long the ids are remembered from now on: 90s, 36h, 7d, never. A day has 24 hours.
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
+    /// How long the ids are remembered from now on: 90s, 36h, 7d, never. A day has 24 hours. With --every: twice the
+    /// period.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl,
+          conflicts_with = "every")]
     ttl: Ttl,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let store = arguments.database.open_existing(Config::default().ttl(arguments.ttl))?;
+    let ttl = arguments.ids.ttl(arguments.ttl);
+    let store = arguments.database.open_existing(Config::default().ttl(ttl))?;
     let resolution = if arguments.done { Resolution::Done } else { Resolution::Retry };
     let mut others = 0;
     arguments.ids.for_each(|asked| {

@@ -227,6 +227,28 @@ fn a_daily_job_runs_once_a_day_of_the_local_time() {
     assert_eq!(hours, [48, 48, 2 * 31 * 24]);
 }
 
+#[test]
+fn a_day_of_utc_is_that_of_utc_in_each_zone() {
+    let place = Place::new();
+    let today = || jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let run = ["run", "--id", "report", "--every", "day-utc", "true"];
+    loop {
+        let day = today();
+        for hours in ["12", "-14"] {
+            let told = Told::from(in_zone(&mut place.seen(&run), hours).output().unwrap());
+            assert_eq!(told.status, Some(0), "{told:?}");
+        }
+        // Otherwise it was midnight.
+        if day == today() {
+            let entries = place.store().entries(Filter::default()).map(Result::unwrap);
+            let ids: Vec<_> = entries.map(|entry| entry.id).collect();
+            assert_eq!(ids, [format!("f1:6:report18:day-utc {day}").into_bytes()]);
+            return;
+        }
+        place.printed(&["forget", "--every", "day-utc", "report"]);
+    }
+}
+
 /// The period is that of the beginning: with a time to live, the next day's run would not start, or be lost.
 #[test]
 fn a_run_of_the_day_before_does_not_keep_todays_from_running() {

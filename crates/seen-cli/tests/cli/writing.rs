@@ -580,3 +580,24 @@ fn a_write_beyond_the_limit_of_file_sizes_is_an_error_and_no_silent_end() {
     assert!(told.contains("ulimit -f"), "{told}");
     assert!(place.entry("before").is_some() && place.entry("after").is_none());
 }
+
+/// Otherwise the run of the month would be done again a week after it.
+#[test]
+fn what_is_done_by_hand_in_a_period_is_remembered_for_as_long_as_by_a_run() {
+    let place = Place::new();
+    let options = ["--every", "month-utc", "report"];
+    let lasts = || {
+        let told = place.printed(&[&["show", "--json"], &options[..]].concat());
+        let entry: serde_json::Value = serde_json::from_str(told.trim()).unwrap();
+        let time = |name: &str| {
+            entry[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second()
+        };
+        (time("expires_at") - time("last_seen") + 1_800) / 3_600
+    };
+    place.printed(&[&["mark"], &options[..]].concat());
+    assert_eq!(lasts(), 2 * 31 * 24);
+    for command in ["mark", "resolve"] {
+        let told = place.told(&[&[command, "--ttl", "1d"], &options[..]].concat());
+        told.assert(2, &["--ttl", "--every", "cannot be used"]);
+    }
+}
