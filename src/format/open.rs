@@ -73,14 +73,14 @@ fn explain_read_only(path: &Path, error: Error) -> Error {
     if !may_be || !file::is_on_read_only_file_system(path) {
         return error;
     }
-    Error::with_source(
+    // Without the error as its cause, which would name owners and modes.
+    Error::new(
         ErrorKind::ReadOnly,
         format!(
-            "{}: the file system is read-only; a store needs a log beside its file, even for reading; \
-             read it with `seen check` or a Reader",
+            "{}: the file system is read-only, and a store needs a log beside its file, even for reading; mount it for \
+             writing, or read it with `seen check`, `seen list` or a Reader",
             shown(path)
         ),
-        error,
     )
 }
 

@@ -106,6 +106,7 @@ fn a_file_system_that_can_only_be_read_is_told_as_such() {
     for line in said {
         assert!(line.contains(": ReadOnly "), "{line}");
         assert!(line.contains("the file system is read-only"), "{line}");
+        assert!(!line.contains("belongs to user"), "{line}");
     }
 }
 

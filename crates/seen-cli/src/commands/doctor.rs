@@ -1,12 +1,13 @@
 //! `seen doctor`: whether a store's surroundings are as they should be.
 //!
 //! Owns the order of the findings, those about the log and the processes on the file, and what becomes of a store that
-//! cannot be opened: then the others are told all the same. What the rows hold is `verify`'s. Reads metadata, `/proc`
+//! cannot be opened, or not made: then the others are told all the same. What the rows hold is `verify`'s. Reads metadata, `/proc`
 //! where there is one, and the store as any reader.
 
 mod file_system;
 mod permissions;
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,8 +32,9 @@ const LONG_LOG_BYTES: u64 = 64 << 20;
 /// SQLite's version and options, the settings that programs work with, the owner and the permissions of the file and
 /// its folder and what this user may do, the file system and its free space, the size of the log, entries whose times
 /// lie in the future, and which processes have the store open (on Linux). Where the store cannot be opened, that is a
-/// finding, and the others are told all the same. A finding that needs a change says which. Changes nothing, and works
-/// without permission to write. Statuses: 0 all is well, 1 something should be changed, 2 an error: there is no store.
+/// finding, and the others are told all the same; where there is none, the place is examined in which it would be made.
+/// A finding that needs a change says which. Changes nothing, and works without permission to write. Statuses: 0 all is
+/// well, 1 something should be changed, 2 an error: there is no store.
 /// `seen verify` checks what is in the file.
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -43,6 +45,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+type Failure = Box<dyn Error + Send + Sync>;
 
 /// A fact about the store. If it should be changed, there is a remedy.
 struct Finding {
@@ -62,7 +66,7 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let findings = examine(&arguments.database)?;
+    let (findings, no_store) = examine(&arguments.database)?;
     let mut output = Output::new();
     for finding in &findings {
         output.line(if arguments.json {
@@ -77,6 +81,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         })?;
     }
     output.finish()?;
+    if let Some(e) = no_store {
+        return Err(e);
+    }
     let all_well = findings.iter().all(|finding| finding.remedy.is_none());
     Ok(ExitCode::from(u8::from(!all_well)))
 }
@@ -87,9 +94,11 @@ fn in_words(finding: &Finding) -> String {
     harmless(&format!("{mark} {:<12}{}{remedy}", finding.subject, finding.what))
 }
 
-fn examine(location: &ReadLocation) -> Result<Vec<Finding>> {
+/// Returns the findings and, if there is no store, the error that says so.
+fn examine(location: &ReadLocation) -> Result<(Vec<Finding>, Option<Failure>)> {
     let place = location.place()?;
     let mut findings = Vec::new();
+    let mut no_store = None;
     let path = match Reader::open(&place.path) {
         Ok(reader) => {
             findings.push(Finding::fine("store", reader.path().to_string_lossy()));
@@ -99,23 +108,31 @@ fn examine(location: &ReadLocation) -> Result<Vec<Finding>> {
             }
             reader.path()
         }
-        Err(e) if is_no_store(e.kind()) => return Err(place.explain(e)),
         Err(e) => {
-            findings.push(unusable(&e));
-            canonicalize(&place.path)
+            let path = canonicalize(&place.path)
                 .or_else(|_| std::path::absolute(&place.path))
-                .unwrap_or(place.path)
+                .unwrap_or_else(|_| place.path.clone());
+            // Why none could be made is a question for a doctor. A full disk leaves an empty file.
+            let may_be_made = fs::metadata(&path).map_or(true, |file| file.len() == 0);
+            match e.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADatabase if may_be_made => {
+                    no_store = Some(place.explain(e));
+                }
+                kind if is_other_file(kind) => return Err(place.explain(e)),
+                _ => findings.push(unusable(&e)),
+            }
+            path
         }
     };
     findings.extend(permissions::findings(&path));
     findings.extend(log(&path));
     findings.extend(file_system::findings(&path));
     findings.extend(holders(&path));
-    Ok(findings)
+    Ok((findings, no_store))
 }
 
-/// Returns whether there is nothing to examine.
-fn is_no_store(kind: ErrorKind) -> bool {
+/// Returns whether the path does not lead to a store, so that there is nothing to examine.
+fn is_other_file(kind: ErrorKind) -> bool {
     use ErrorKind::{
         InvalidPath, NeedsUpgrade, NewerVersion, NotADatabase, NotFound, WrongApplication,
     };

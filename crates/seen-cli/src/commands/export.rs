@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::Result;
 use crate::args::database::ReadLocation;
 use crate::output::entry::{MEMBERS, to_json, to_object};
+use crate::output::message::with_causes;
 use crate::output::words;
 
 /// Print all that the store holds, for an import elsewhere
@@ -84,7 +85,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Prints what can be read of a damaged file.
 fn salvage(arguments: &Arguments) -> Result<ExitCode> {
     let path = arguments.database.path()?;
-    let mut salvage = Salvage::open(&path)?;
+    // As text: an error of a damaged store would get the advice to do this.
+    let mut salvage = Salvage::open(&path).map_err(|e| with_causes(&e))?;
     let now = SystemClock.now();
     let is_wanted = |entry: &Entry| {
         let of_scope = arguments.scope.as_ref().is_none_or(|scope| entry.scope == *scope);

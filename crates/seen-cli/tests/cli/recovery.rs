@@ -1,7 +1,7 @@
 //! Backups, what can be read of a damaged store, and what `doctor` says where a store cannot be used.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Output;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use seen_store::{Clock as _, SeenStore, SystemClock};
 use serde_json::Value;
 
-use crate::support::{Place, Told, assert_error, run, seen};
+use crate::support::{Place, Told, run, seen};
 use crate::support_process::{self, Child};
 
 /// A store in another process, for the tests that need one.
@@ -365,7 +365,90 @@ fn doctor_tells_of_entries_and_leases_in_the_future() {
 }
 
 #[test]
-fn doctor_without_a_store_is_an_error() {
+fn doctor_without_a_store_is_an_error_and_examines_the_place_of_it() {
     let place = Place::new();
-    assert_error(&place.seen(&["doctor"]).output().unwrap(), &["seen.db", "SEEN_DB_PATH"]);
+    let told = place.told(&["doctor"]);
+    told.assert(2, &["seen.db", "SEEN_DB_PATH"]);
+    for part in ["asked by", "  folder", "file system", "space"] {
+        assert!(told.stdout.contains(part), "{part:?} is not in {}", told.stdout);
+    }
+    // As a full disk leaves it.
+    place.file("seen.db", "");
+    let told = place.told(&["doctor"]);
+    told.assert(2, &["seen.db", "empty"]);
+    assert!(told.stdout.contains(" file        mode"), "{told:?}");
+    assert!(told.stdout.contains("space"), "{told:?}");
+    place.file("seen.db", "no database\n".repeat(100));
+    let told = place.told(&["doctor"]);
+    told.assert(2, &["not a SQLite database"]);
+    assert_eq!(told.stdout, "");
+}
+
+#[test]
+fn doctor_tells_who_may_not_make_a_store_and_who_may_not_use_its_log() {
+    // SAFETY: asks for a number.
+    if unsafe { libc::geteuid() } != 0 {
+        return; // Files of two users need the privilege to make them.
+    }
+    let place = Place::new();
+    set_mode(place.folder(), 0o755);
+    let Some(output) = as_nobody(&place, &["doctor"]) else { return };
+    let told = Told::from(output);
+    assert_eq!(told.status, Some(2), "{told:?}");
+    assert!(told.stdout.contains("! folder"), "{told:?}");
+    assert!(told.stdout.contains("this user may not make a store in it; run this as user 0"));
+
+    place.store().mark_seen("a").unwrap();
+    set_mode(place.folder(), 0o777);
+    chown(place.db(), Some(65_534), Some(65_534)).unwrap();
+    set_mode(&place.file("seen.db-wal", "x".repeat(100)), 0o600);
+    let told = Told::from(as_nobody(&place, &["doctor"]).unwrap());
+    let finding = told.stdout.lines().find(|line| line.starts_with("! log")).unwrap();
+    for part in ["seen.db-wal", "user 0 (root)", "may not use it", "chown 65534:65534 "] {
+        assert!(finding.contains(part), "{part:?} is not in {told:?}");
+    }
+}
+
+#[test]
+fn a_salvage_that_reads_nothing_does_not_advise_a_salvage() {
+    let place = Place::new();
+    place.store().mark_seen("a").unwrap();
+    let bytes = fs::read(place.db()).unwrap();
+    fs::write(place.db(), &bytes[..512]).unwrap();
+    let told = place.told(&["export", "--salvage"]);
+    assert_ne!(told.status, Some(0));
+    assert!(!told.stderr.contains("--salvage"), "{told:?}");
+}
+
+/// Where a file system can be mounted: what `doctor` prints of a store in it, after these commands.
+fn doctor_in_a_file_system(options: &str, commands: &str) -> Option<Told> {
+    let place = Place::new();
+    fs::create_dir(place.path("disk")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o {options} tmpfs disk || exit 77; \"$SEEN\" -q mark a; {commands}; exec \"$SEEN\" doctor"
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", &script]).current_dir(place.folder());
+    command.env("SEEN", seen(&[]).get_program()).env("SEEN_DB_PATH", "disk/seen.db");
+    match command.output() {
+        Ok(output) if output.status.code() == Some(1) && !output.stdout.is_empty() => {
+            Some(Told::from(output))
+        }
+        other => {
+            eprintln!("SKIPPED: nothing can be mounted here: {other:?}");
+            None
+        }
+    }
+}
+
+#[test]
+fn doctor_tells_of_a_file_system_that_is_read_only_or_out_of_inodes() {
+    let read_only = "mount -o remount,ro disk";
+    let Some(told) = doctor_in_a_file_system("size=1m", read_only) else { return };
+    assert!(told.stdout.contains("! file system it is mounted read-only"), "{told:?}");
+    assert!(!told.stdout.contains("! inodes"), "{told:?}");
+    // Those of the folder and the store, and two.
+    let told = doctor_in_a_file_system("size=1m,nr_inodes=4", "touch disk/a disk/b").unwrap();
+    assert!(told.stdout.contains("! inodes      none is left"), "{told:?}");
+    assert!(!told.stdout.contains("read-only"), "{told:?}");
 }

@@ -36,10 +36,13 @@ mod unix {
             findings.push(barrier);
             return findings;
         }
-        let (Some(folder), Ok(file)) = (path.parent(), fs::symlink_metadata(path)) else {
+        let Ok(file) = fs::symlink_metadata(path) else {
+            findings.extend(about_place(path));
             return findings;
         };
+        let Some(folder) = path.parent() else { return findings };
         findings.push(about_file(path, &file));
+        findings.extend(["-wal", "-shm"].iter().filter_map(|suffix| about_side(path, suffix)));
         if let Ok(about) = fs::metadata(folder) {
             findings.push(about_folder(folder, &about, &file));
         }
@@ -97,6 +100,46 @@ mod unix {
         Finding::fine("file", format!("{what}{rights}"))
     }
 
+    /// Returns the finding about the folder in which the store would be made.
+    fn about_place(path: &Path) -> Option<Finding> {
+        let (folder, about) = path
+            .ancestors()
+            .skip(1)
+            .find_map(|folder| fs::metadata(folder).ok().map(|about| (folder, about)))?;
+        let what = format!("{}: {}", folder.display(), owner(&about));
+        if !is_denied(folder, Access::WRITE_OK | Access::EXEC_OK) {
+            return Some(Finding::fine("folder", what));
+        }
+        Some(Finding::wrong(
+            "folder",
+            format!("{what}: this user may not make a store in it"),
+            format!("run this as {}, or give another path", user(about.uid())),
+        ))
+    }
+
+    /// Returns the finding about a file beside the store that this user may not use, though the store may be used:
+    /// another user has left it.
+    fn about_side(path: &Path, suffix: &str) -> Option<Finding> {
+        let side = super::super::beside(path, suffix);
+        let about = fs::symlink_metadata(&side).ok()?;
+        let (read, both) = (Access::READ_OK, Access::READ_OK | Access::WRITE_OK);
+        let needed = if may(path, both) { both } else { read };
+        if !may(path, needed) || !is_denied(&side, needed) {
+            return None;
+        }
+        let (store, shown) = (fs::metadata(path).ok()?, for_shell(&side.to_string_lossy()));
+        Some(Finding::wrong(
+            "log",
+            format!("{}: {}: this user may not use it", side.display(), owner(&about)),
+            format!(
+                "give it the owner and the mode of the store: chown {}:{} {shown} && chmod {:o} {shown}",
+                store.uid(),
+                store.gid(),
+                store.mode() & 0o777
+            ),
+        ))
+    }
+
     fn about_folder(folder: &Path, about: &Metadata, file: &Metadata) -> Finding {
         let (what, shown) = (owner(about), for_shell(&folder.to_string_lossy()));
         let mode = about.mode();
@@ -134,6 +177,11 @@ mod unix {
 
     fn may(path: &Path, access: Access) -> bool {
         accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Returns whether the permissions are what keeps this user from it, and not a file system that is read-only.
+    fn is_denied(path: &Path, access: Access) -> bool {
+        accessat(CWD, path, access, AtFlags::EACCESS) == Err(rustix::io::Errno::ACCESS)
     }
 
     fn owner(about: &Metadata) -> String {
