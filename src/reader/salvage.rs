@@ -134,14 +134,14 @@ impl Salvage {
                 let walk = salvage.survey(&connection);
                 // Nothing of this process may have the file open during a scan.
                 drop(connection);
-                salvage.find_the_rest(&path, &walk.gaps)?;
+                salvage.find_the_rest(&path, &walk.reached, &walk.gaps)?;
                 let connection = connect(&path)?;
                 salvage.read_claims(&connection);
                 let walk = Walk::new(&connection);
                 salvage.reached = Some((connection, walk));
             }
             Err(e) if may_have_rows(&e) => {
-                salvage.find_the_rest(&path, &[1..=MAX_SEQ])?;
+                salvage.find_the_rest(&path, &[], &[1..=MAX_SEQ])?;
                 if salvage.scanned.records.is_empty() {
                     return Err(e);
                 }
@@ -169,8 +169,13 @@ impl Salvage {
     }
 
     /// Looks for rows that a walk cannot reach, and for those that it took for whole.
-    fn find_the_rest(&mut self, path: &Path, gaps: &[RangeInclusive<i64>]) -> Result<()> {
-        match scan(path, gaps) {
+    fn find_the_rest(
+        &mut self,
+        path: &Path,
+        reached: &[RangeInclusive<i64>],
+        gaps: &[RangeInclusive<i64>],
+    ) -> Result<()> {
+        match scan(path, reached, gaps) {
             Ok(scanned) => self.scanned = scanned,
             // It is in use, and there is nothing to look for.
             Err(e) if e.kind() == ErrorKind::Busy && gaps.is_empty() => {}
@@ -181,7 +186,8 @@ impl Salvage {
             let newest = self.newest.entry(self.key(&mark)).or_insert(*seq);
             *newest = (*newest).max(*seq);
         }
-        let found = self.scanned.records.len() as u64;
+        let found = gaps.iter().map(|gap| self.scanned.records.range(gap.clone()).count() as u64);
+        let found = found.sum::<u64>();
         let broken = self.scanned.broken.len() as u64;
         let has_end = gaps.last().is_none_or(|gap| *gap.end() < MAX_SEQ);
         let missing = gaps.iter().map(|gap| (gap.end() - gap.start() + 1).cast_unsigned());

@@ -42,12 +42,18 @@ pub(super) struct Scanned {
     pub(super) free_pages_are_known: bool,
 }
 
-/// Looks at each page of the database. Returns the rows with a `seq` in one of these ranges, which must be in order.
+/// Looks at each page of the database. Returns the rows that a walk did not reach: also outside the gaps that it knows
+/// of, because a wrong number in an inner page leads past rows without a word. Where it is not known which pages are
+/// free, those in the gaps. Both must be in order.
 ///
 /// # Errors
 ///
 /// `Busy` if this process has the database open, or if the file changes meanwhile.
-pub(super) fn scan(path: &Path, wanted: &[RangeInclusive<i64>]) -> Result<Scanned> {
+pub(super) fn scan(
+    path: &Path,
+    reached: &[RangeInclusive<i64>],
+    gaps: &[RangeInclusive<i64>],
+) -> Result<Scanned> {
     file::read_unopened(path, |file| {
         let stamp = Stamp::settled(path)?;
         let pages = Pages::new(file, path)?;
@@ -56,6 +62,8 @@ pub(super) fn scan(path: &Path, wanted: &[RangeInclusive<i64>]) -> Result<Scanne
         }
         let decoder = Decoder::new().map_err(|e| failure("read", &shown(path), e))?;
         let (free, free_pages_are_known) = pages.free();
+        let others = between(reached);
+        let wanted = if free_pages_are_known { &others } else { gaps };
         let mut scanned = Scanned { free_pages_are_known, ..Scanned::default() };
         for page in (2..=pages.last()).filter(|page| !free.contains(page)) {
             scanned.read_page(&pages, page, wanted, &decoder);
@@ -68,6 +76,13 @@ pub(super) fn scan(path: &Path, wanted: &[RangeInclusive<i64>]) -> Result<Scanne
         }
         Ok(scanned)
     })
+}
+
+/// Returns the ranges between these.
+fn between(reached: &[RangeInclusive<i64>]) -> Vec<RangeInclusive<i64>> {
+    let begins = [1].into_iter().chain(reached.iter().map(|run| run.end() + 1));
+    let ends = reached.iter().map(|run| run.start() - 1).chain([MAX_SEQ]);
+    begins.zip(ends).map(|(begin, end)| begin..=end).filter(|range| !range.is_empty()).collect()
 }
 
 /// Refuses the database of another program and that of a later version.

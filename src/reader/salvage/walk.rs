@@ -27,6 +27,8 @@ pub(super) struct Walk {
     /// The last `seq` that a row may have. `None` if it cannot be read.
     last: Option<i64>,
     is_at_end: bool,
+    /// The rows that were read, by `seq`.
+    pub(super) reached: Vec<RangeInclusive<i64>>,
     /// What could not be read. A gap up to [`MAX_SEQ`] has no known end.
     pub(super) gaps: Vec<RangeInclusive<i64>>,
 }
@@ -35,11 +37,22 @@ impl Walk {
     pub(super) fn new(connection: &Connection) -> Self {
         let last = connection.query_row("SELECT max(seq) FROM seen", [], |row| row.get(0));
         let last = last.map(|last: Option<i64>| last.unwrap_or(0)).ok();
-        Self { after: 0, last, is_at_end: false, gaps: Vec::new() }
+        Self { after: 0, last, is_at_end: false, reached: Vec::new(), gaps: Vec::new() }
     }
 
     /// Reads the next rows; none where it goes around damage, and `None` at the end.
     pub(super) fn next(&mut self, connection: &Connection) -> Option<Vec<(i64, MarkRow)>> {
+        let rows = self.read(connection)?;
+        for (seq, _) in &rows {
+            match self.reached.last_mut() {
+                Some(run) if *run.end() + 1 == *seq => *run = *run.start()..=*seq,
+                _ => self.reached.push(*seq..=*seq),
+            }
+        }
+        Some(rows)
+    }
+
+    fn read(&mut self, connection: &Connection) -> Option<Vec<(i64, MarkRow)>> {
         if self.is_at_end {
             return None;
         }
@@ -122,5 +135,14 @@ fn marks_from(connection: &Connection, first: i64, limit: i64) -> Read<Vec<(i64,
         least = seq + 1;
         read.push((seq, mark));
     }
+    if limit == 1 && leads_past_others(connection, least - 1) {
+        return Err(ReadError::Content("a row has a number that is not its own"));
+    }
     Ok(read)
+}
+
+/// Returns whether the row behind this one comes before it: to go on behind this one would pass all between.
+fn leads_past_others(connection: &Connection, seq: i64) -> bool {
+    let next = "SELECT seq FROM seen WHERE seq >= ?1 ORDER BY seq LIMIT 1 OFFSET 1";
+    connection.query_row(next, [seq], |row| row.get(0)).is_ok_and(|next: i64| next <= seq)
 }
