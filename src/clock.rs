@@ -50,6 +50,14 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+impl SystemClock {
+    /// Returns when this version was released. An earlier reading of the clock shows that it was never set: see
+    /// [`Config::check_clock`](crate::Config::check_clock).
+    pub fn released() -> SystemTime {
+        from_ms(RELEASED_MS)
+    }
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
         wall_clock()

@@ -46,9 +46,25 @@ fn id_in(period: &str, id: &[u8]) -> Vec<u8> {
 }
 
 impl Every {
-    /// Returns the text of the present period.
+    /// Returns the text of the present period. A clock that was never set tells none: after each boot it would be the
+    /// same one, in which the work was done.
     pub(crate) fn present(self) -> Result<String> {
-        self.at(SystemClock.now())
+        let now = SystemClock.now();
+        self.refuse_unset(now)?;
+        self.at(now)
+    }
+
+    fn refuse_unset(self, now: SystemTime) -> Result<()> {
+        if now >= SystemClock::released() {
+            return Ok(());
+        }
+        let shown = Timestamp::try_from(now).map(|time| time.to_string());
+        Err(format!(
+            "--every {}: the clock was never set, it shows {}; set it first, or give the id without --every",
+            self.word(),
+            shown.unwrap_or_else(|_| "no date".into())
+        )
+        .into())
     }
 
     /// Returns how long an id is remembered: for its period, and for a run that began at the end of it.
@@ -115,6 +131,19 @@ impl Every {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_never_set_has_no_periods() {
+        let minute = Duration::from_secs(60);
+        let error = Every::Day.refuse_unset(SystemTime::UNIX_EPOCH + minute).unwrap_err();
+        let told = error.to_string();
+        assert!(
+            told.starts_with("--every day: ") && told.contains("1970-01-01T00:01:00Z"),
+            "{told}"
+        );
+        assert!(Every::Day.refuse_unset(SystemClock::released() - minute).is_err());
+        assert!(Every::Day.refuse_unset(SystemClock::released()).is_ok());
+    }
 
     fn text(every: Every, time: &str) -> String {
         let time: Timestamp = time.parse().unwrap();
