@@ -164,7 +164,8 @@ impl Known {
     pub(crate) fn removed(&self, label: Option<Label>, now: i64) -> Self {
         let takes_mark = |mark: &Mark| {
             let is = if mark.is_live(now) { Label::Seen } else { Label::Expired };
-            label.is_none_or(|asked| asked == is)
+            // What has expired is taken only where it is asked for.
+            label.map_or(is == Label::Seen, |asked| asked == is)
         };
         let takes_claim = |claim: &Claim| match claim.label(now) {
             Label::Expired => false,
