@@ -1,6 +1,7 @@
 //! The decisions on the lines of a batch, and what became of the lines in numbers.
 //!
-//! What always holds: no claim is kept of a line behind one that another filter has claimed.
+//! Owns which lines are printed, and which of them stay claimed until then. What always holds: no claim is kept of a line
+//! behind one that another filter has claimed. Must not know how lines are read or written.
 
 use std::collections::HashMap;
 
