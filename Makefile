@@ -11,13 +11,17 @@ demo: ## Runs the example alert bot on a sample feed, twice: alerts once
 	$(CARGO) build --profile demo --package seen-demo
 	@CARGO='$(CARGO)' scripts/demo
 
+# SEEN_SMALL_INDEX lets the index in the file be written, merged and thrown away all the time, also in small files.
 test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
+	SEEN_SMALL_INDEX=1 SEEN_MODEL_SEED=3 SEEN_MODEL_CASES=250 $(CARGO) test --all-features --test model
+	$(CARGO) test --package bench-compare --package bench-harness
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
 # SEEN_SIMULATE_SEED, _SEEDS, _STEPS and _SECONDS say which seeds run, and for how long.
-simulate: ## Looks for bugs that no test covers: stores in one process, then real ones. 10 minutes
+simulate: ## Looks for bugs that no test covers: stores in one process, then real ones. 15 minutes
 	$(CARGO) run --package seen-simulator
+	$(CARGO) test --all-features --test index_in_the_file -- --ignored --test-threads=1
 	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
 	    $(CARGO) test --profile bench --all-features --test many_processes -- --nocapture
 
@@ -50,5 +54,6 @@ bench: ## What the verbs cost, in time, memory and disk
 
 # The figures depend on nothing else being busy. The contenders take some minutes to build the first time.
 # RocksDB and Redis take part if librocksdb-dev and redis-server are installed.
-compare: ## This store against its peers: writes docs/performance.md. Half an hour; COMPARE_QUICK=1: 6 min
+# COMPARE_ONLY=lmdb,fjall measures this store beside those only.
+compare: ## This store against its peers: writes docs/performance.md. 35 minutes; COMPARE_QUICK=1: 7
 	$(CARGO) run --profile bench --package bench-compare

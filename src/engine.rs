@@ -14,6 +14,7 @@
 //!
 //! Knows nothing of SQL.
 
+mod background;
 mod checkpointer;
 pub(crate) mod counters;
 mod duplicates;
@@ -23,6 +24,7 @@ mod meters;
 pub(crate) mod purge;
 mod read;
 pub(crate) mod renewal;
+mod upkeep;
 pub(crate) mod waiters;
 mod write;
 use std::ops::Deref;
@@ -36,9 +38,10 @@ use self::counters::Counters;
 use self::group_commit::GroupCommit;
 use self::purge::{PurgeSchedule, PurgeThread};
 use self::renewal::Renewals;
+use self::upkeep::Upkeep;
 use self::waiters::Waiters;
 use crate::backoff::LockShare;
-use crate::clock::SteadyClock;
+use crate::clock::{SteadyClock, Stopwatch};
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
@@ -109,23 +112,25 @@ pub(crate) struct Shared {
     last_catch_up: AtomicU64,
     pub(crate) counters: Counters,
     pub(crate) purge_thread: Mutex<Option<PurgeThread>>,
+    opened: Stopwatch,
+    upkeep: Upkeep,
     renewals: Renewals,
     pub(crate) waiters: Waiters,
 }
 
 impl Engine {
-    /// Opens the file. Also returns the number of expired rows in it.
-    pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, u64)> {
+    /// Opens the file. Also returns the number of expired rows in it, if all were read.
+    pub(crate) fn open(path: &Path, config: Config) -> Result<(Self, Option<u64>)> {
         let registration = Registration::new(&file::shown(path))?;
         config.validate()?;
         let path = file::resolve(path, config.may_create())?;
         let clock = SteadyClock::new(config.clock.clone(), config.check_clock);
-        let (index, hasher) = (Index::new(), KeyHasher::random());
-        let (mut journal, expired) = Journal::open(path, &config, &hasher, &index, clock.now_ms())?;
+        let index = Index::new();
+        let (mut journal, expired) = Journal::open(path, &config, &index, clock.now_ms())?;
         if let Some(file_time) = journal.take_file_time() {
             clock.observe(file_time);
         }
-        let engine = Self::new(registration, journal, index, hasher, clock, config);
+        let engine = Self::new(registration, journal, index, clock, config);
         engine.write_clock();
         Ok((engine, expired))
     }
@@ -134,16 +139,15 @@ impl Engine {
         let registration = Registration::new("a store in memory")?;
         config.validate()?;
         let clock = SteadyClock::new(config.clock.clone(), config.check_clock);
-        let (index, hasher) = (Index::new(), KeyHasher::random());
-        let journal = Journal::in_memory(&config, &hasher, &index)?;
-        Ok(Self::new(registration, journal, index, hasher, clock, config))
+        let index = Index::new();
+        let journal = Journal::in_memory(&config, &KeyHasher::random(), &index)?;
+        Ok(Self::new(registration, journal, index, clock, config))
     }
 
     fn new(
         registration: Registration,
         journal: Journal,
         index: Index,
-        hasher: KeyHasher,
         clock: SteadyClock,
         config: Config,
     ) -> Self {
@@ -152,8 +156,10 @@ impl Engine {
             Synchronous::Full => 0,
         };
         let (name, private) = (journal.name(), journal.is_private());
+        let hasher = journal.hasher().clone();
         let created = journal.was_created();
         let log_source = journal.log_source();
+        let connection_source = journal.connection_source();
         let process = registration.process();
         let writer = Writer {
             purges: PurgeSchedule::new(&config, clock.now_ms()),
@@ -184,6 +190,8 @@ impl Engine {
             last_catch_up: AtomicU64::new(0),
             counters: Counters::default(),
             purge_thread: Mutex::new(None),
+            opened: Stopwatch::start(),
+            upkeep: Upkeep::new(connection_source),
             renewals: Renewals::default(),
             waiters: Waiters::default(),
         });
@@ -244,6 +252,8 @@ impl Engine {
         self.check_open()?;
         self.check_process()?;
         let flushed = if self.config.read_only { Ok(()) } else { self.flush_before_closing() };
+        self.upkeep.stop();
+        self.upkeep_before_closing();
         self.closed.store(true, SeqCst);
         drop(self.purge_thread.lock().take());
         self.renewals.stop();

@@ -4,6 +4,7 @@
 //! written to only after it was recognised, so a refused file is left unchanged. Only this module, `journal`
 //! and `reader` use SQL. Knows nothing of lookups.
 
+pub(crate) mod close;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod legacy;
@@ -70,12 +71,36 @@ expires_at INTEGER,
 PRIMARY KEY (scope, id)) STRICT, WITHOUT ROWID";
 
 /// `generation`, `floor` and `last_purge_at`: see the header of `journal`. Stores of this version also write
-/// `clock`: see `journal/transaction`.
+/// `clock`: see `journal/transaction`. `hash_key` is the key of the hashes in runs, 16 random bytes.
 const CREATE_META: &str = "\
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID";
 
 const TABLES: [(&str, &str); 3] =
     [("claims", CREATE_CLAIMS), ("meta", CREATE_META), ("seen", CREATE_SEEN)];
+
+/// The headers of sorted runs. See `journal/runs`, as for `blocks`. `state` is 1 active, 2 being merged, 3 dropped.
+const CREATE_RUNS: &str = "\
+CREATE TABLE runs (
+run INTEGER PRIMARY KEY,
+state INTEGER NOT NULL,
+after INTEGER NOT NULL,
+last INTEGER NOT NULL,
+entries INTEGER NOT NULL,
+written_to INTEGER NOT NULL,
+marks INTEGER NOT NULL,
+checksum INTEGER NOT NULL) STRICT";
+
+/// The blocks of runs. The upper 16 bits of `place` are the number of the run, the others where the block begins.
+const CREATE_BLOCKS: &str = "\
+CREATE TABLE blocks (place INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT";
+
+/// How many marks of each scope the runs are about, and of all scopes, under the number 0: see `journal/counts`.
+const CREATE_COUNTS: &str = "\
+CREATE TABLE counts (scope ANY PRIMARY KEY, marks INTEGER NOT NULL) STRICT, WITHOUT ROWID";
+
+/// The tables that are derived from the others. A file that an earlier program made has none of them.
+const DERIVED_TABLES: [(&str, &str); 3] =
+    [("blocks", CREATE_BLOCKS), ("counts", CREATE_COUNTS), ("runs", CREATE_RUNS)];
 
 /// An id as the file holds it: TEXT if it is UTF-8, so that people can read it, else a BLOB.
 pub(crate) struct IdValue<'a>(pub(crate) &'a [u8]);

@@ -1,8 +1,8 @@
 //! Ids and scopes: which are valid, and how the two become an index key.
 //!
 //! Owns the limits and the keyed hash. A key is 128 bits of SipHash-1-3 (Aumasson and Bernstein, "SipHash: a
-//! fast short-input PRF") under a random key that never leaves the process. So an attacker who chooses ids
-//! cannot make two of them collide. Knows nothing of where keys are kept.
+//! fast short-input PRF") under a random key, which a file keeps for the stores on it and nobody else may read. So an
+//! attacker who chooses ids cannot make two of them collide. Knows nothing of where keys are kept.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -33,17 +33,31 @@ impl std::hash::Hash for Key {
     }
 }
 
-/// Hashes ids under this process's random key.
+/// Hashes ids under a random key.
 #[derive(Clone)]
 pub(crate) struct KeyHasher {
     fresh: SipHasher13,
+    key: [u8; 16],
 }
 
 impl KeyHasher {
     pub(crate) fn random() -> Self {
-        let mut key = [0; 16];
-        fill_random(&mut key);
-        Self { fresh: SipHasher13::new_with_key(&key) }
+        Self::with_key(random_key())
+    }
+
+    pub(crate) fn with_key(key: [u8; 16]) -> Self {
+        Self { fresh: SipHasher13::new_with_key(&key), key }
+    }
+
+    pub(crate) fn has_key(&self, key: [u8; 16]) -> bool {
+        self.key == key
+    }
+
+    /// Returns a hasher for checksums of what this key was used for. Its hashes are those of no id.
+    pub(crate) fn checksum(&self) -> SipHasher13 {
+        let mut state = self.fresh;
+        state.write_u64(u64::MAX); // No scope has this length.
+        state
     }
 
     /// Returns the hash state after `scope`. The length of the scope is hashed first, so that the end of a
@@ -54,6 +68,13 @@ impl KeyHasher {
         state.write(scope.as_bytes());
         ScopedHasher { state }
     }
+}
+
+/// Returns a key for a [`KeyHasher`].
+pub(crate) fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    fill_random(&mut key);
+    key
 }
 
 impl fmt::Debug for KeyHasher {

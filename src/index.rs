@@ -30,7 +30,7 @@ use crate::id::Key;
 /// So many that a sweep of one shard takes well under a millisecond with ten million ids.
 const SHARDS: usize = 256;
 const NEVER: u64 = (1 << 48) - 1;
-/// The expiry of a tombstone while it waits in a [`BulkLoader`].
+/// The expiry of the slot of an id that has ended.
 const TOMBSTONE: Option<i64> = Some(0);
 /// The largest `seq` that a slot can hold. A store reaches it after nine years of a million marks a second.
 pub(crate) const MAX_SEQ: i64 = (1 << 48) - 1;
@@ -52,6 +52,11 @@ impl Slot {
     /// Returns the slot of a row of which nothing else is known.
     pub(crate) fn new(seq: i64, expires_at: Option<i64>) -> Self {
         Self { seq, expires_at, has_digest: false, is_retained: false }
+    }
+
+    /// Returns the slot, unless it only tells that the id has ended.
+    pub(crate) fn exists(self) -> Option<Self> {
+        Some(self).filter(|slot| slot.expires_at != TOMBSTONE)
     }
 
     pub(crate) fn is_live(self, now_ms: i64) -> bool {
@@ -126,6 +131,8 @@ pub(crate) struct Index {
     shards: Box<[RwLock<Table>]>,
     /// Whether some slots may be of marks that another store has deleted.
     may_be_stale: AtomicBool,
+    /// Up to which `seq` rows of the file may be missing here; 0 if none is.
+    base: AtomicI64,
     /// The latest time at which the index was used, in unix milliseconds.
     latest_ms: AtomicI64,
     pub(crate) duplicates: DuplicateCounts,
@@ -143,6 +150,7 @@ impl Index {
         Self {
             shards,
             may_be_stale: AtomicBool::new(false),
+            base: AtomicI64::new(0),
             latest_ms: AtomicI64::new(i64::MIN),
             duplicates: DuplicateCounts::new(),
             refusals: Refusals::default(),
@@ -167,6 +175,20 @@ impl Index {
 
     pub(crate) fn may_be_stale(&self) -> bool {
         self.may_be_stale.load(Relaxed)
+    }
+
+    pub(crate) fn set_base(&self, base: i64) {
+        self.base.store(base, Relaxed);
+    }
+
+    /// Returns up to which `seq` rows of the file may be missing here. 0 if none is.
+    pub(crate) fn base(&self) -> i64 {
+        self.base.load(Relaxed)
+    }
+
+    /// Returns whether every row of the file is here, so that what is missing here is missing there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.base() == 0
     }
 
     fn shard(&self, key: Key) -> &RwLock<Table> {
@@ -197,21 +219,28 @@ impl Index {
         self.shard(key).write().put(Packed::new(key, slot));
     }
 
-    /// Removes the id's slot, unless a row newer than `seq` is known.
+    /// Removes the id's slot, unless a row newer than `seq` is known. While rows may be missing here, a slot tells
+    /// instead that the id has ended: the file may have an older row of it.
     pub(crate) fn remove(&self, key: Key, seq: i64) {
-        self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
+        let mut shard = self.shard(key).write();
+        if self.is_complete() {
+            shard.remove(within_shard(key), |known| known.seq() <= seq);
+        } else {
+            shard.put(Packed::new(key, Slot::new(seq, TOMBSTONE)));
+        }
     }
 
     /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use,
-    /// except those of rows that are kept. Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
+    /// except those of rows that are kept, and those that nothing else tells of the end of. Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
     pub(crate) fn sweep_shard(&self, shard: usize, now_ms: i64) -> usize {
         // The index may have been rebuilt for an earlier time since this one was recorded.
         self.record_use(now_ms);
         let mut shard = self.shards[shard].write();
         let visited = shard.len();
+        let base = self.base();
         shard.retain(|packed| {
             let slot = packed.slot();
-            slot.is_retained || slot.is_live(now_ms)
+            slot.is_retained || slot.is_live(now_ms) || base > 0 && slot.seq > base
         });
         visited
     }
@@ -223,23 +252,37 @@ impl Index {
         }
     }
 
+    /// Removes the slots of rows up to `seq`, which are found in the file from now on.
+    pub(crate) fn forget_up_to(&self, seq: i64) {
+        // First: what a caller does not find any more, it looks for in the file.
+        self.set_base(seq);
+        for shard in &self.shards {
+            shard.write().retain(|packed| packed.seq() > seq);
+        }
+    }
+
     /// Replaces the content by that of `fresh`, which was filled for the time `now_ms`. Readers see each shard
     /// either before or after.
     pub(crate) fn replace_with(&self, fresh: Self, now_ms: i64) {
         self.latest_ms.store(now_ms, Relaxed);
+        let base = fresh.base();
+        if base > 0 {
+            self.set_base(base);
+        }
         for (shard, fresh) in self.shards.iter().zip(fresh.shards.into_vec()) {
             *shard.write() = fresh.into_inner();
         }
+        self.set_base(base);
     }
 
     /// Returns how many ids are live, and how many expired ones have not been swept yet.
     pub(crate) fn count(&self, now_ms: i64) -> (u64, u64) {
         let (mut live, mut expired) = (0, 0);
         for shard in &self.shards {
-            let shard = shard.read();
-            let alive = shard.slots().filter(|packed| packed.slot().is_live(now_ms)).count();
-            live += alive as u64;
-            expired += (shard.len() - alive) as u64;
+            for slot in shard.read().slots().map(Packed::slot) {
+                live += u64::from(slot.is_live(now_ms));
+                expired += u64::from(!slot.is_live(now_ms) && slot.expires_at != TOMBSTONE);
+            }
         }
         (live, expired)
     }
@@ -250,6 +293,14 @@ impl Index {
         let slots = self.shards[shard].read();
         let live = slots.slots().filter(|packed| packed.slot().is_live(now_ms));
         live.map(|packed| (key_of(shard, packed), packed.seq())).collect()
+    }
+
+    /// Returns what is stored of the keys with this [`run_hash`].
+    pub(crate) fn keys_with_run_hash(&self, hash: u64) -> Vec<Key> {
+        let shard = (hash >> 56) as usize;
+        let table = self.shards[shard].read();
+        let from = table.slots_from((hash << 8, 0)).map(|packed| key_of(shard, packed));
+        from.take_while(|key| run_hash(*key) == hash).collect()
     }
 
     /// Returns all ids of one shard, with their rows.
@@ -280,6 +331,11 @@ pub(crate) fn estimated_bytes(ids: u64) -> u64 {
 /// part in practice.
 pub(crate) fn stored(key: Key) -> Key {
     Key { low: key.low, high: (shard_of(key) as u64) << 56 | key.high & u64::from(KEY_BITS) }
+}
+
+/// Returns the hash of a key by which runs in the file are ordered: first by its shard, then as within the shard.
+pub(crate) fn run_hash(key: Key) -> u64 {
+    (shard_of(key) as u64) << 56 | key.low >> 8
 }
 
 /// Uses the top bits of the half that a slot does not keep whole, so that all kept bits can differ between the
@@ -316,12 +372,14 @@ const FILL_BATCH: usize = 1 << 18;
 impl BulkLoader {
     /// Returns an empty index with room for about this many ids, so that nothing moves while it is filled. Some
     /// shards have little more room than their share, others half as much again, so that they do not all grow
-    /// at the same time later.
-    pub(crate) fn new(expected: usize) -> Self {
+    /// at the same time later. Rows up to `base` will be missing.
+    pub(crate) fn new(expected: usize, base: i64) -> Self {
         let share = if expected < FILL_BATCH { 0 } else { expected / SHARDS };
         let room = |shard| share + share / 32 + share / 2 * shard / SHARDS;
         let shards = (0..SHARDS).map(|shard| RwLock::new(Table::with_room(room(shard)))).collect();
-        Self { index: Index::of(shards), waiting: vec![Vec::new(); SHARDS], count: 0 }
+        let index = Index::of(shards);
+        index.set_base(base);
+        Self { index, waiting: vec![Vec::new(); SHARDS], count: 0 }
     }
 
     /// See [`Index::put`].
@@ -343,10 +401,11 @@ impl BulkLoader {
     }
 
     fn fill(&mut self) {
+        let is_complete = self.index.is_complete();
         for (shard, waiting) in self.index.shards.iter_mut().zip(&mut self.waiting) {
             let shard = shard.get_mut();
             for packed in waiting.drain(..) {
-                if packed.slot().expires_at == TOMBSTONE {
+                if is_complete && packed.slot().expires_at == TOMBSTONE {
                     shard.remove(packed.key(), |known| known.seq() <= packed.seq());
                 } else {
                     shard.put(packed);

@@ -16,18 +16,26 @@
 //! A crash at any point leaves SQLite's last commit. Knows nothing of verbs, scopes' handles or TTLs.
 
 mod announced;
+mod asleep;
+mod by_hash;
 pub(crate) mod catch_up;
 mod checkpoint;
 mod claim_row;
 pub(crate) mod claims;
+pub(crate) mod counts;
+pub(crate) mod index_check;
 pub(crate) mod load;
 mod purge;
 mod reports;
 pub(crate) mod row;
+pub(crate) mod runs;
+mod second_connection;
 pub(crate) mod selection;
 mod stale;
 mod transaction;
 mod turned_away;
+mod unknown_outcome;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,24 +44,27 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub(crate) use self::by_hash::Listed;
 use self::catch_up::Position;
 use self::checkpoint::{ALL_FRAMES, FRAMES_PER_CHECK, copy_log_before_close, log_is_damaged};
-pub(crate) use self::checkpoint::{CheckpointResult, LogCopier, LogHandle, LogSource, LogState};
+pub(crate) use self::checkpoint::{CheckpointResult, LogHandle, LogState};
 pub(crate) use self::claim_row::{ClaimRow, Outcome};
 pub(crate) use self::purge::{ExpiredRows, ExpiredSearch, Step};
 pub use self::reports::IntegrityReport;
-pub(crate) use self::reports::{MAX_PROBLEMS, check_file, copy_file};
+pub(crate) use self::reports::{MAX_PROBLEMS, check_file, check_index, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
+pub(crate) use self::second_connection::{ConnectionSource, SecondConnection};
 pub(crate) use self::transaction::Transaction;
+pub(crate) use self::upkeep::{Deletions, Prepared};
 use crate::backoff::retry_while_busy;
 use crate::clock::{FileTime, MIN_MS, Stopwatch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, OpenedFiles, shown};
 use crate::format;
-use crate::format::open;
 use crate::format::sqlite_errors::{failure, is_busy};
 use crate::format::upgrade::UpgradeReport;
+use crate::format::{close, open};
 use crate::id::{Key, KeyHasher};
 use crate::index::Index;
 use crate::process::{Registered, Registration};
@@ -90,6 +101,8 @@ pub(crate) struct Journal {
     data_version: Option<i64>,
     /// A time that another store has reached. The caller takes it.
     reached: Option<FileTime>,
+    /// What is known of the index in the file.
+    file_index: asleep::FileIndex,
     /// The scan for marks in the index that another store has deleted.
     stale_scan: stale::StaleScan,
     /// What is known of the table of claims. Valid until another connection commits.
@@ -109,23 +122,35 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the file and fills the index. Also returns the number of expired rows in the table.
+    /// Opens the file and fills the index. Also returns the number of expired rows in the table, if all of it was read.
     pub(crate) fn open(
         path: PathBuf,
         config: &Config,
-        hasher: &KeyHasher,
         index: &Index,
         now_ms: i64,
-    ) -> Result<(Self, u64)> {
+    ) -> Result<(Self, Option<u64>)> {
         let connected = open::open(&path, config, now_ms)?;
+        let key = runs::hash_key(&connected.connection);
+        let key = key.map_err(|e| failure("read", &shown(&path), e))?;
+        let hasher = key.map_or_else(KeyHasher::random, KeyHasher::with_key);
         let location = Location::File { path, files: connected.files, checked: Stopwatch::start() };
-        let mut journal = Self::new(location, config, hasher);
+        let mut journal = Self::new(location, config, &hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
         journal.created = connected.created;
         journal.watch_log()?;
         // Another process may be recovering the log now. No other thread has this journal yet, so waiting here
         // blocks nothing.
-        let expired = retry_while_busy(config.busy_timeout, || journal.rebuild(index, now_ms))?;
+        if let Err(e) = retry_while_busy(config.busy_timeout, || journal.write_long_tail_first()) {
+            let file = journal.name();
+            log::debug!(
+                file = file.as_str(), error:% = e, error_kind = e.kind().word();
+                "{file}: the index is filled from the table, because it cannot be written to the file: {e}"
+            );
+        }
+        let expired = retry_while_busy(config.busy_timeout, || {
+            journal.ensure_open()?;
+            journal.rebuild(index, now_ms)
+        })?;
         Ok((journal, expired))
     }
 
@@ -149,6 +174,7 @@ impl Journal {
             position: None,
             data_version: None,
             reached: None,
+            file_index: asleep::FileIndex::default(),
             stale_scan: stale::StaleScan::default(),
             claims: claims::ClaimsCache::Unknown,
             pending: transaction::Pending::default(),
@@ -159,6 +185,11 @@ impl Journal {
             created: false,
             upgrade: None,
         }
+    }
+
+    /// Returns what hashes the ids of this store.
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
     }
 
     /// Returns the file's name for messages.
@@ -258,6 +289,7 @@ impl Journal {
         let (connection, reopened) = open::reopen(path, &no_wait, files.database())?;
         *files = reopened.replacing(files);
         self.data_version = None;
+        self.file_index.reopened();
         self.connection = Some(connection);
         self.watch_log()?;
         let file = self.name();
@@ -277,7 +309,7 @@ impl Journal {
         {
             log::error!(file = name.as_str(), error:% = e, error_kind = e.kind().word(); "{e}");
         }
-        if !may_copy_log && let Err(e) = open::skip_checkpoint_on_close(&connection) {
+        if !may_copy_log && let Err(e) = close::skip_checkpoint_on_close(&connection) {
             log::warn!(
                 file = name.as_str(), error:% = e;
                 "closing may copy a log that does not belong to the file: {e}"
@@ -367,7 +399,7 @@ impl Journal {
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let fail = |e| failure("close", &name, e);
         let Location::File { path, files, .. } = self.location else {
-            return open::close(connection).map_err(fail);
+            return close::close(connection).map_err(fail);
         };
         let (kept, closed) = file::close_serialized(|| {
             let mut kept = if self.config.read_only {
@@ -385,9 +417,9 @@ impl Journal {
                 );
                 kept = Ok(());
             }
-            let closed = open::close_store(connection, files, may_copy_log);
+            let closed = close::close_store(connection, files, may_copy_log);
             if self.config.read_only && checked.is_ok() {
-                open::remove_empty_log(&path);
+                close::remove_empty_log(&path);
             }
             (kept, closed)
         });
@@ -411,10 +443,11 @@ impl Journal {
     }
 
     /// Writes the file anew without its free pages. Rows keep their `seq`, so this store's index stays right.
-    /// Other stores rebuild theirs.
-    pub(crate) fn compact(&mut self) -> Result<()> {
+    /// Other stores rebuild theirs. Makes the index in the file anew if a check found that it is not sound.
+    pub(crate) fn compact(&mut self, index_is_sound: bool) -> Result<()> {
         self.refuse_read_only()?;
         self.check_files(ALL_FRAMES)?;
+        self.compact_runs(index_is_sound)?;
         match vacuum(self.connection()?) {
             Ok(()) => {
                 // Exactly one more than before: if a restore has changed it too, the next catch-up finds

@@ -33,7 +33,7 @@ struct Guide;
 pub mod monitoring {}
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
+pub use config::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
 pub use decide::claim::Previous;
 pub use engine::counters::Activity;
 pub use entry::{Counts, Entry, Filter, History, State};

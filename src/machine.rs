@@ -37,3 +37,19 @@ macro_rules! step_size {
     };
 }
 pub(crate) use step_size;
+
+/// Whether the index in the file is worked on in so small steps that small stores need all of them: in a simulation, and
+/// in tests that set `SEEN_SMALL_INDEX`. A program that is built without debug assertions does not look at that.
+pub(crate) fn has_small_index() -> bool {
+    static IS_SET: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("SEEN_SMALL_INDEX").is_some());
+    cfg!(simulated) || cfg!(debug_assertions) && *IS_SET
+}
+
+/// How much of the index in the file is written, merged or remembered at once.
+macro_rules! index_size {
+    ($usual:expr, in_tests: $few:expr) => {
+        if crate::machine::has_small_index() { $few } else { $usual }
+    };
+}
+pub(crate) use index_size;

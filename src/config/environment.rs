@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
+use super::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::texts::parse_duration;
 
@@ -72,6 +72,13 @@ pub(crate) fn read_settings(
     let cache_size_of_sqlite = read.get("SQLITE_CACHE_SIZE", PAGES, cache_size)?;
     let cache_size = read.get("SEEN_CACHE_SIZE", PAGES, cache_size)?;
     set(&mut config.cache_size, cache_size.or(cache_size_of_sqlite));
+    let index = read.get("SEEN_INDEX", "asleep, wakes or awake", |text| match text {
+        "asleep" => Some(IndexMode::Asleep),
+        "wakes" => Some(IndexMode::Wakes),
+        "awake" => Some(IndexMode::Awake),
+        _ => None,
+    })?;
+    set(&mut config.index, index);
     set(&mut config.busy_timeout, read.get("SEEN_BUSY_TIMEOUT", DURATION, duration)?);
     set(&mut config.exclusive, read.get("SEEN_EXCLUSIVE", SWITCH, switch)?);
     set(&mut config.read_only, read.get("SEEN_READ_ONLY", SWITCH, switch)?);
@@ -245,7 +252,7 @@ mod tests {
     }
 
     /// Every setting of a file, with its variables.
-    const ALL: [(&str, &[(&str, &str)]); 21] = [
+    const ALL: [(&str, &[(&str, &str)]); 22] = [
         ("ttl", &[("SEEN_TTL", "36h"), ("SEEN_TTL_DAYS", "3")]),
         ("window", &[("SEEN_WINDOW", "sliding"), ("SEEN_MAX_AGE", "90d")]),
         ("retention", &[("SEEN_RETENTION", "1w 2d")]),
@@ -257,6 +264,7 @@ mod tests {
         ("holder", &[("SEEN_HOLDER", "bot 1")]),
         ("synchronous", &[("SEEN_SYNCHRONOUS", "full"), ("SQLITE_SYNCHRONOUS", "normal")]),
         ("cache_size", &[("SEEN_CACHE_SIZE", "-2000"), ("SQLITE_CACHE_SIZE", "5")]),
+        ("index", &[("SEEN_INDEX", "asleep")]),
         ("busy_timeout", &[("SEEN_BUSY_TIMEOUT", "500ms")]),
         ("exclusive", &[("SEEN_EXCLUSIVE", "Yes")]),
         ("read_only", &[("SEEN_READ_ONLY", "1")]),
@@ -285,6 +293,7 @@ mod tests {
             .holder("bot 1")
             .synchronous(Synchronous::Full)
             .cache_size(-2_000)
+            .index(IndexMode::Asleep)
             .busy_timeout(Duration::from_millis(500))
             .exclusive(true)
             .read_only(true)
@@ -330,6 +339,7 @@ mod tests {
             ("SQLITE_CACHE_SIZE", "0"),
             ("SEEN_CACHE_SIZE", "10MB"),
             ("SEEN_CREATE", "maybe"),
+            ("SEEN_INDEX", "memory"),
             ("SEEN_PURGE_INTERVAL", "0s"),
             ("SEEN_JOURNAL_SIZE_LIMIT", "-1"),
         ] {

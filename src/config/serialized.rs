@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Abandoned, Config, RetryDelay, Synchronous, Ttl, Window};
+use super::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
 use crate::clock::{Clock, SystemClock};
 use crate::texts;
 
@@ -32,6 +32,7 @@ struct ConfigForm {
     holder: Option<String>,
     synchronous: Synchronous,
     cache_size: i64,
+    index: IndexMode,
     #[serde(with = "texts::duration")]
     busy_timeout: Duration,
     exclusive: bool,

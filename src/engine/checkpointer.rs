@@ -30,11 +30,12 @@ use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::engine::SharedWriter;
+use crate::engine::background::Background;
 use crate::error::{Error, Result};
-use crate::journal::{CheckpointResult, Journal, LogCopier, LogHandle, LogSource, LogState};
-use crate::machine::{
-    self, Mutex, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
+use crate::journal::{
+    CheckpointResult, ConnectionSource, Journal, LogHandle, LogState, SecondConnection,
 };
+use crate::machine::{Mutex, Receiver, RecvTimeoutError};
 
 /// By how many pages the log grows before the thread is woken again.
 const PAGES_BETWEEN_WAKE_UPS: u32 = 512;
@@ -62,12 +63,12 @@ const RETRY_BLOCKED_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Checkpointer {
     /// `None` where no second connection is possible (exclusive mode), where SQLite checkpoints by itself,
     /// and where the log is never copied.
-    source: Option<LogSource>,
+    source: Option<ConnectionSource>,
     writer: SharedWriter,
     /// Length of the log in pages when the thread was last woken; 0 after the log was short again.
     woken_at: AtomicU32,
     shared: Arc<Shared>,
-    thread: Mutex<Thread>,
+    thread: Background,
 }
 
 /// What commits and the thread share.
@@ -95,12 +96,6 @@ struct Limits {
 struct BlockedLog {
     log: LogState,
     since: Stopwatch,
-}
-
-enum Thread {
-    NotStarted,
-    Running { wake: SyncSender<()>, handle: machine::Thread<()> },
-    Stopped,
 }
 
 impl Shared {
@@ -193,7 +188,11 @@ impl Shared {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(source: Option<LogSource>, writer: SharedWriter, config: &Config) -> Self {
+    pub(crate) fn new(
+        source: Option<ConnectionSource>,
+        writer: SharedWriter,
+        config: &Config,
+    ) -> Self {
         let limits = Limits {
             due: config.wal_autocheckpoint / 2,
             long: config.wal_autocheckpoint - config.wal_autocheckpoint / 4,
@@ -209,7 +208,7 @@ impl Checkpointer {
                 copying: Mutex::new(()),
                 blocked: Mutex::new(None),
             }),
-            thread: Mutex::new(Thread::NotStarted),
+            thread: Background::new("seen-checkpoint"),
         }
     }
 
@@ -236,7 +235,12 @@ impl Checkpointer {
         }
     }
 
-    fn limit_log(&self, source: &LogSource, journal: &mut Journal, pages: u32) -> Result<()> {
+    fn limit_log(
+        &self,
+        source: &ConnectionSource,
+        journal: &mut Journal,
+        pages: u32,
+    ) -> Result<()> {
         let (Limits { max, .. }, shared) = (self.shared.limits, &self.shared);
         if shared.is_blocked_recently(pages) {
             return Ok(());
@@ -253,7 +257,7 @@ impl Checkpointer {
             return Ok(());
         }
         // A log that was blocked is long. Once it can be copied, the thread copies it before commits do.
-        let left_to_thread = self.has_thread() && shared.is_blocked();
+        let left_to_thread = self.thread.is_running() && shared.is_blocked();
         if left_to_thread {
             return Ok(());
         }
@@ -275,52 +279,25 @@ impl Checkpointer {
         while pages.load(Relaxed) >= limits.long && backoff.pause() {}
     }
 
-    fn has_thread(&self) -> bool {
-        matches!(*self.thread.lock(), Thread::Running { .. })
-    }
-
-    /// Wakes the thread, and starts it first if needed. Returns false where there is no thread.
-    fn wake(&self, source: &LogSource) -> bool {
-        let mut thread = self.thread.lock();
-        if matches!(*thread, Thread::NotStarted) && self.shared.limits.max >= MIN_PAGES_FOR_THREAD {
-            *thread = self.start(source.clone());
+    /// Wakes the thread. Returns false where there is none.
+    fn wake(&self, source: &ConnectionSource) -> bool {
+        if self.shared.limits.max < MIN_PAGES_FOR_THREAD {
+            return false;
         }
-        if let Thread::Running { wake, .. } = &*thread {
-            // A full channel means that the thread was woken already.
-            return !matches!(wake.try_send(()), Err(TrySendError::Disconnected(())));
-        }
-        false
-    }
-
-    fn start(&self, source: LogSource) -> Thread {
-        let (wake, wake_ups) = sync_channel(1);
-        let worker = Worker {
-            source,
-            writer: Arc::clone(&self.writer),
-            shared: Arc::clone(&self.shared),
-            copier: None,
-        };
-        match machine::spawn("seen-checkpoint", move || worker.run(&wake_ups)) {
-            Ok(handle) => Thread::Running { wake, handle },
-            Err(e) => {
-                log::warn!(
-                    error:% = e;
-                    "cannot start the checkpoint thread, commits will do its work: {e}"
-                );
-                Thread::Stopped
-            }
-        }
+        self.thread.wake(|| {
+            let worker = Worker {
+                source: source.clone(),
+                writer: Arc::clone(&self.writer),
+                shared: Arc::clone(&self.shared),
+                copier: None,
+            };
+            move |wake_ups: &Receiver<()>| worker.run(wake_ups)
+        })
     }
 
     /// Stops the thread for good. The caller must not hold the mutex: the thread may be waiting for it.
     pub(crate) fn stop(&self) {
-        let thread = std::mem::replace(&mut *self.thread.lock(), Thread::Stopped);
-        if let Thread::Running { wake, handle } = thread {
-            drop(wake);
-            if handle.join().is_err() {
-                log::error!("the checkpoint thread panicked");
-            }
-        }
+        self.thread.stop();
     }
 }
 
@@ -340,10 +317,10 @@ fn copy_in_exclusive_mode(journal: &mut Journal) -> Result<()> {
 
 /// The state of the checkpoint thread.
 struct Worker {
-    source: LogSource,
+    source: ConnectionSource,
     writer: SharedWriter,
     shared: Arc<Shared>,
-    copier: Option<LogCopier>,
+    copier: Option<SecondConnection>,
 }
 
 impl Worker {
@@ -371,7 +348,7 @@ impl Worker {
     fn copy_if_due(&mut self) -> Result<()> {
         let copier = match &mut self.copier {
             Some(copier) => copier,
-            None => self.copier.insert(LogCopier::open(&self.source)?),
+            None => self.copier.insert(SecondConnection::open(&self.source)?),
         };
         let (mut log_handle, Shared { limits, pages, copying, .. }) =
             (copier.log_handle(), &*self.shared);
@@ -423,7 +400,7 @@ impl Worker {
     }
 
     fn close(&mut self) {
-        if let Some(Err(e)) = self.copier.take().map(LogCopier::close) {
+        if let Some(Err(e)) = self.copier.take().map(SecondConnection::close) {
             let file = self.source.name();
             log::warn!(file = file.as_str(), error:% = e, error_kind = e.kind().word(); "{e}");
         }

@@ -19,6 +19,8 @@ use crate::machine::{self, Receiver, RecvTimeoutError, SyncSender, step_size, sy
 
 /// How many rows one step of a requested purge goes through: about a millisecond.
 const ROWS_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
+/// How many steps a purge at opening does: some 10 ms.
+const STEPS_AT_OPEN: usize = 8;
 /// How many rows are counted while the mutex is held.
 const ROWS_COUNTED_PER_STEP: i64 = step_size!(2_000, in_a_simulation: 5);
 /// How many rows one step beside a commit goes through.
@@ -145,6 +147,29 @@ impl Engine {
         Ok(deleted)
     }
 
+    /// Removes expired marks from the oldest on, until a step finds none, for at most [`STEPS_AT_OPEN`] steps. What
+    /// is left is removed beside commits.
+    pub(crate) fn purge_oldest(&self) -> Result<()> {
+        let mut after = 0;
+        for _ in 0..STEPS_AT_OPEN {
+            let found = self.with_journal(|writer| {
+                writer.journal.find_expired(after, ROWS_PER_STEP, self.clock.now_ms())
+            })?;
+            if !matches!(found, ExpiredSearch::Expired) {
+                return Ok(());
+            }
+            let step =
+                self.write_step(|transaction| transaction.purge_step(after, ROWS_PER_STEP))?;
+            self.counters.add(Event::Purged, step.count);
+            let Some(next) = step.next else { return Ok(()) };
+            after = next;
+        }
+        self.with_journal(|writer| {
+            writer.purges.due_ms = self.clock.now_ms();
+            Ok(())
+        })
+    }
+
     /// Removes the selected claims and marks and returns the number of both.
     pub(crate) fn remove(&self, selection: &Selection) -> Result<u64> {
         self.check_open()?;
@@ -233,6 +258,7 @@ impl Engine {
     /// logged.
     pub(crate) fn maintenance_step(&self, writer: &mut Writer) {
         self.drop_some_stale_slots(writer);
+        self.wake_upkeep(writer);
         if writer.purges.is_due(self.clock.now_ms())
             && let Err(e) = self.purge_step(writer)
             && e.kind() != ErrorKind::Busy

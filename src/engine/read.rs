@@ -11,7 +11,7 @@ use crate::clock::FileTime;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, Key};
-use crate::index::{Slot, stored};
+use crate::index::{Slot, run_hash, stored};
 use crate::journal::{ClaimRow, Journal, MarkRow};
 use crate::machine::{COARSE_RESOLUTION_MS, coarse_ms, step_size};
 use crate::token::Token;
@@ -29,6 +29,9 @@ const SLOTS_CHECKED_PER_LOOKUP: usize = step_size!(64, in_a_simulation: 2);
 
 /// How many of them one step of background work checks: about a millisecond.
 const SLOTS_CHECKED_PER_STEP: usize = step_size!(1_000, in_a_simulation: 5);
+
+/// How many ids are looked for in the file while the mutex is held: about a millisecond.
+const IDS_PER_LOOK: usize = step_size!(64, in_a_simulation: 2);
 
 /// What a catch-up finds besides rows.
 pub(super) struct CaughtUp {
@@ -49,11 +52,14 @@ impl Engine {
     pub(crate) fn live(&self, key: Key) -> Result<Option<Slot>> {
         // Read before the index: a catch-up that begins after this point and finds nothing answers the call.
         let (begun, now_ms) = (self.catch_ups_begun.load(SeqCst), self.clock.now_ms());
+        let was_complete = self.index.is_complete();
         let hit = self.live_in_index(key, now_ms)?;
         if hit.is_some() {
             return Ok(hit);
         }
-        if self.private && !self.index.is_ahead_of(now_ms) {
+        // Both times: an index that is emptied, or filled, meanwhile may lack the id.
+        let is_complete = was_complete && self.index.is_complete();
+        if self.private && is_complete && !self.index.is_ahead_of(now_ms) {
             // No other store can have written. But in a forked child the index no longer changes.
             self.check_process()?;
             return Ok(None);
@@ -78,6 +84,28 @@ impl Engine {
             begun = self.catch_ups_begun.load(SeqCst);
             self.live_after_catch_up(writer, key)
         })
+    }
+
+    /// Looks for ids in the file before a transaction decides on them, unless all of the file is in memory.
+    pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = Key>) -> Result<()> {
+        if self.index.is_complete() {
+            return Ok(());
+        }
+        self.check_process()?;
+        let mut keys: Vec<Key> = keys.filter(|key| self.index.get(*key).is_none()).collect();
+        // Neighbours in this order are in the same blocks.
+        keys.sort_unstable_by_key(|key| run_hash(*key));
+        for (at, some) in keys.chunks(IDS_PER_LOOK).enumerate() {
+            if at > 0 {
+                self.yield_to_waiters();
+            }
+            self.with_journal(|writer| {
+                let looked = writer.journal.look_ahead(&self.index, some, self.clock.now_ms());
+                self.wake_upkeep(writer);
+                looked
+            })?;
+        }
+        Ok(())
     }
 
     /// Like [`live`](Self::live), from the index alone. A hit is at most 100 ms out of date; a miss may be
@@ -113,6 +141,7 @@ impl Engine {
     /// file.
     fn live_after_catch_up(&self, writer: &mut Writer, key: Key) -> Result<Option<Slot>> {
         let live = writer.journal.live(&self.index, key, self.clock.now_ms())?;
+        self.wake_upkeep(writer);
         self.drop_some_stale_slots(writer);
         Ok(live)
     }
@@ -203,7 +232,8 @@ impl Engine {
     pub(crate) fn seen_entry(&self, writer: &mut Writer, key: Key) -> Result<Option<Entry>> {
         self.catch_up(writer)?;
         let now_ms = self.clock.now_ms();
-        let Some(slot) = self.index.get(key).filter(|slot| slot.is_live(now_ms)) else {
+        let newest = writer.journal.newest(&self.index, key, now_ms)?;
+        let Some(slot) = newest.filter(|slot| slot.is_live(now_ms)) else {
             return Ok(None);
         };
         if let Some(row) = self.row_of(writer, key, slot.seq)? {
@@ -221,7 +251,8 @@ impl Engine {
     /// Returns the entry of an id that was seen and is kept by its retention, after a catch-up.
     pub(crate) fn retained_entry(&self, writer: &mut Writer, key: Key) -> Result<Option<Entry>> {
         let now_ms = self.clock.now_ms();
-        let Some(slot) = self.index.get(key).filter(|slot| slot.is_retained) else {
+        let newest = writer.journal.newest(&self.index, key, now_ms)?;
+        let Some(slot) = newest.filter(|slot| slot.is_retained) else {
             return Ok(None);
         };
         let row = self.row_of(writer, key, slot.seq)?;

@@ -116,6 +116,11 @@ impl Engine {
         }
         match &committed {
             Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return LeadResult::Busy,
+            // A decision has to be made again, from what the file has now.
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                jobs.give_back(group.into_iter());
+                return LeadResult::Busy;
+            }
             // The transaction failed before it had the write lock: its error answers the waiting jobs.
             Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
             _ => {}

@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::open;
+use super::close;
 use super::sqlite_errors::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{create_new, open_database, refuse_for_copy, remove_copy, shown};
@@ -53,5 +53,5 @@ fn fill(source: &Connection, target: &Path) -> Result<()> {
     drop(backup);
     drop(snapshot);
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(fail)?;
-    open::close(connection).map_err(fail)
+    close::close(connection).map_err(fail)
 }

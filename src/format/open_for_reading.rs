@@ -84,7 +84,7 @@ impl ReadMode {
 
 /// A connection for reading.
 pub(crate) struct ReadConnection {
-    /// The files that the connection shares with others. Dropped before it, as in `open::close_store`.
+    /// The files that the connection shares with others. Dropped before it, as in `close::close_store`.
     files: Option<OpenedFiles>,
     pub(crate) connection: Registered<Connection>,
     /// Dropped after the connection.

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 use super::pragmas::pragma_number;
-use super::{APPLICATION_ID, FORMAT_VERSION, TABLES};
+use super::{APPLICATION_ID, DERIVED_TABLES, FORMAT_VERSION, TABLES};
 
 /// What a database was recognised as.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,20 +75,32 @@ pub(super) fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> 
 }
 
 /// Returns the first difference between the objects and those of this version. It matters also for additional
-/// ones: a trigger would run with every mark.
+/// ones: a trigger would run with every mark. The derived tables may be missing.
 pub(super) fn difference(objects: &[Object]) -> Option<String> {
-    for (name, sql) in TABLES {
-        match objects.iter().find(|object| object.name == name) {
-            None => return Some(format!("its table {name} is missing")),
-            Some(object) if object.sql.as_deref() != Some(sql) => {
-                return Some(format!("its table {name} is not defined as in this version"));
-            }
-            Some(_) => {}
-        }
+    let mut missing = TABLES.iter().filter(|(name, _)| objects.iter().all(|it| it.name != *name));
+    if let Some((name, _)) = missing.next() {
+        return Some(format!("its table {name} is missing"));
     }
-    let extra =
-        objects.iter().find(|object| TABLES.iter().all(|(name, _)| object.name != *name))?;
-    Some(format!("it has an object that does not belong to a store: {:?}", extra.name))
+    objects.iter().find_map(|object| {
+        let known = TABLES.iter().chain(&DERIVED_TABLES).find(|(name, _)| object.name == *name);
+        match known {
+            Some((_, sql)) if object.sql.as_deref() == Some(sql) => None,
+            Some((name, _)) => Some(format!("its table {name} is not defined as in this version")),
+            None => {
+                Some(format!("it has an object that does not belong to a store: {:?}", object.name))
+            }
+        }
+    })
+}
+
+/// Returns the derived tables that are missing, as the statements that create them.
+pub(super) fn missing_derived_tables(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<&'static str>> {
+    let objects = objects(connection)?;
+    let is_missing = |name: &str| objects.iter().all(|object| object.name != name);
+    let missing = DERIVED_TABLES.iter().filter(|(name, _)| is_missing(name));
+    Ok(missing.map(|(_, sql)| *sql).collect())
 }
 
 /// Returns whether the only table is `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`.

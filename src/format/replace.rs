@@ -15,7 +15,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::open::{accept, close, open_secure, retry_while_locked};
+use super::close::close;
+use super::open::{accept, open_secure, retry_while_locked};
 use super::open_for_reading::open_to_copy;
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::failure;

@@ -11,6 +11,12 @@ use rusqlite::{ErrorCode, ffi};
 use crate::error::{Error, ErrorKind};
 use crate::file;
 
+/// Returns whether the content of the file is at fault.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    let damages = [ErrorCode::DatabaseCorrupt, ErrorCode::ConstraintViolation];
+    error.sqlite_error_code().is_some_and(|code| damages.contains(&code))
+}
+
 /// Returns whether another connection is in the way, so that the same step may succeed in a moment.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(is_busy_code)

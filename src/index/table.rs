@@ -68,6 +68,14 @@ impl Table {
         }
     }
 
+    /// Returns the slots from this key on, in the order of keys.
+    pub(super) fn slots_from(&self, key: (u64, u32)) -> impl Iterator<Item = &Packed> {
+        let at = match self.find(key) {
+            Lookup::Found(at) | Lookup::Missing(at) => at,
+        };
+        self.cells[at..].iter().filter(|cell| !cell.is_empty())
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "below `homes`")]
     fn home(&self, hash: u64) -> usize {
         ((u128::from(hash) * self.homes as u128) >> 64) as usize

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::load::{ReadError, RowKeys, apply_row, check_version, key_columns, load};
-use super::{Journal, Tip, claims};
+use super::load::{ReadError, RowKeys, apply_row, check_version, key_columns, load_after};
+use super::{Journal, Tip, claims, run};
 use crate::clock::{ABSORBED_STEP_MS, FileTime, Stopwatch};
 use crate::error::Result;
 use crate::id::Key;
@@ -176,6 +176,22 @@ impl Journal {
         }
         self.other_commit_found = Some(Stopwatch::start());
         let all = self.lock_released.is_some_and(|then| then.elapsed() < LOCK_RELEASE_INTERVAL);
+        self.catch_up_in_transaction(index, now_ms, version, all)
+    }
+
+    /// Brings the index up to date in a transaction that sees this version of the data. Returns false, without having
+    /// finished, if the index must be filled anew, or there is much to read and not `all` shall be read.
+    pub(super) fn catch_up_in_transaction(
+        &mut self,
+        index: &Index,
+        now_ms: i64,
+        version: i64,
+        all: bool,
+    ) -> Result<bool> {
+        index.record_use(now_ms);
+        if self.data_version == Some(version) {
+            return Ok(true);
+        }
         self.claims = claims::ClaimsCache::Unknown;
         loop {
             match self.read_tail(index, now_ms)? {
@@ -203,7 +219,7 @@ impl Journal {
         Ok(self.data_version == Some(version))
     }
 
-    fn read_data_version(&mut self) -> Result<i64> {
+    pub(super) fn read_data_version(&mut self) -> Result<i64> {
         self.with("read", read_data_version)
     }
 
@@ -313,16 +329,23 @@ impl Journal {
     }
 
     /// Discards the position: the index no longer matches the file, and the next catch-up rebuilds it.
-    fn discard_position(&mut self) {
+    pub(super) fn discard_position(&mut self) {
         (self.position, self.data_version) = (None, None);
     }
 
-    /// Rebuilds the index from the whole table. Returns the number of expired rows in the table.
-    pub(crate) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<u64> {
+    /// Fills the index anew from the file: from the whole table, or, where the file has an index of it, from what came
+    /// after that. Returns the number of expired rows in the table, if all of it was read.
+    pub(crate) fn rebuild(&mut self, index: &Index, now_ms: i64) -> Result<Option<u64>> {
         let version = self.read_data_version()?;
-        let loaded =
-            load(self.open_connection(), &self.hasher, now_ms).map_err(|e| e.at(&self.name()))?;
+        self.with("read", |connection| run(connection, "BEGIN"))?;
+        let loaded = self.first_to_load().and_then(|base| {
+            let connection = self.open_connection();
+            Ok((load_after(connection, &self.hasher, now_ms, base)?, base))
+        });
+        self.end_read();
+        let (loaded, base) = loaded.map_err(|e| e.at(&self.name()))?;
         index.replace_with(loaded.index, now_ms);
+        self.file_index.filled();
         self.stale_scan.finish(index);
         self.set_position(Position {
             tip: loaded.tip,
@@ -332,7 +355,7 @@ impl Journal {
         });
         self.data_version = Some(version);
         self.claims = claims::ClaimsCache::Unknown;
-        Ok(loaded.expired)
+        Ok((base == 0).then_some(loaded.expired))
     }
 }
 
@@ -349,7 +372,7 @@ pub(crate) fn read_data_version(connection: &Connection) -> rusqlite::Result<i64
 }
 
 /// Returns the `seq` of the newest row.
-fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+pub(super) fn read_newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached("SELECT max(seq) FROM seen")?.query_row([], |row| row.get(0))
 }
 

@@ -13,7 +13,7 @@
 //! - A *truncation* is a restart that also cuts the log to length 0.
 
 use std::ffi::c_int;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -21,32 +21,16 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::second_connection::ConnectionSource;
 use super::{Journal, Location};
 use crate::backoff;
-use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Identity, OpenedFiles, shown, wal};
+use crate::file::{self, OpenedFiles, shown, wal};
 use crate::format::open;
 use crate::format::sqlite_errors::failure;
-use crate::process::Registered;
 
 /// How many short pauses a restart waits for the write lock and for readers: about 5 ms in all.
 const MAX_PAUSES: i32 = 40;
-
-/// What a second connection needs to copy the log of a store's file.
-#[derive(Clone)]
-pub(crate) struct LogSource {
-    path: PathBuf,
-    identity: Identity,
-    config: Config,
-}
-
-impl LogSource {
-    /// Returns the name of the file in messages.
-    pub(crate) fn name(&self) -> String {
-        shown(&self.path)
-    }
-}
 
 const LOG_STATE: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -77,32 +61,6 @@ pub(crate) enum CheckpointResult {
     Partial(LogState),
     /// Another connection is running a checkpoint.
     Busy,
-}
-
-/// A second connection that copies the log while the store's own connection serves callers.
-pub(crate) struct LogCopier {
-    connection: Registered<Connection>,
-    files: OpenedFiles,
-    path: PathBuf,
-}
-
-impl LogCopier {
-    pub(crate) fn open(source: &LogSource) -> Result<Self> {
-        let (connection, files) = open::reopen(&source.path, &source.config, source.identity)?;
-        Ok(Self { connection, files, path: source.path.clone() })
-    }
-
-    pub(crate) fn log_handle(&mut self) -> LogHandle<'_> {
-        LogHandle { connection: &mut self.connection, files: &mut self.files, path: &self.path }
-    }
-
-    pub(crate) fn close(self) -> Result<()> {
-        let Self { connection, mut files, path } = self;
-        let may_copy_log =
-            files.may_copy_log() && !log_is_damaged(&connection, &mut files, ALL_FRAMES);
-        file::close_serialized(|| open::close_store(connection, files, may_copy_log))
-            .map_err(|e| failure("close", &shown(&path), e))
-    }
 }
 
 /// How many frames a check of the files reads, in their order: about 0.5 ms. The next check goes on from there.
@@ -165,9 +123,9 @@ pub(super) fn log_is_damaged(connection: &Connection, files: &mut OpenedFiles, m
 
 /// A connection and its files, ready for the checkpoints that the module's header describes.
 pub(crate) struct LogHandle<'c> {
-    connection: &'c mut Connection,
-    files: &'c mut OpenedFiles,
-    path: &'c Path,
+    pub(super) connection: &'c mut Connection,
+    pub(super) files: &'c mut OpenedFiles,
+    pub(super) path: &'c Path,
 }
 
 impl LogHandle<'_> {
@@ -272,18 +230,10 @@ pub(super) fn copy_log_before_close(
 }
 
 impl Journal {
-    /// Returns what a second connection needs to copy the log. `None` if no second connection can, or if
-    /// SQLite keeps the log short by itself.
-    pub(crate) fn log_source(&self) -> Option<LogSource> {
-        let Location::File { path, files, .. } = &self.location else { return None };
-        if self.config.exclusive || !open::keeps_log_short(&self.config) {
-            return None;
-        }
-        Some(LogSource {
-            path: path.clone(),
-            identity: files.database(),
-            config: self.config.clone(),
-        })
+    /// Returns where a second connection that copies the log comes from. `None` if there can be none, or if SQLite keeps
+    /// the log short by itself.
+    pub(crate) fn log_source(&self) -> Option<ConnectionSource> {
+        self.connection_source().filter(|_| open::keeps_log_short(&self.config))
     }
 
     /// Returns how many rows this connection has changed so far.
@@ -338,7 +288,9 @@ impl Journal {
 mod tests {
     use std::path::Path;
 
+    use super::super::second_connection::SecondConnection;
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_log_that_was_taken_away_is_not_copied() {
@@ -360,8 +312,8 @@ mod tests {
             let config = Config::default();
             let store = open::open(&path, &config, 1).unwrap();
             let identity = store.files.database();
-            let source = LogSource { path: path.clone(), identity, config };
-            let mut copier = LogCopier::open(&source).unwrap();
+            let source = ConnectionSource { path: path.clone(), identity, config };
+            let mut copier = SecondConnection::open(&source).unwrap();
             copier.log_handle().copy().unwrap();
             let insert = "INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)";
             store.connection.execute(insert, []).unwrap();

@@ -7,10 +7,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::Tip;
-use super::catch_up::{Counters, read_schema_version};
+use super::catch_up::{Counters, read_newest, read_schema_version};
 use crate::error::{Error, ErrorKind};
 use crate::format;
-use crate::format::sqlite_errors::failure;
+use crate::format::sqlite_errors::{failure, is_damage};
 use crate::id::{Key, KeyHasher, ScopedHasher};
 use crate::index::{BulkLoader, Index, MAX_SEQ, Slot};
 
@@ -34,24 +34,14 @@ pub(crate) fn apply_row(index: &Index, row: &KeyRow) {
     }
 }
 
-/// An index of the whole table.
+/// An index of the table, or of its end.
 pub(crate) struct Loaded {
     pub(crate) index: Index,
     pub(crate) counters: Counters,
     pub(crate) schema_version: i64,
     pub(crate) tip: Option<Tip>,
-    /// The number of rows that a purge would delete.
+    /// The number of rows that a purge would delete, among those that were read.
     pub(crate) expired: u64,
-}
-
-/// Reads the whole table in one transaction.
-pub(crate) fn load(
-    connection: &Connection,
-    hasher: &KeyHasher,
-    now_ms: i64,
-) -> Result<Loaded, ReadError> {
-    let transaction = connection.unchecked_transaction()?;
-    load_within(&transaction, hasher, now_ms)
 }
 
 /// Fails when another program has upgraded the file since it was opened.
@@ -59,23 +49,30 @@ pub(crate) fn check_version(connection: &Connection) -> Result<(), ReadError> {
     format::newer_version(connection)?.map_or(Ok(()), |version| Err(ReadError::Newer(version)))
 }
 
-/// Reads the whole table within the caller's transaction.
-pub(crate) fn load_within(
+/// Reads the rows after `after`, and the newest row in any case, within the caller's transaction.
+pub(crate) fn load_after(
     connection: &Connection,
     hasher: &KeyHasher,
     now_ms: i64,
+    after: i64,
 ) -> Result<Loaded, ReadError> {
     check_version(connection)?;
     let (counters, schema_version) =
         (Counters::load(connection)?, read_schema_version(connection)?);
-    let (mut index, mut tip, mut expired) = (BulkLoader::new(max_rows(connection)?), None, 0);
-    let mut statement =
-        connection.prepare(concat!("SELECT ", key_columns!(), " FROM seen ORDER BY seq"))?;
-    let mut rows = statement.query([])?;
+    let newest = read_newest(connection)?.unwrap_or(0);
+    let first = after.saturating_add(1).min(newest);
+    let rows = max_rows(connection, first)?;
+    let (mut index, mut tip, mut expired) = (BulkLoader::new(rows, after), None, 0);
+    let mut statement = connection.prepare(concat!(
+        "SELECT ",
+        key_columns!(),
+        " FROM seen WHERE seq >= ?1 ORDER BY seq"
+    ))?;
+    let mut rows = statement.query([first])?;
     let mut keys = RowKeys::new(hasher);
     while let Some(row) = rows.next()? {
         let row = keys.read(row)?;
-        if row.is_over(now_ms) {
+        if after == 0 && row.is_over(now_ms) {
             // Also a tombstone. The id has no live row before this one either.
             index.remove(row.key, row.slot.seq);
             expired += u64::from(row.slot.expires_at != Some(0));
@@ -87,11 +84,12 @@ pub(crate) fn load_within(
     Ok(Loaded { index: index.finish(), counters, schema_version, tip, expired })
 }
 
-/// Returns an upper bound for the number of rows: the range of `seq`, and how many rows the file has room for.
-fn max_rows(connection: &Connection) -> Result<usize, ReadError> {
+/// Returns an upper bound for the number of rows from `first` on: the range of `seq`, and how many rows the file has room
+/// for.
+pub(crate) fn max_rows(connection: &Connection, first: i64) -> Result<usize, ReadError> {
     let numbers: i64 = connection.query_row(
-        "SELECT ifnull(max(seq) - (SELECT min(seq) FROM seen) + 1, 0) FROM seen",
-        [],
+        "SELECT ifnull(max(seq) - max(?1, (SELECT min(seq) FROM seen)) + 1, 0) FROM seen",
+        [first],
         |row| row.get(0),
     )?;
     let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -108,7 +106,7 @@ pub(crate) struct KeyRow {
 
 impl KeyRow {
     /// Returns whether the row has expired and is not kept either.
-    fn is_over(&self, now_ms: i64) -> bool {
+    pub(crate) fn is_over(&self, now_ms: i64) -> bool {
         !self.slot.is_live(now_ms) && self.retain_until.is_none_or(|until| until <= now_ms)
     }
 
@@ -128,6 +126,11 @@ pub(crate) struct RowKeys<'a> {
 impl<'a> RowKeys<'a> {
     pub(crate) fn new(hasher: &'a KeyHasher) -> Self {
         Self { hasher, scope: String::new(), scoped: hasher.scoped("") }
+    }
+
+    /// Returns the scope of the row that was read last.
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
     }
 
     pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<KeyRow, ReadError> {
@@ -170,9 +173,12 @@ pub(crate) fn checked_seq(seq: i64) -> Result<i64, ReadError> {
 }
 
 /// Why rows could not be read: SQLite failed, or a store does not write such rows.
+#[derive(Debug)]
 pub(crate) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(&'static str),
+    /// The sorted runs are not what a store writes.
+    Index(&'static str),
     /// Another program has upgraded the file to this version of the format.
     Newer(i64),
     /// There was a commit, or the file was restored in place, during the read: read again.
@@ -186,6 +192,15 @@ impl From<rusqlite::Error> for ReadError {
 }
 
 impl ReadError {
+    /// Takes damage that SQLite found, in a read of the runs, for damage of the runs: what is derived from the table can be
+    /// read from there.
+    pub(crate) fn in_the_index(self) -> Self {
+        match self {
+            Self::Sqlite(e) if is_damage(&e) => Self::Index("SQLite finds it damaged"),
+            error => error,
+        }
+    }
+
     pub(crate) fn at(self, name: &str) -> Error {
         match self {
             Self::Sqlite(e) => failure("read", name, e),
@@ -194,6 +209,9 @@ impl ReadError {
                 ErrorKind::Busy,
                 format!("{name} was changed while it was read; try again"),
             ),
+            Self::Index(what) => {
+                Error::new(ErrorKind::Corrupt, format!("{name}: {}", damaged_index(what)))
+            }
             Self::Content(what) => Error::new(
                 ErrorKind::Corrupt,
                 format!("{name} has content that no store writes: {what}; restore a backup of it"),
@@ -201,3 +219,12 @@ impl ReadError {
         }
     }
 }
+
+/// Returns the sentence about runs that are not what a store writes.
+pub(super) fn damaged_index(what: &str) -> String {
+    format!("the index in the file is damaged: {what}; {INDEX_REMEDY}")
+}
+
+/// What is to be done about an index that is wrong.
+pub(super) const INDEX_REMEDY: &str =
+    "no mark is lost: compact the store, which makes the index anew";

@@ -68,6 +68,12 @@ const DELETE_EXPIRED: &str = concat!(
     " BETWEEN 1 AND ?3 OR expires_at = 0 AND last_seen <= ?4)"
 );
 
+const EXPIRED_BY_SCOPE: &str = concat!(
+    "SELECT scope, count(*) FROM seen WHERE seq > ?1 AND seq <= ?2 AND ",
+    purge_at!(),
+    " BETWEEN 1 AND ?3 GROUP BY scope"
+);
+
 const RETAINED: &str = concat!(
     "SELECT seq, scope, id FROM seen WHERE seq > ?1 AND seq <= ?2 AND retain_until IS NOT NULL AND ",
     purge_at!(),
@@ -233,6 +239,8 @@ impl Transaction<'_> {
             self.remove_retained(after, scan.last)?;
         }
         if scan.found_any() {
+            self.has_deleted = true;
+            self.uncount_expired(after, scan.last)?;
             self.with(|connection| {
                 connection.prepare_cached(DELETE_EXPIRED)?.execute((
                     after,
@@ -250,6 +258,24 @@ impl Transaction<'_> {
             self.counters.1 = tombstone;
         }
         Ok(Step { next: scan.next, count: scan.marks })
+    }
+
+    /// Counts the expired marks among some rows no longer.
+    fn uncount_expired(&mut self, after: i64, last: i64) -> Result<()> {
+        let (last, now_ms) = (last.min(self.journal.covered_by_runs()?), self.now_ms);
+        if last <= after {
+            return Ok(());
+        }
+        let expired = self.with(|connection| {
+            connection
+                .prepare_cached(EXPIRED_BY_SCOPE)?
+                .query_map((after, last, now_ms), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<Vec<(String, i64)>>>()
+        })?;
+        for (scope, count) in expired {
+            self.uncount(&scope, count);
+        }
+        Ok(())
     }
 
     /// Lets the indexes of all stores drop the rows that are kept no longer: no expiry of a slot tells of that.
@@ -315,7 +341,7 @@ impl Transaction<'_> {
             self.append_tombstone(Id { scope, bytes: id, key, digest: None })?;
         }
         for (seq, id) in &to_delete {
-            self.delete(*seq)?;
+            self.delete(scope, *seq)?;
             self.record_removal(scoped.key(id), *seq);
         }
         if !to_delete.is_empty() {

@@ -9,9 +9,10 @@ use rusqlite::Connection;
 
 use super::catch_up::read_data_version;
 use super::checkpoint::ALL_FRAMES;
+use super::index_check::index_problems;
 use super::load::{ReadError, RowKeys, key_columns};
 use super::stale::row_exists;
-use super::{Journal, Location};
+use super::{Journal, Location, counts};
 use crate::config::Config;
 use crate::error::Result;
 use crate::file::shown;
@@ -21,19 +22,27 @@ use crate::format::{self, copy, open};
 use crate::index::Index;
 
 /// The result of [`verify`](crate::SeenStore::verify).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IntegrityReport {
-    /// How many rows were compared with the index.
+    /// How many rows were checked.
     pub rows: u64,
     /// One sentence for each problem.
     pub problems: Vec<String>,
+    /// How many of the problems, the last ones, are only about the index in the file. They are no reason to restore a
+    /// backup: no mark is lost, and [`compact`](crate::SeenStore::compact) makes the index anew.
+    pub index_problems: usize,
 }
 
 impl IntegrityReport {
     /// Returns whether there are no problems.
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    pub(crate) fn add_index_problems(&mut self, problems: Vec<String>) {
+        self.index_problems += problems.len();
+        self.problems.extend(problems);
     }
 }
 
@@ -52,6 +61,7 @@ impl Journal {
         copy::copy(self.connection()?, target)
     }
 
+    /// Runs SQLite's integrity check.
     pub(crate) fn integrity_problems(&mut self) -> Result<Vec<String>> {
         let problems = format::integrity_problems(self.connection()?);
         problems.map_err(|e| self.failure("verify", e))
@@ -84,6 +94,8 @@ impl Journal {
         limit: i64,
     ) -> Result<Compared> {
         let hasher = self.hasher.clone();
+        // What an index that is asleep does not hold, the runs have: a check of the file compares them with the table.
+        let base = index.base();
         self.read_unchanged(|connection| {
             let mut statement = connection.prepare_cached(concat!(
                 "SELECT ",
@@ -99,10 +111,12 @@ impl Journal {
                 (compared.next, compared.rows) = (seq, compared.rows + 1);
                 let slot = index.get(row.key);
                 let wrong = match (row.slot.expires_at, slot) {
-                    (Some(0), Some(slot)) => slot.seq <= seq,
+                    (Some(0), Some(slot)) => {
+                        slot.seq < seq || slot.seq == seq && slot.expires_at != Some(0)
+                    }
                     (Some(at), _) if at <= now_ms => false,
                     (_, Some(slot)) => slot.seq < seq || slot.seq == seq && slot != row.slot,
-                    (_, None) => true,
+                    (_, None) => seq > base,
                 };
                 if wrong && compared.problems.len() < MAX_PROBLEMS {
                     compared.problems.push(format!("row {seq} differs from the index: {slot:?}"));
@@ -139,6 +153,14 @@ impl Journal {
         })
     }
 
+    /// Returns the number of marks by scope, expired ones included.
+    pub(crate) fn marks(&mut self) -> Result<counts::ByScope> {
+        self.read(|connection| {
+            let _one_snapshot = connection.unchecked_transaction()?;
+            counts::by_scope(connection)
+        })
+    }
+
     /// Reads the table in the state of the last catch-up; fails if another connection has committed since.
     fn read_unchanged<T>(
         &mut self,
@@ -170,8 +192,26 @@ pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<(
     copy::copy(&connection, target)
 }
 
-/// Runs SQLite's integrity check on the store at `path` while others write.
-pub(crate) fn check_file(path: &Path, config: &Config) -> Result<Vec<String>> {
+/// Runs SQLite's integrity check on the store at `path` while others write. Returns its findings and, if there are none,
+/// those about the index in the file.
+pub(crate) fn check_file(path: &Path, config: &Config) -> Result<(Vec<String>, Vec<String>)> {
     let connection = open::reader(path, config)?;
-    format::integrity_problems(&connection).map_err(|e| failure("verify", &shown(path), e))
+    let name = shown(path);
+    let problems = format::integrity_problems(&connection);
+    let problems = problems.map_err(|e| failure("verify", &name, e))?;
+    let of_index = if problems.is_empty() { index_of(&connection, &name)? } else { Vec::new() };
+    Ok((problems, of_index))
+}
+
+/// Checks the index in the file of the store at `path` while others write. Returns its problems.
+pub(crate) fn check_index(path: &Path, config: &Config) -> Result<Vec<String>> {
+    index_of(&*open::reader(path, config)?, &shown(path))
+}
+
+fn index_of(connection: &Connection, name: &str) -> Result<Vec<String>> {
+    let check = || {
+        let _one_snapshot = connection.unchecked_transaction()?;
+        index_problems(connection, |_| ())
+    };
+    check().map_err(|e: ReadError| e.at(name))
 }

@@ -46,14 +46,18 @@ pub(super) fn row_exists(connection: &Connection, seq: i64) -> rusqlite::Result<
 }
 
 impl Journal {
-    /// Returns the id's mark if it is live at `now_ms`. While the index may be stale, its row must be in the
+    /// Returns the id's mark if it is live at `now_ms`, from the index or the file. While the index may be stale, its row must be in the
     /// table too.
     ///
     /// # Errors
     ///
     /// `Busy` if another store has replaced or deleted the row since the last catch-up.
     pub(crate) fn live(&mut self, index: &Index, key: Key, now_ms: i64) -> Result<Option<Slot>> {
-        let found = index.get(key).filter(|slot| slot.is_live(now_ms));
+        let is_live = |slot: &Slot| slot.is_live(now_ms);
+        let Some(known) = index.get(key) else {
+            return Ok(self.newest_in_file(index, key, now_ms)?.filter(is_live));
+        };
+        let found = Some(known).filter(is_live);
         let Some(slot) = found.filter(|_| index.may_be_stale()) else {
             return Ok(found);
         };
@@ -64,7 +68,7 @@ impl Journal {
             return Err(Error::try_again());
         }
         index.remove(key, slot.seq);
-        Ok(None)
+        Ok(self.newest_in_file(index, key, now_ms)?.filter(is_live))
     }
 
     /// Looks for the rows of up to `limit` slots that may be stale, and drops slots without a row. Returns

@@ -5,7 +5,7 @@
 //! an id that is in the index already, a later alert that was never sent would be taken for a duplicate. A
 //! transaction that is dropped, also by a panic, is rolled back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
@@ -13,13 +13,14 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::catch_up::Counters;
 use super::claim_row::ClaimRow;
-use super::load::id_bytes;
 use super::row::{MarkRow, NewMark, columns, duplicates_plus, later};
-use super::{Journal, Tip, run};
-use crate::backoff::retry_while_busy;
+use super::runs::Runs;
+use super::unknown_outcome::LastWrite;
+use super::{Journal, Tip, counts, run};
 use crate::clock::{CLOCK_WRITE_INTERVAL_MS, MIN_MS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{Id, Key, Scope};
+use crate::format::sqlite_errors::is_damage;
+use crate::id::{Id, Key, KeyHasher};
 use crate::index::{BySeq, Index, MAX_SEQ, Refused, Repeats, Slot};
 use crate::item::Digest;
 use crate::token::Token;
@@ -58,6 +59,12 @@ pub(crate) struct Transaction<'j> {
     /// The time for all decisions of the transaction. The caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,
+    /// Ids that were looked for in the file and have no row there, with the changes of this transaction.
+    absent: HashSet<Key, BuildHasherDefault<KeyIsHash>>,
+    /// How many marks of those that the runs are about it has deleted, by scope, as negative numbers.
+    uncounted: counts::ByScope,
+    /// Whether it has deleted marks.
+    pub(super) has_deleted: bool,
     /// The duplicates that this transaction has turned away, by the `seq` of rows. They are counted once it is
     /// committed: a decision may run again.
     pub(super) repeats: BySeq<Repeats>,
@@ -73,15 +80,8 @@ pub(crate) struct Transaction<'j> {
     /// Whether this transaction has written or deleted a claim.
     pub(crate) changed_claims: bool,
     /// What is in the file if and only if this transaction was committed.
-    last_write: Option<LastWrite>,
+    pub(super) last_write: Option<LastWrite>,
     open: bool,
-}
-
-/// The last thing that a transaction wrote and did not delete again. A commit is whole or absent, so this one
-/// thing tells whether all of it is in the file.
-enum LastWrite {
-    Row(Tip),
-    Claim { scope: String, id: Vec<u8>, claim: ClaimRow },
 }
 
 impl<'j> Transaction<'j> {
@@ -95,6 +95,9 @@ impl<'j> Transaction<'j> {
             index,
             now_ms: MIN_MS,
             pending,
+            absent: HashSet::default(),
+            uncounted: counts::ByScope::new(),
+            has_deleted: false,
             repeats: BySeq::default(),
             refusals: Vec::new(),
             tip: position.tip,
@@ -119,24 +122,36 @@ impl<'j> Transaction<'j> {
         if self.index.may_be_stale() && !self.pending.contains_key(&key) {
             return self.journal.live(self.index, key, self.now_ms);
         }
-        Ok(self.newest_slot(key).filter(|slot| slot.is_live(self.now_ms)))
+        Ok(self.newest_slot(key)?.filter(|slot| slot.is_live(self.now_ms)))
     }
 
-    pub(super) fn newest_slot(&self, key: Key) -> Option<Slot> {
+    pub(super) fn newest_slot(&mut self, key: Key) -> Result<Option<Slot>> {
         if !self.pending.is_empty()
             && let Some(change) = self.pending.get(&key)
         {
-            return match *change {
+            return Ok(match *change {
                 Change::Put(slot) => Some(slot),
                 Change::Remove { .. } => None,
-            };
+            });
         }
-        self.index.get(key)
+        if let Some(slot) = self.index.get(key) {
+            return Ok(slot.exists());
+        }
+        let is_absent = self.absent.contains(&key) || self.journal.is_absent(key);
+        if self.index.is_complete() || is_absent {
+            return Ok(None);
+        }
+        let found = self.journal.find_in_runs(self.index, key)?;
+        if found.is_none() {
+            self.absent.insert(key);
+        }
+        Ok(found.and_then(Slot::exists))
     }
 
     /// Returns the row of an id whose mark has expired, if its retention keeps it.
     pub(crate) fn retained(&mut self, id: Id<'_>) -> Result<Option<MarkRow>> {
-        self.retained_row(self.newest_slot(id.key))
+        let slot = self.newest_slot(id.key)?;
+        self.retained_row(slot)
     }
 
     fn retained_row(&mut self, slot: Option<Slot>) -> Result<Option<MarkRow>> {
@@ -149,14 +164,14 @@ impl<'j> Transaction<'j> {
     /// Appends a mark and deletes the row that the id may have, also an expired one. If that one was retained, the
     /// mark tells of it.
     pub(crate) fn append(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
-        let old = self.newest_slot(id.key);
+        let old = self.newest_slot(id.key)?;
         match self.retained_row(old)? {
             Some(before) => {
                 self.append_row(id, &NewMark { earlier: Some(before.as_earlier()), ..*mark })?;
             }
             None => self.append_row(id, mark)?,
         }
-        old.map_or(Ok(()), |old| self.delete(old.seq))
+        old.map_or(Ok(()), |old| self.delete(id.scope, old.seq))
     }
 
     fn append_row(&mut self, id: Id<'_>, mark: &NewMark<'_>) -> Result<()> {
@@ -191,8 +206,8 @@ impl<'j> Transaction<'j> {
 
     /// Appends a row that leaves the id as it is: a copy of its mark, or a tombstone if it has none.
     pub(super) fn append_same(&mut self, id: Id<'_>) -> Result<()> {
-        let is_known = |slot: &Slot| slot.is_retained || slot.is_live(self.now_ms);
-        let old = self.newest_slot(id.key).filter(is_known);
+        let (old, now_ms) = (self.newest_slot(id.key)?, self.now_ms);
+        let old = old.filter(|slot| slot.is_retained || slot.is_live(now_ms));
         let copied = old.map(|old| self.replace(id, old, &NewMark::at(0, old.expires_at), None));
         if copied.transpose()? == Some(true) { Ok(()) } else { self.append_tombstone(id) }
     }
@@ -243,7 +258,7 @@ impl<'j> Transaction<'j> {
         };
         self.record_append(id.key, slot);
         self.repeats.remove(&old.seq);
-        self.delete(old.seq)?;
+        self.delete(id.scope, old.seq)?;
         Ok(true)
     }
 
@@ -254,13 +269,13 @@ impl<'j> Transaction<'j> {
         let (live, claim) = (self.live(id.key)?, self.claim(id)?);
         let is_known = live.is_some() || claim.is_some() || self.retained(id)?.is_some();
         if is_known {
-            let old = self.newest_slot(id.key);
+            let old = self.newest_slot(id.key)?;
             self.append_tombstone(id)?;
             if claim.is_some() {
                 self.delete_claim(id)?;
             }
             if let Some(old) = old {
-                self.delete(old.seq)?;
+                self.delete(id.scope, old.seq)?;
             }
         }
         Ok(is_known)
@@ -303,16 +318,37 @@ impl<'j> Transaction<'j> {
         )
     }
 
-    pub(super) fn delete(&mut self, seq: i64) -> Result<()> {
-        self.with(|connection| {
+    /// Deletes the row of a mark of this scope, if it is there.
+    pub(super) fn delete(&mut self, scope: &str, seq: i64) -> Result<()> {
+        let deleted = self.with(|connection| {
             connection.prepare_cached("DELETE FROM seen WHERE seq = ?1")?.execute([seq])
         })?;
+        if deleted > 0 {
+            self.has_deleted = true;
+            if seq <= self.journal.covered_by_runs()? {
+                self.uncount(scope, 1);
+            }
+        }
         Ok(())
+    }
+
+    /// Records that marks that the runs are about were deleted.
+    pub(super) fn uncount(&mut self, scope: &str, count: i64) {
+        match self.uncounted.get_mut(scope) {
+            Some(known) => *known -= count,
+            None => drop(self.uncounted.insert(scope.to_owned(), -count)),
+        }
     }
 
     /// Records that a cleanup deleted a row, so that the index drops it too.
     pub(super) fn record_removal(&mut self, key: Key, seq: i64) {
-        if self.newest_slot(key).is_some_and(|slot| slot.seq == seq) {
+        let newest = match self.pending.get(&key) {
+            Some(Change::Put(slot)) => Some(slot.seq),
+            Some(Change::Remove { .. }) => None,
+            // What the index does not hold, it need not drop.
+            None => self.index.get(key).map(|slot| slot.seq),
+        };
+        if newest == Some(seq) {
             self.pending.insert(key, Change::Remove { seq });
         }
     }
@@ -360,6 +396,14 @@ impl<'j> Transaction<'j> {
         if self.has_changes() {
             self.write_clock()?;
         }
+        if self.has_deleted {
+            let uncounted = mem::take(&mut self.uncounted);
+            let hasher = self.journal.hasher.clone();
+            if !self.with(|connection| subtract(connection, &hasher, &uncounted))? {
+                self.journal.runs_are_gone();
+            }
+            self.journal.note_deletions(-uncounted.values().sum::<i64>());
+        }
         let committed = self.with(|connection| run(connection, "COMMIT"));
         self.open = false;
         match committed {
@@ -389,51 +433,21 @@ impl<'j> Transaction<'j> {
             position.counters = Counters { generation, floor, clock_ms: self.clock_ms };
         }
     }
+}
 
-    /// Finds out whether the transaction is in the file although its commit failed. Also brings the index up
-    /// to date with the file.
-    fn find_out_whether_committed(&mut self, error: &Error) -> Result<bool> {
-        let file = self.journal.name();
-        log::warn!(
-            file = file.as_str(), error:% = error, error_kind = error.kind().word();
-            "{file}: {error}; opening the file again to find out whether it was committed"
-        );
-        let Some(last_write) = self.last_write.take() else {
-            return Ok(false); // Only deletions: doing them again does no harm.
-        };
-        // SQLite drops an unfinished commit when the connection closes.
-        self.journal.drop_failed_connection();
-        // The only wait that holds the mutex: if it were released while the outcome is unknown, the call could
-        // be tried again and find its own mark.
-        let timeout = self.journal.config.busy_timeout;
-        let committed = retry_while_busy(timeout, || self.is_in_file(&last_write));
-        if !matches!(committed, Ok(true)) {
-            self.journal.overwrite_failed_commit();
+/// Counts marks no longer. Counts that cannot be right are thrown away, with the runs, rather than that the caller fails:
+/// then it returns false.
+fn subtract(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    uncounted: &counts::ByScope,
+) -> rusqlite::Result<bool> {
+    match counts::add(connection, uncounted) {
+        Err(e) if is_damage(&e) => {
+            counts::clear(connection)?;
+            Runs::drop_all(connection, hasher).map(|_| false)
         }
-        committed.map_err(|e| {
-            let name = self.journal.name();
-            Error::with_source(
-                ErrorKind::Io,
-                format!(
-                    "{name}: a commit failed, and whether it is in the file cannot be found out; ask again for its ids \
-                     when the file can be read"
-                ),
-                e,
-            )
-        })
-    }
-
-    fn is_in_file(&mut self, last_write: &LastWrite) -> Result<bool> {
-        self.journal.ensure_open()?;
-        self.journal.catch_up_now(self.index, self.now_ms)?;
-        match last_write {
-            LastWrite::Row(last) => self.journal.holds_row(*last),
-            LastWrite::Claim { scope, id, claim } => {
-                let scope = Scope::new(scope, &self.journal.hasher);
-                let found = self.journal.stored_claim(scope.id(id)?)?;
-                Ok(found.as_ref() == Some(claim))
-            }
-        }
+        subtracted => subtracted.map(|()| true),
     }
 }
 
@@ -448,43 +462,6 @@ impl Drop for Transaction<'_> {
 }
 
 impl Journal {
-    /// Overwrites what a failed commit may have left in the log. Frames that were written completely, but not
-    /// synced, are not part of the file now; after a crash, recovery would take them in.
-    fn overwrite_failed_commit(&mut self) {
-        let overwritten = self.ensure_open().and_then(|()| {
-            self.with("write to", |connection| {
-                // The value changes each time: SQLite does not write a page that stays the same.
-                connection.execute_batch(
-                    "INSERT INTO meta (key, value) VALUES ('buried', 1) \
-                     ON CONFLICT (key) DO UPDATE SET value = value + 1",
-                )
-            })
-        });
-        if let Err(e) = overwritten {
-            self.rollback();
-            let file = self.name();
-            log::warn!(
-                file = file.as_str(), error:% = e, error_kind = e.kind().word();
-                "{file}: {e}; after a crash now, the failed commit may be in the file"
-            );
-        }
-    }
-
-    /// Returns whether the file holds exactly this row. A row of another store with the same `seq` has another
-    /// key, or another expiry.
-    fn holds_row(&mut self, tip: Tip) -> Result<bool> {
-        let hasher = self.hasher.clone();
-        self.with("read", |connection| {
-            let mut statement =
-                connection.prepare("SELECT scope, id, expires_at FROM seen WHERE seq = ?1")?;
-            let mut rows = statement.query([tip.seq])?;
-            let Some(row) = rows.next()? else { return Ok(false) };
-            let scoped = hasher.scoped(&row.get::<_, String>(0)?);
-            let same_key = id_bytes(row.get_ref(1)?).is_ok_and(|id| scoped.key(id) == tip.key);
-            Ok(same_key && row.get::<_, Option<i64>>(2)? == tip.expires_at)
-        })
-    }
-
     /// Reads the row of a live id. `None` if another connection refreshed or forgot the id since the index was
     /// read.
     pub(crate) fn row(&mut self, seq: i64) -> Result<Option<MarkRow>> {
@@ -494,28 +471,5 @@ impl Journal {
                 .query_row([seq], MarkRow::read)
                 .optional()
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::id::KeyHasher;
-
-    #[test]
-    fn what_a_failed_commit_left_in_the_log_is_written_over_each_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().canonicalize().unwrap().join("seen.db");
-        let (config, hasher, index) = (Config::default(), KeyHasher::random(), Index::new());
-        let (mut journal, _) = Journal::open(path, &config, &hasher, &index, 1).unwrap();
-        let pages =
-            |journal: &mut Journal| journal.log_handle().unwrap().unwrap().state().unwrap().pages;
-        for _ in 0..3 {
-            let before = pages(&mut journal);
-            journal.overwrite_failed_commit();
-            assert!(pages(&mut journal) > before, "nothing was written");
-        }
-        journal.close().unwrap();
     }
 }

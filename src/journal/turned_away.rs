@@ -98,7 +98,7 @@ impl Transaction<'_> {
         {
             claim.duplicates = claim.duplicates.saturating_add((*count).into());
         }
-        match self.newest_slot(key) {
+        match self.newest_slot(key)? {
             Some(slot) if updated == 0 => self.with(|connection| {
                 let mut update = connection.prepare_cached(ADD_REFUSALS_TO_MARK)?;
                 update.execute((slot.seq, count, token.bytes())).map(drop)

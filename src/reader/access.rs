@@ -181,8 +181,8 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::format::open;
     use crate::format::sqlite_errors::failure;
+    use crate::format::{close, open};
     use crate::reader::lookup::SCANNERS;
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         let path = folder.path().canonicalize().unwrap().join("seen.db");
         let config = Config::default();
         let opened = open::open(&path, &config, 1).unwrap();
-        open::close(opened.connection).unwrap();
+        close::close(opened.connection).unwrap();
         let mut file = FileReader::open(path.clone(), config.clone()).unwrap();
         let mut reads = 0;
         let rows = file.read(1, |connections| {
@@ -220,8 +220,8 @@ mod tests {
             .connection
             .execute("INSERT INTO seen (id, first_seen, last_seen) VALUES ('a', 1, 1)", [])
             .unwrap();
-        open::skip_checkpoint_on_close(&opened.connection).unwrap();
-        open::close(opened.connection).unwrap();
+        close::skip_checkpoint_on_close(&opened.connection).unwrap();
+        close::close(opened.connection).unwrap();
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
             2,
@@ -266,7 +266,7 @@ mod tests {
             Box::new(move || {
                 // Closed as stores close: another one opens at this moment.
                 let opened = open::open(&path, &config, 1)?;
-                let close = || open::close_store(opened.connection, opened.files, true);
+                let close = || close::close_store(opened.connection, opened.files, true);
                 file::close_serialized(close).map_err(|e| failure("close", "the store", e))
             })
         };

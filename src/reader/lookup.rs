@@ -1,10 +1,10 @@
-//! Looks ids up in the file, with one scan of the table for all of them.
+//! Looks ids up in the file: in its sorted runs and the rows after them, or else with one scan of the table for all ids.
 //!
-//! Owns the scan: how the table is divided among threads, and how rows are compared with the ids. What always
-//! holds: for each id the row with the highest `seq` counts, and a tombstone counts as no mark. An entry that moves
+//! Owns the choice, and the scan: how the table is divided among threads, and how rows are compared with the ids. What
+//! always holds: for each id the row with the highest `seq` counts, and a tombstone counts as no mark. An entry that moves
 //! during the scan is still found, because claims are read first and the parts of the table in their order. A row
 //! with the same bytes in another storage class is an error. Must not know how the file was opened, nor use an
-//! index.
+//! index in memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -16,16 +16,24 @@ use super::access::{FileReader, Read, Snapshot, check_same_history};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::format::{IdValue, OtherClassValue};
-use crate::id::Id;
+use crate::id::{Id, KeyHasher};
+use crate::index::run_hash;
 use crate::item::is_change;
 use crate::journal::ClaimRow;
 use crate::journal::MarkRow;
 use crate::journal::claims;
-use crate::journal::load::{checked_seq, id_bytes};
+use crate::journal::load::{ReadError, checked_seq, id_bytes};
 use crate::journal::row::columns;
+use crate::journal::runs::{self, Runs};
+use crate::machine::index_size;
 
 /// How many threads scan the table. More than two would wait for the disk, or for each other.
 pub(super) const SCANNERS: usize = 2;
+
+/// A lookup in the runs takes as long as a scan of this many rows.
+fn rows_per_lookup() -> usize {
+    index_size!(100, in_tests: 1)
+}
 
 /// Up to this number of ids, SQLite compares each row with them, in both storage classes. With more ids a
 /// hash table is faster.
@@ -111,6 +119,12 @@ fn newest_marks(snapshots: Vec<Snapshot<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(ids.iter().map(|_| None).collect());
     };
+    let rows = usize::try_from(last.saturating_sub(first)).unwrap_or(usize::MAX);
+    if ids.len().saturating_mul(rows_per_lookup()) <= rows
+        && let Some(found) = find_in_runs(snapshots[0].0, ids)?
+    {
+        return Ok(found);
+    }
     let ranges = ranges(checked_seq(first)?, checked_seq(last)?, snapshots.len());
     let found: Vec<Read<NewestRows>> = thread::scope(|threads| {
         let scans: Vec<_> = snapshots
@@ -128,6 +142,47 @@ fn newest_marks(snapshots: Vec<Snapshot<'_>>, ids: &[Id<'_>]) -> Read<Vec<Option
         newest.extend(found?);
     }
     Ok((0..ids.len()).map(|n| newest.remove(&n).filter(|row| row.expires_at != Some(0))).collect())
+}
+
+/// Returns the newest row of each id by the sorted runs of the file; `None` if it has none that can be used.
+fn find_in_runs(connection: &Connection, ids: &[Id<'_>]) -> Read<Option<Vec<Option<MarkRow>>>> {
+    if !runs::has_tables(connection)? {
+        return Ok(None);
+    }
+    let Some(key) = runs::hash_key(connection)? else { return Ok(None) };
+    let hasher = KeyHasher::with_key(key);
+    let found = Runs::read(connection, &hasher).and_then(|runs| {
+        let tail = scan(connection, runs.complete_to().saturating_add(1)..i64::MAX, ids)?;
+        let newest = |(n, id): (usize, &Id<'_>)| {
+            if let Some(row) = tail.get(&n) {
+                return Ok(Some(row.clone()));
+            }
+            let hash = run_hash(hasher.scoped(id.scope).key(id.bytes));
+            runs.find(connection, &hasher, hash, |seq| row_of(connection, *id, seq))
+        };
+        ids.iter().enumerate().map(newest).collect::<Read<Vec<_>>>()
+    });
+    match found.map_err(ReadError::in_the_index) {
+        Ok(found) => Ok(Some(
+            found.into_iter().map(|row| row.filter(|row| row.expires_at != Some(0))).collect(),
+        )),
+        Err(ReadError::Index(what)) => {
+            log::debug!("the index in the file is damaged, and the whole file is read: {what}");
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Returns the row with this number, if it is there and of this id.
+fn row_of(connection: &Connection, id: Id<'_>, seq: i64) -> Read<Option<MarkRow>> {
+    let mut statement =
+        connection.prepare_cached(concat!("SELECT ", columns!(), " FROM seen WHERE seq = ?1"))?;
+    let mut rows = statement.query([seq])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    id_bytes(row.get_ref(1)?)?;
+    let row = MarkRow::read(row)?;
+    Ok((row.scope == id.scope && row.id == id.bytes).then_some(row))
 }
 
 /// Splits the table into parts of about equal size. The last part has no end: it includes rows that are

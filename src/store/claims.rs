@@ -213,8 +213,11 @@ impl SeenStore {
         let (length, lease) = (lease, checked_lease(lease)?);
         let items: Vec<_> = ids.into_iter().map(Into::into).collect();
         let ids = self.ids(&items)?;
-        let decisions =
-            self.in_batches(&ids, |transaction, ids| self.claim_batch(transaction, ids, lease))?;
+        let decisions = self.in_batches(
+            &ids,
+            |id| id.key,
+            |transaction, ids| self.claim_batch(transaction, ids, lease),
+        )?;
         let claims = ids.iter().zip(decisions).map(|(id, decided)| {
             let claim = self.to_claim(*id, decided, length)?;
             self.count_claim(&claim);

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::id::{Key, Scope};
 use crate::index::stored;
 use crate::item::{Digest, Item, is_change};
-use crate::journal::ExpiredRows;
 use crate::journal::claims::ClaimPosition;
+use crate::journal::{ExpiredRows, Listed};
 use crate::machine::step_size;
 
 /// How many rows are read while the mutex is held.
@@ -38,7 +38,7 @@ pub struct Entries {
 /// The part of the listing that is being walked.
 enum Phase {
     Claims { after: ClaimPosition },
-    Marks { shard: usize, waiting: Vec<(Key, i64)> },
+    Marks { shard: usize, waiting: Vec<(Listed, i64)> },
     Expired { after: i64, returned: HashSet<Key> },
     Done,
 }
@@ -226,18 +226,19 @@ impl Entries {
                 return Ok(());
             }
             // In reverse order of the table: a `Vec` is cheapest to take from at its end.
-            *waiting = index.live_slots(*shard, now_ms);
+            *waiting = writer.journal.listed_of_shard(index, *shard, now_ms)?;
             waiting.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
             *shard += 1;
         }
         let rest = waiting.len().saturating_sub(PAGE.into());
-        let keys: Vec<Key> = waiting[rest..].iter().rev().map(|(key, _)| *key).collect();
+        let listed: Vec<_> = waiting[rest..].iter().rev().copied().collect();
         let mut entries = Vec::new();
         let engine = self.store.engine.clone();
+        let keys = writer.journal.ids_listed(&engine.index, &listed, now_ms)?;
         for key in keys {
             // Look up by key: the row may have moved since the shard was listed, and another process may move
             // it at this moment.
-            while let Some(slot) = engine.index.get(key).filter(|slot| slot.is_live(now_ms)) {
+            while let Some(slot) = writer.journal.live(&engine.index, key, now_ms)? {
                 if let Some(row) = engine.row_of(writer, key, slot.seq)? {
                     if !self.was_claim(key, row.digest) {
                         entries.push(engine.entry(slot.seq, row, now_ms));
@@ -250,6 +251,7 @@ impl Entries {
                 engine.catch_up(writer)?;
             }
         }
+        engine.wake_upkeep(writer);
         // Only now: when another process has interrupted the page, it is read again.
         if let Phase::Marks { waiting, .. } = &mut self.phase {
             waiting.truncate(rest);
@@ -269,7 +271,7 @@ impl Entries {
         let mut fresh = Vec::new();
         for (seq, row) in rows {
             let key = stored(Scope::new(&row.scope, &engine.hasher).id(&row.id)?.key);
-            let lives = engine.index.get(key).is_some_and(|slot| slot.is_live(now_ms));
+            let lives = writer.journal.live(&engine.index, key, now_ms)?.is_some();
             // What is kept of a claimed id is an entry of its own.
             let is_kept = row.retain_until.is_some_and(|until| now_ms < until);
             let is_claimed = self.claims.contains_key(&key) && !is_kept;

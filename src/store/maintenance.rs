@@ -3,6 +3,7 @@
 //! Owns the figures, which entries a removal is about, and the steps of a verify; the work itself is done in
 //! `engine` and `journal`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +16,9 @@ use crate::error::Result;
 use crate::file;
 use crate::format::pragmas::Pragmas;
 use crate::format::upgrade::UpgradeReport;
+use crate::journal::index_check::IndexCheck;
 use crate::journal::selection::Selection;
-use crate::journal::{IntegrityReport, check_file, copy_file};
+use crate::journal::{IntegrityReport, check_file, check_index, copy_file};
 use crate::machine::step_size;
 
 /// How many rows `verify` compares with the index while the mutex is held.
@@ -27,8 +29,12 @@ const ROWS_COMPARED_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 5);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Stats {
-    /// The number of ids that are seen, in all scopes.
+    /// The number of ids that are seen, in all scopes. While the index is [asleep](crate::IndexMode), also those that have
+    /// expired and are not purged yet.
     pub seen: u64,
+    /// The number of ids that are seen, by scope, with those that have expired and are not purged yet. Costs no count: the
+    /// file has it.
+    pub scopes: BTreeMap<String, u64>,
     /// The number of ids that are claimed and in flight.
     pub in_flight: u64,
     /// The number of ids whose last attempt was released.
@@ -42,7 +48,7 @@ pub struct Stats {
     /// The number of ids whose last attempt ended with its lease, and that wait for
     /// [`resolve`](SeenStore::resolve).
     pub unresolved: u64,
-    /// The number of expired ids that still take up memory, until the next purge.
+    /// The number of expired ids that still take up memory, until the next purge; 0 while the index is asleep.
     pub expired: u64,
     /// The memory of the index, in bytes.
     pub memory_bytes: u64,
@@ -212,9 +218,10 @@ impl SeenStore {
     /// Other stores on the file stay open and correct; each reads the file once more, at about 0.3 µs for
     /// each id.
     ///
-    /// Writes the whole file again in one transaction: about a second for each 100 MB. Other writers wait for
-    /// it, and this store's misses too. Needs up to twice the space of the remaining content: once in the
-    /// folder for temporary files and once beside the store. A crash leaves the store as it was.
+    /// First checks the index in the file as [`verify`](Self::verify) does, beside other callers, and makes it anew if it is
+    /// damaged. Then writes the whole file again in one transaction: about a second for each 100 MB. Other writers wait
+    /// for it, and this store's misses too. Needs up to twice the space of the remaining content: once in the folder for
+    /// temporary files and once beside the store. A crash leaves the store as it was.
     ///
     /// # Errors
     ///
@@ -225,7 +232,11 @@ impl SeenStore {
     /// - otherwise those of [`mark_seen`](Self::mark_seen).
     pub fn compact(&self) -> Result<()> {
         self.engine.check_open()?;
-        self.engine.with_journal(|writer| writer.journal.compact())?;
+        let problems = match self.readable_path()? {
+            Some(path) => check_index(&path, &self.reading_config())?,
+            None => self.index_problems()?,
+        };
+        self.engine.with_journal(|writer| writer.journal.compact(problems.is_empty()))?;
         self.checkpoint()
     }
 
@@ -264,8 +275,8 @@ impl SeenStore {
         self.engine.with_journal(|writer| Ok(writer.journal.upgrade_report().cloned()))
     }
 
-    /// Returns the figures of the store at this moment. Goes through the index: about 10 ms for a million
-    /// ids.
+    /// Returns the figures of the store at this moment. While the index is [asleep](crate::IndexMode), in a time that does
+    /// not depend on how many ids there are; else it goes through the index in memory, about 10 ms for a million ids.
     ///
     /// ```
     /// # fn main() -> seen_store::Result<()> {
@@ -283,15 +294,23 @@ impl SeenStore {
         let engine = &self.engine;
         engine.check_open()?;
         engine.drop_stale_slots()?;
-        let (last_purge_ms, path, claims) = engine.with_journal(|writer| {
+        let (last_purge_ms, path, claims, marks) = engine.with_journal(|writer| {
             engine.catch_up(writer)?;
             let journal = &mut writer.journal;
             let claims = journal.count_claims(engine.clock.now_ms())?;
-            Ok((journal.last_purge_ms()?, journal.path(), claims))
+            Ok((journal.last_purge_ms()?, journal.path(), claims, journal.marks()?))
         })?;
-        let (seen, expired) = engine.index.count(engine.clock.now_ms());
+        let marks =
+            marks.into_iter().map(|(scope, count)| (scope, u64::try_from(count).unwrap_or(0)));
+        let scopes: BTreeMap<String, u64> = marks.collect();
+        let (seen, expired) = if engine.index.is_complete() {
+            engine.index.count(engine.clock.now_ms())
+        } else {
+            (scopes.values().fold(0_u64, |sum, count| sum.saturating_add(*count)), 0)
+        };
         Ok(Stats {
             seen,
+            scopes,
             in_flight: claims.in_flight,
             released: claims.released,
             failed: claims.failed,
@@ -318,9 +337,9 @@ impl SeenStore {
     }
 
     /// Checks the file and the index and returns a report: SQLite's integrity check of the file, and the
-    /// index against the table, row by row. Changes nothing. Takes seconds for a million ids; marks go on
-    /// meanwhile. SQLite's check holds a snapshot of the file: while it lasts, the log grows by what is
-    /// written.
+    /// index, in memory and in the file, against the table, row by row. Changes nothing. Takes seconds for a million ids,
+    /// and little memory; marks go on meanwhile. The check of the file holds a snapshot of it: while it lasts, the log
+    /// grows by what is written.
     ///
     /// ```
     /// # fn main() -> seen_store::Result<()> {
@@ -337,11 +356,14 @@ impl SeenStore {
     pub fn verify(&self) -> Result<IntegrityReport> {
         let engine = &self.engine;
         engine.check_open()?;
-        let problems = match self.readable_path()? {
-            Some(path) => check_file(&path, &self.reading_config())?,
-            None => engine.with_journal(|writer| writer.journal.integrity_problems())?,
+        let (problems, of_index) = if let Some(path) = self.readable_path()? {
+            check_file(&path, &self.reading_config())?
+        } else {
+            let found = engine.with_journal(|writer| writer.journal.integrity_problems())?;
+            let is_sound = found.is_empty();
+            (found, if is_sound { self.index_problems()? } else { Vec::new() })
         };
-        let mut report = IntegrityReport { rows: 0, problems };
+        let mut report = IntegrityReport { problems, ..IntegrityReport::default() };
         engine.drop_stale_slots()?;
         let mut after = 0;
         loop {
@@ -366,7 +388,21 @@ impl SeenStore {
             report.problems.extend(missing);
             engine.yield_to_waiters();
         }
+        report.add_index_problems(of_index);
         Ok(report)
+    }
+
+    /// Checks the index in the file in steps, for a store whose file only its own connection can read.
+    fn index_problems(&self) -> Result<Vec<String>> {
+        let engine = &self.engine;
+        let mut check = IndexCheck::NotBegun;
+        loop {
+            let step = engine.with_journal(|writer| writer.journal.index_check_step(&mut check))?;
+            if let Some(problems) = step {
+                return Ok(problems);
+            }
+            engine.yield_to_waiters();
+        }
     }
 
     /// Copies the store to a new file, as it is at one moment, while other callers go on writing. The copy is

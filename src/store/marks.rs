@@ -74,7 +74,10 @@ impl SeenStore {
     /// compared.
     ///
     /// A hit costs a lookup in memory, 0.15 to 0.4 µs. A miss also asks the file whether another process has
-    /// marked something since, about 1 µs more, except in [exclusive](crate::Config::exclusive) mode.
+    /// marked something since, about 1 µs more, except in [exclusive](crate::Config::exclusive) mode. While the index is
+    /// [asleep](crate::IndexMode), what memory does not hold is looked up in the file: the call *blocks* for some tens of
+    /// µs, and for as long as the disk takes if the file is not in the system's cache. That holds for all verbs that ask
+    /// for ids.
     ///
     /// ```
     /// # fn main() -> seen_store::Result<()> {
@@ -231,7 +234,8 @@ impl SeenStore {
     /// An id whose attempts failed, even finally, is new. Only the caller that gets `New` handles the id. If it fails to, the id stays marked and no other
     /// caller tries again; use [`claim`](Self::claim) where that matters.
     ///
-    /// A duplicate costs a lookup in memory, a new id one commit, as [`mark_seen`](Self::mark_seen).
+    /// A duplicate costs a lookup in memory, or in the file while the index is [asleep](crate::IndexMode); a new id one commit,
+    /// as [`mark_seen`](Self::mark_seen).
     ///
     /// ```
     /// use seen_store::Verdict;
@@ -405,8 +409,10 @@ impl SeenStore {
         ids: &[Id<'_>],
         decide: impl Fn(&Self, &mut Transaction<'_>, Id<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        self.in_batches(ids, |transaction, batch| {
-            batch.iter().map(|id| decide(self, transaction, *id)).collect()
-        })
+        self.in_batches(
+            ids,
+            |id| id.key,
+            |transaction, batch| batch.iter().map(|id| decide(self, transaction, *id)).collect(),
+        )
     }
 }

@@ -179,6 +179,7 @@ impl SeenStore {
             return Ok(None);
         }
         let mut failed_at = None;
+        self.engine.look_ahead(entries.iter().map(|(id, _)| id.key))?;
         let written = self.engine.write(|transaction| {
             let mut restored = RestoreSummary::default();
             for (at, (id, entry)) in entries.iter().enumerate() {

@@ -277,10 +277,14 @@ impl SeenStore {
             .iter()
             .map(|(item, token)| Ok((self.id(item)?, *token)))
             .collect::<Result<_>>()?;
-        self.in_batches(&claims, |transaction, claims| {
-            transaction.load_claims(claims.len())?;
-            step(transaction, claims)
-        })
+        self.in_batches(
+            &claims,
+            |(id, _)| id.key,
+            |transaction, claims| {
+                transaction.load_claims(claims.len())?;
+                step(transaction, claims)
+            },
+        )
     }
 
     /// Releases a claim by its token, like [`Lease::release`](crate::Lease::release).

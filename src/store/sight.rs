@@ -27,6 +27,7 @@ impl SeenStore {
     /// Returns the id's mark if the index shows that it is seen, and, for an item with a version or a payload, its row
     /// that it is the same. Then the duplicate is counted.
     pub(super) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
+        self.engine.look_ahead([id.key].into_iter())?;
         // A decision under the write lock catches up first, so a miss need not do so here.
         let now_ms = self.engine.clock.now_ms();
         let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(None) };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use seen_store::{Config, Error, SeenStore, Synchronous, Ttl};
+use seen_store::{Config, Error, IndexMode, SeenStore, Synchronous, Ttl};
 
 use crate::ledger::{Answer, Begun, Event, Ledger, Line};
 use crate::support_process::{Random, lines, variable};
@@ -35,6 +35,8 @@ pub(crate) struct Me {
     told_to_end: Arc<AtomicBool>,
     /// How many rounds are left to do.
     rounds: AtomicU64,
+    /// How many stores it has opened.
+    opened: AtomicU64,
     busy_timeout: Duration,
     synchronous: Synchronous,
 }
@@ -63,6 +65,7 @@ impl Me {
             seed: number("SEEN_CHILD_SEED"),
             told_to_end,
             rounds: AtomicU64::new(rounds),
+            opened: AtomicU64::new(0),
             busy_timeout: Duration::from_millis(number("SEEN_BUSY_MS")),
             synchronous: match number("SEEN_MORTAL") {
                 0 => Synchronous::Normal,
@@ -93,7 +96,13 @@ impl Me {
     pub(crate) fn try_open(&self) -> seen_store::Result<SeenStore> {
         let begun = self.ledger.begin();
         let config = Config::default().ttl(Ttl::Never).busy_timeout(self.busy_timeout);
-        let config = config.synchronous(self.synchronous);
+        let opened = self.opened.fetch_add(1, SeqCst);
+        let index = match self.random(u64::from(u32::MAX) - opened).below(3) {
+            0 => IndexMode::Asleep,
+            1 => IndexMode::Awake,
+            _ => IndexMode::Wakes,
+        };
+        let config = config.synchronous(self.synchronous).index(index);
         SeenStore::open_with(&self.path, config).inspect_err(|e| self.failed(&begun, "open", e))
     }
 

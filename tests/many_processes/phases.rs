@@ -93,7 +93,8 @@ pub(crate) fn free(settings: Settings, table: &mut Table) {
         Post::worker("Clean Forget Forget", rounds(15)),
         Post::worker("Visit", rounds(5)),
     ];
-    unhindered("free", MANY, &beside, &works, settings, table);
+    let known = if settings.has_small_index { FEW } else { MANY };
+    unhindered("free", known, &beside, &works, settings, table);
 }
 
 /// Runs `works` to their end, with `beside` at work until then, and measures. Returns how many long

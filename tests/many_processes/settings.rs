@@ -5,6 +5,9 @@
 //! 15, the default, takes about so many seconds on two processors. `SEEN_PROCESSES_BOUNDS=1` asserts the
 //! milliseconds, and the length of the log beside stores that are being opened, which are otherwise only
 //! reported.
+//!
+//! `SEEN_SMALL_INDEX` lets the stores write the index in the file in tiny runs, and merge and drop these all the
+//! time. Each row then takes so long that a 15th of the work is done, on smaller files.
 
 use std::env;
 
@@ -13,11 +16,15 @@ use crate::support_process::Random;
 /// The seconds that the amounts of work are written for.
 const USUAL_SECONDS: u64 = 15;
 
+/// The default where the index in the file is written in tiny runs.
+const SECONDS_OF_SMALL_INDEX: u64 = 1;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) seconds: u64,
     pub(crate) asserts_bounds: bool,
+    pub(crate) has_small_index: bool,
 }
 
 impl Settings {
@@ -25,10 +32,13 @@ impl Settings {
         let number = |name| env::var(name).ok().map(|value| value.parse().unwrap());
         let by_chance =
             || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1_000_000_000;
+        let has_small_index = env::var_os("SEEN_SMALL_INDEX").is_some();
+        let seconds = if has_small_index { SECONDS_OF_SMALL_INDEX } else { USUAL_SECONDS };
         Self {
             seed: number("SEEN_PROCESSES_SEED").unwrap_or_else(by_chance),
-            seconds: number("SEEN_PROCESSES_SECONDS").unwrap_or(USUAL_SECONDS),
+            seconds: number("SEEN_PROCESSES_SECONDS").unwrap_or(seconds),
             asserts_bounds: env::var("SEEN_PROCESSES_BOUNDS").is_ok_and(|value| value == "1"),
+            has_small_index,
         }
     }
 

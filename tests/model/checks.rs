@@ -44,7 +44,7 @@ impl Run {
 
     /// What a reader with the clock of this store finds.
     fn check_reader(&self, store: usize) {
-        let config = self.setup.config().clock(self.clocks.of(store).clone());
+        let config = self.setup.config(store).clock(self.clocks.of(store).clone());
         let reader = Reader::open_with(self.place.path(), config.clone()).unwrap();
         let now = self.clocks.of_a_newcomer(store, reached(&self.file));
         let earliest = self.model.earliest().min(now);

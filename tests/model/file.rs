@@ -1,5 +1,7 @@
 //! What the file holds, read beside the stores.
 
+use std::collections::BTreeMap;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use seen_store::Token;
@@ -106,6 +108,15 @@ fn count(file: &Connection, sql: &str, parameters: impl rusqlite::Params) -> u64
     let count: i64 =
         file.prepare_cached(sql).unwrap().query_row(parameters, |row| row.get(0)).unwrap();
     count.cast_unsigned()
+}
+
+/// How many marks there are by scope, expired ones too.
+pub(crate) fn marks_by_scope(file: &Connection) -> BTreeMap<String, u64> {
+    let sql = "SELECT scope, count(*) FROM seen WHERE expires_at IS NOT 0 GROUP BY scope";
+    let mut statement = file.prepare_cached(sql).unwrap();
+    let counted =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())));
+    counted.unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 /// How many marks there are that have expired, and are kept no longer either.

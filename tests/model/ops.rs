@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seen_store::Config;
+use seen_store::{Config, IndexMode};
 
 use crate::common::ms;
 use crate::state::{LAST_MS, Span, Tag, Windowing};
@@ -38,23 +38,25 @@ pub(crate) fn is_valid(id: &[u8]) -> bool {
     (1..=65_536).contains(&id.len())
 }
 
-/// The settings of both stores.
+/// The settings of the stores: the same of both, besides those of the index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) window: Windowing,
     pub(crate) retry_delay_ms: u64,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) max_abandoned: Option<u32>,
+    pub(crate) index: [IndexMode; 2],
 }
 
 impl Setup {
-    pub(crate) fn config(self) -> Config {
+    pub(crate) fn config(self, store: usize) -> Config {
         Config::default()
             .ttl(ms(DEFAULT_TTL_MS))
             .window(window_of(self.window))
             .retry_delay(ms(self.retry_delay_ms))
             .max_attempts(self.max_attempts)
             .max_abandoned(self.max_abandoned)
+            .index(self.index[store])
     }
 }
 
@@ -67,12 +69,16 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     let retry_delay_ms = prop_oneof![2 => Just(0_u64), 1 => Just(1), 1 => Just(30_000)];
     let max_attempts = prop_oneof![3 => Just(None), 1 => (1..4_u32).prop_map(Some)];
     let max_abandoned = prop_oneof![3 => Just(None), 1 => (1..3_u32).prop_map(Some)];
-    (window, retry_delay_ms, max_attempts, max_abandoned).prop_map(
-        |(window, retry_delay_ms, max_attempts, max_abandoned)| Setup {
+    let index =
+        || prop_oneof![Just(IndexMode::Wakes), Just(IndexMode::Asleep), Just(IndexMode::Awake)];
+    let index = [index(), index()];
+    (window, retry_delay_ms, max_attempts, max_abandoned, index).prop_map(
+        |(window, retry_delay_ms, max_attempts, max_abandoned, index)| Setup {
             window,
             retry_delay_ms,
             max_attempts,
             max_abandoned,
+            index,
         },
     )
 }

@@ -9,6 +9,7 @@ mod activity;
 mod common;
 mod counts;
 mod entries;
+mod index_damage;
 mod log_lines;
 mod reader;
 #[cfg(feature = "serde")]

@@ -14,8 +14,8 @@ use seen_store::{Clock, Config, Filter, ManualClock, SeenStore, State, Synchrono
 use crate::common::{Place, ms, secs};
 
 /// How often the clock may be read by the work between the moment when a mark begins to wait and the mark
-/// itself: in the rest of the step, and for the commit.
-const READINGS: u64 = 6;
+/// itself: in the rest of the step, in one more where the thread of the index had its turn between, and for the commit.
+const READINGS: u64 = 9;
 
 /// How many marks are made beside each work at most.
 const MARKS: usize = 20;

@@ -1,8 +1,8 @@
 //! Rows of the table of marks, found without the inner pages that lead to them.
 //!
 //! Owns the reading of leaf pages and records (<https://sqlite.org/fileformat2.html>, 1.6 and 2.1). What always holds: a
-//! row is returned only if all its bytes were read and they are what a store writes. The table of marks is the only one
-//! with leaf pages of this kind, besides the schema on page 1. The content of an id is not mistaken for such a page: an
+//! row is returned only if all its bytes were read and they are what a store writes. Other tables and the schema have leaf
+//! pages of this kind too, but no row of theirs has as many columns, nor parts on other pages. The content of an id is not mistaken for such a page: an
 //! overflow page begins with the number of the next. A page that holds only zeros was lost: no row has a part there.
 
 use std::collections::{BTreeMap, HashSet};

@@ -188,6 +188,13 @@ fn contents(sql: &Connection, rows: &BTreeMap<i64, (Vec<u8>, bool)>, pages: usiz
         };
     }
     assert_eq!(rest.next(), None);
+    // Without a page of the schema, nothing leads to the table either.
+    let mut schema = sql
+        .prepare("SELECT pageno FROM dbstat WHERE name = 'sqlite_schema' AND pageno > 1")
+        .unwrap();
+    for page in schema.query_map([], |row| row.get::<_, u32>(0)).unwrap() {
+        contents[page.unwrap() as usize - 1] = Content::Inner;
+    }
     for (path, page, kind, _) in &found {
         if kind == "overflow" {
             // The path of the leaf, the number of the cell, and that of the page in its chain.

@@ -9,6 +9,7 @@ use rusqlite::ffi;
 
 use crate::setup::choose;
 use crate::world::World;
+use crate::world::damage::Damage;
 
 type Event = fn(&mut World, u64, &mut Rng);
 
@@ -33,6 +34,7 @@ pub const TABLE: &[(u32, Event)] = &[
     (2, lose_the_log),
     (1, hold_the_lock),
     (1, hold_a_snapshot),
+    (8, damage_index),
 ];
 
 pub fn happen(world: &mut World, number: u64, rng: &mut Rng) {
@@ -183,4 +185,9 @@ fn hold_the_lock(world: &mut World, number: u64, rng: &mut Rng) {
 fn hold_a_snapshot(world: &mut World, number: u64, rng: &mut Rng) {
     let ms = *choose(rng, &[1, 50, 1_000, 5_000]);
     world.hold(number, false, Duration::from_millis(ms));
+}
+
+fn damage_index(world: &mut World, number: u64, rng: &mut Rng) {
+    let (damage, at) = (*choose(rng, &Damage::ALL), rng.i64(0..1 << 40));
+    world.damage_index(number, damage, at);
 }

@@ -25,6 +25,7 @@ use fastrand::Rng;
 use seen_store::{Config, ErrorKind, Item, Result, SeenStore, Token};
 
 pub use self::reading::{entries_of, get_of, read, read_all_of, stats, verify};
+pub use self::upkeep::compact;
 use crate::model::{Act, Name, Told};
 use crate::setup::{Setup, choose};
 use crate::state::{Answer, Life, Span, Tag, Windowing};

@@ -168,6 +168,10 @@ fn finish(world: &mut World, seed: u64, operation: u64) {
             world.close(number, store, round == 0);
         }
         world.wait_for_all();
+        world.make_index_anew(number + 1, |world| {
+            let tokens = |_| Vec::new();
+            ops::compact(&mut world.draw(of_operation(seed, number), number, 0, &tokens))
+        });
         let left = world.side_files();
         if !left.is_empty() {
             fail(&format!("VIOLATION: side files are left after the last close: {left:?}"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use seen_store::{Config, Synchronous};
+use seen_store::{Config, IndexMode, Synchronous};
 
 use crate::state::Windowing;
 use crate::through::{DEFAULT_TTL_MS, window_of};
@@ -33,6 +33,9 @@ pub struct Setup {
     pub purge_thread: bool,
     pub purge_on_open: bool,
     pub synchronous: Synchronous,
+    pub index: IndexMode,
+    /// Whether another program damages the index in the file.
+    pub damages_index: bool,
 }
 
 impl Setup {
@@ -69,6 +72,8 @@ impl Setup {
             purge_thread: rng.bool(),
             purge_on_open: rng.bool(),
             synchronous: *choose(&mut rng, &[Synchronous::Normal, Synchronous::Full]),
+            index: *choose(&mut rng, &[IndexMode::Asleep, IndexMode::Wakes, IndexMode::Awake]),
+            damages_index: rng.bool(),
         }
     }
 
@@ -84,6 +89,7 @@ impl Setup {
             .purge_thread(self.purge_thread && self.purge_interval.is_some())
             .purge_on_open(self.purge_on_open)
             .synchronous(self.synchronous)
+            .index(self.index)
             .exclusive(self.kept == Kept::OwnFile)
     }
 }

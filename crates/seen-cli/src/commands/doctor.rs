@@ -1,8 +1,8 @@
 //! `seen doctor`: whether a store's surroundings are as they should be.
 //!
 //! Owns the order of the findings, those about the log and the processes on the file, and what becomes of a store that
-//! cannot be opened, or not made: then the others are told all the same. What the rows hold is `verify`'s. Reads metadata, `/proc`
-//! where there is one, and the store as any reader.
+//! cannot be opened, or not made: then the others are told all the same. What the rows hold is `verify`'s. Reads metadata,
+//! `/proc` where there is one, and the store as any reader.
 
 mod file_system;
 mod permissions;
@@ -30,8 +30,8 @@ const LONG_LOG_BYTES: u64 = 64 << 20;
 /// Check how a store is set up, and say what should be changed
 ///
 /// SQLite's version and options, the settings that programs work with, the owner and the permissions of the file and
-/// its folder and what this user may do, the file system and its free space, the size of the log, entries whose times
-/// lie in the future, and which processes have the store open (on Linux). Where the store cannot be opened, that is a
+/// its folder and what this user may do, the file system and its free space, the size of the log, the index in the file,
+/// entries whose times lie in the future, and which processes have the store open (on Linux). Where the store cannot be opened, that is a
 /// finding, and the others are told all the same; where there is none, the place is examined in which it would be made.
 /// A finding that needs a change says which. Changes nothing, and works without permission to write. Statuses: 0 all is
 /// well, 1 something should be changed, 2 an error: there is no store.
@@ -158,8 +158,20 @@ fn contents(reader: &Reader) -> seen_store::Result<Vec<Finding>> {
     let info = reader.info()?;
     let mut findings = sqlite(&info);
     findings.push(pages(&info));
+    findings.extend(index(reader)?);
     findings.extend(times(reader)?);
     Ok(findings)
+}
+
+/// Returns the findings about the index in the file, without which the store is only slower.
+fn index(reader: &Reader) -> seen_store::Result<Vec<Finding>> {
+    let report = reader.verify_index()?;
+    if report.is_ok() {
+        let covered = counted(report.rows, "row");
+        return Ok(vec![Finding::fine("index", format!("of {covered}, and nothing is wrong"))]);
+    }
+    let wrong = |problem| Finding::wrong("index", problem, "`seen compact` does that");
+    Ok(report.problems.into_iter().map(wrong).collect())
 }
 
 /// Returns the findings about entries whose times lie in the future.

@@ -112,9 +112,11 @@ fn a_line_that_was_written_in_part_is_printed_by_the_next_filter() {
     let place = Place::new();
     let long = format!("{}\n", "x".repeat(500_000));
     place.file("input", format!("first\n{long}last\n"));
-    let child = filtering(&place, &["input"]);
+    let mut child = filtering(&place, &["input"]);
     wait_until_blocked(&child);
     signal(&child, libc::SIGTERM);
+    // Before anything is read: there would be room for the rest of the line.
+    wait_until("its end", || child.try_wait().unwrap().is_some());
     let told = Told::from(child.wait_with_output().unwrap());
     told.assert(143, &[]);
     assert!(told.stdout.starts_with("first\nxxx") && told.stdout.len() < 500_000);

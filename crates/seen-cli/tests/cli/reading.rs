@@ -347,6 +347,42 @@ fn verify_finds_a_damaged_page() {
     assert_eq!(lines[10], format!("and {} more; --json prints all", problems.len() - 10));
 }
 
+/// Lookups do without it, so it is no reason to restore a backup.
+#[test]
+fn a_damaged_index_in_the_file_is_told_and_mended_by_compact() {
+    let place = Place::new();
+    let store = place.store();
+    store.seed((0..6_000).map(|n| format!("id {n}"))).unwrap();
+    store.close().unwrap();
+    // It may find something else to be wrong with the place where this test runs.
+    let doctor = || String::from_utf8(place.output(&["doctor"]).stdout).unwrap();
+    let told = doctor();
+    assert!(told.contains("  index       of 6000 rows, and nothing is wrong"), "{told}");
+    let sql = rusqlite::Connection::open(place.db()).unwrap();
+    sql.execute("UPDATE blocks SET entries = zeroblob(length(entries))", []).unwrap();
+    drop(sql);
+
+    let told = place.answers(1, &["verify"]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    let problem =
+        "the index in the file is damaged: a block of a run has a wrong checksum; no mark is lost";
+    assert!(lines[0].starts_with(problem), "{told}");
+    assert_eq!(lines[1], "no id is lost: `seen compact` makes the index in the file anew");
+    let report = &place.json(1, &["verify", "--json"])[0];
+    assert_eq!((&report["rows"], &report["index_problems"]), (&6_000.into(), &1.into()));
+    assert_eq!(report["problems"], serde_json::json!([lines[0].to_owned()]));
+    let told = doctor();
+    assert!(told.contains(&format!("! index       {}; `seen compact`", lines[0])), "{told}");
+    assert_eq!(place.output(&["doctor"]).status.code(), Some(1));
+    place.answers(0, &["check", "id 5999"]);
+    place.answers(1, &["check", "new"]);
+
+    place.output(&["compact"]);
+    assert_eq!(place.answers(0, &["verify"]), "6,000 rows, and nothing is wrong\n");
+    place.answers(0, &["check", "id 5999"]);
+}
+
 #[test]
 fn doctor_names_who_has_the_store_open_and_what_to_change() {
     let place = Place::filled();

@@ -1,15 +1,18 @@
 //! What is read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
-use seen_store::{Config, Entry, Filter, Reader, Result, SeenStore, State};
+use rusqlite::{Connection, OpenFlags};
+use seen_store::{Config, Entry, Filter, IndexMode, Reader, Result, SeenStore, State};
 
 use super::{Call, Draw, Effect, IDS, SCOPES, Says, id_of};
 use crate::model::{Act, Name, Told};
 use crate::setup::Kept;
 use crate::state::{Tag, View};
 use crate::through::Through;
+use crate::world::COUNTS_DIFFER;
 
 pub fn try_is_seen(draw: &mut Draw<'_>) -> Call {
     let name = draw.name();
@@ -113,13 +116,46 @@ fn are_counts_of(entries: &[Entry], [seen, in_flight, failed]: [u64; 3]) -> bool
 
 /// They are to tell of what is listed.
 pub fn stats(draw: &mut Draw<'_>) -> Call {
-    let call = draw.on_none("stats", |store, _| {
+    let is_awake = draw.setup.index == IndexMode::Awake;
+    let is_shared = draw.setup.kept == Kept::SharedFile;
+    let path = draw.path.clone();
+    let call = draw.on_none("stats", move |store, _| {
         let entries: Vec<_> = store.entries(Filter::default()).collect::<Result<_>>()?;
         let stats = store.stats()?;
-        let is_right = are_counts_of(&entries, [stats.seen, stats.in_flight, stats.failed]);
-        Ok((!is_right).then(|| format!("{entries:?} are listed: {stats:?}")).into_iter().collect())
+        // An index that is asleep also counts what has expired. What it counts is compared by a verify.
+        let listed = entries.iter().filter(|entry| entry.state == State::Seen).count() as u64;
+        let seen = if is_awake || stats.seen < listed { stats.seen } else { listed };
+        let is_right = are_counts_of(&entries, [seen, stats.in_flight, stats.failed]);
+        if !is_right {
+            return Ok(vec![format!("{entries:?} are listed: {stats:?}")]);
+        }
+        let in_table = if is_shared { marks_in_table(&path) } else { None };
+        let Some(in_table) = in_table else { return Ok(Vec::new()) };
+        // A purge in the background may remove some meanwhile, and nothing adds any.
+        let (before, after) = (stats.scopes, store.stats()?.scopes);
+        let count = |of: &BTreeMap<String, u64>, scope: &str| of.get(scope).copied().unwrap_or(0);
+        let mut scopes = before.keys().chain(in_table.keys()).chain(after.keys());
+        let is_wrong = |scope: &&String| {
+            let range = count(&after, scope)..=count(&before, scope);
+            !range.contains(&count(&in_table, scope))
+        };
+        let problem = scopes.any(|scope| is_wrong(&scope)).then(|| {
+            format!("{COUNTS_DIFFER}{before:?}, in the table {in_table:?}, then {after:?}")
+        });
+        Ok(problem.into_iter().collect())
     });
     Call { judged_alone: true, ..call }
+}
+
+/// Counts the marks of the table by scope, unless the file cannot be read now.
+fn marks_in_table(path: &Path) -> Option<BTreeMap<String, u64>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).ok()?;
+    let select = "SELECT scope, count(*) FROM seen WHERE expires_at IS NOT 0 GROUP BY scope";
+    let mut statement = connection.prepare(select).ok()?;
+    let counted =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())));
+    counted.ok()?.collect::<rusqlite::Result<_>>().ok()
 }
 
 pub fn verify(draw: &mut Draw<'_>) -> Call {

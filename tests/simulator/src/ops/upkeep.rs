@@ -90,6 +90,7 @@ pub fn pragmas(draw: &mut Draw<'_>) -> Call {
             for exclusive in [false, true] {
                 let second = SeenStore::open_with(&path, config.clone().exclusive(exclusive));
                 if !second.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
+                    store.pragmas()?; // It may have been closed meanwhile.
                     return Ok(vec![format!("a second open of a file of its own: {second:?}")]);
                 }
             }

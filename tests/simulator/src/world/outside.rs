@@ -10,6 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use seen_store::Machine;
 
+use super::damage::Damage;
 use super::{Came, World};
 use crate::known::Known;
 use crate::model::{Act, Asked, Number};
@@ -131,6 +132,28 @@ impl World {
             }
             Ok(Came::Says(Says::default()))
         });
+    }
+
+    /// Damages the index in the file, as another program might. Answers stay right: it is derived from the marks.
+    pub fn damage_index(&mut self, number: Number, damage: Damage, at: i64) {
+        let outsider = self.outsider();
+        self.wait_for(outsider);
+        self.settle();
+        if !self.setup.damages_index
+            || self.setup.kept != Kept::SharedFile
+            || self.stores[..outsider].iter().all(|store| store.open.is_none())
+        {
+            return;
+        }
+        self.under_way(number, damage.name(), outsider);
+        self.index_health = self.index_health.max(damage.leaves());
+        let path = self.path.clone();
+        let caller = self.stores[outsider].callers[0].clone();
+        self.give(&caller, number, move || {
+            damage.inflict(&path, at);
+            Ok(Came::Says(Says::default()))
+        });
+        self.wait_for(outsider);
     }
 
     /// A child of the process uses what it inherited, and opens a store of its own: it is refused both.

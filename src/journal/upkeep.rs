@@ -1,0 +1,490 @@
+//! Keeping the index in the file: the tail is written to runs, and runs are merged, in small pieces.
+//!
+//! Owns what is written to the index in the file, and when. What always holds:
+//!
+//! - A piece is *read* first, in any snapshot, also on a second connection beside callers. Then it is *written*, in a short
+//!   write transaction, if the runs and the history of the file are still those that it was read from.
+//! - Rows that are deleted meanwhile do no harm: an entry is a hint. Only the counts of the marks must be exact, so the
+//!   rows of a tail are counted again if any may have been deleted since they were read.
+//! - Damaged runs are thrown away. No mark is lost: all of it is derived from the table.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::asleep::Damage;
+use super::catch_up::{read_data_version, read_newest, read_schema_version};
+use super::counts::{self, Tail};
+use super::load::ReadError;
+use super::runs::{self, Runs, gone_left};
+use super::second_connection::SecondConnection;
+use super::{Journal, run};
+use crate::clock::Stopwatch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::sqlite_errors::is_busy;
+use crate::id::KeyHasher;
+use crate::index::Index;
+use crate::machine::{index_size, sleep};
+
+/// The length of a tail, in rows, that is written to a run beside commits: opening reads as much in a millisecond.
+fn long_tail() -> i64 {
+    index_size!(4_096, in_tests: 9)
+}
+/// How many rows are written to one run: half a megabyte, and two milliseconds.
+fn rows_per_run() -> i64 {
+    index_size!(32_768, in_tests: 9)
+}
+/// The length of a tail that is worth writing when a store closes: reading it takes a third of a millisecond.
+fn tail_worth_writing() -> i64 {
+    index_size!(1_024, in_tests: 4)
+}
+/// The length of a tail that is written to runs before the index is filled.
+fn tail_to_write_first() -> i64 {
+    index_size!(65_536, in_tests: 12)
+}
+/// How many rows are written to one run when a file without runs is opened: about 4 MB of memory.
+fn rows_per_run_at_open() -> i64 {
+    index_size!(262_144, in_tests: 7)
+}
+
+/// How much is worth a piece of work.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// The shortest tail, in rows, that is written to a run.
+    shortest_tail: i64,
+    /// The most rows that are written to one.
+    rows_per_run: i64,
+    /// How many blocks a step of a merge reads, and writes: each takes some 4 µs with the mutex held.
+    blocks_per_step: u32,
+    /// The entries of so many rows that are gone are no reason to merge.
+    gone_left: i64,
+}
+
+impl Limits {
+    fn beside_callers() -> Self {
+        Self {
+            shortest_tail: long_tail(),
+            rows_per_run: rows_per_run(),
+            blocks_per_step: index_size!(256, in_tests: 2),
+            gone_left: gone_left(),
+        }
+    }
+
+    /// Beside callers that hold the mutex for many milliseconds: few large pieces, so that merging keeps up with them.
+    fn beside_long_calls() -> Self {
+        Self {
+            shortest_tail: rows_per_run(),
+            blocks_per_step: index_size!(1_024, in_tests: 3),
+            ..Self::beside_callers()
+        }
+    }
+
+    fn at_close() -> Self {
+        Self { shortest_tail: tail_worth_writing(), ..Self::beside_callers() }
+    }
+
+    fn at_open() -> Self {
+        Self {
+            shortest_tail: tail_to_write_first(),
+            rows_per_run: rows_per_run_at_open(),
+            ..Self::beside_callers()
+        }
+    }
+
+    fn for_compacting() -> Self {
+        Self { gone_left: 0, ..Self::at_close() }
+    }
+}
+
+/// What is to be written next.
+enum Piece {
+    /// The tail, as a new run.
+    Tail(Tail),
+    Runs(runs::Step),
+}
+
+/// A piece that was read, and what it depends on.
+pub(crate) struct PreparedPiece {
+    piece: Piece,
+    runs: Runs,
+    schema_version: i64,
+    begun: Deletions,
+}
+
+/// What changes whenever a mark may have been deleted from the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deletions {
+    by_this_store: u64,
+    /// Changes with each commit of another connection.
+    data_version: i64,
+}
+
+/// What is to be written next, before a tail is read.
+enum Wanted {
+    /// The rows after this one.
+    Tail(i64),
+    Step(runs::Step),
+    Nothing,
+}
+
+/// Returns what is to be written next. The caller has a snapshot.
+fn wanted(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    runs: &Runs,
+    limits: Limits,
+) -> Result<Wanted, ReadError> {
+    let (covered, newest) = (runs.complete_to(), read_newest(connection)?.unwrap_or(0));
+    if newest - covered >= limits.shortest_tail {
+        return Ok(Wanted::Tail(covered));
+    }
+    let marks = counts::total(connection)?;
+    let (blocks, gone_left) = (limits.blocks_per_step, limits.gone_left);
+    let step = runs.read_step(connection, hasher, marks, gone_left, blocks)?;
+    Ok(step.map_or(Wanted::Nothing, Wanted::Step))
+}
+
+impl Wanted {
+    /// Reads the tail, if it is wanted. `None` if nothing is worth writing.
+    fn read(
+        self,
+        connection: &Connection,
+        hasher: &KeyHasher,
+        limits: Limits,
+    ) -> Result<Option<Piece>, ReadError> {
+        Ok(match self {
+            Self::Tail(after) => {
+                counts::read_tail(connection, hasher, after, limits.rows_per_run)?.map(Piece::Tail)
+            }
+            Self::Step(step) => Some(Piece::Runs(step)),
+            Self::Nothing => None,
+        })
+    }
+}
+
+/// Writes a piece in the caller's write transaction. `is_recent` tells that no mark of a tail was deleted since it was
+/// read. Returns false if there is no room for one more run.
+fn write_piece(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    runs: &mut Runs,
+    piece: Piece,
+    is_recent: bool,
+) -> Result<bool, ReadError> {
+    match piece {
+        Piece::Tail(Tail { last, entries, marks }) => {
+            let after = runs.complete_to();
+            if after == 0 {
+                counts::clear(connection)?;
+            }
+            if !runs.append(connection, hasher, last, &entries)? {
+                return Ok(false);
+            }
+            let marks = if is_recent { marks } else { counts::of_rows(connection, after, last)? };
+            counts::add(connection, &marks)?;
+        }
+        Piece::Runs(step) => runs.write_step(connection, hasher, step)?,
+    }
+    Ok(true)
+}
+
+/// What a search for a piece came to.
+pub(crate) enum Prepared {
+    /// Empty once it was written.
+    Piece(Option<PreparedPiece>),
+    /// Nothing is worth writing. The runs are complete up to this row.
+    Nothing { complete_to: i64 },
+    /// The runs are damaged: see [`Journal::throw_runs_away`].
+    Damage(&'static str),
+}
+
+/// Reads the next piece.
+fn prepare(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    begun: Deletions,
+    limits: Limits,
+) -> Result<Prepared, ReadError> {
+    let read = || -> Result<_, ReadError> {
+        let snapshot = connection.unchecked_transaction()?;
+        let schema_version = read_schema_version(connection)?;
+        let runs = Runs::read(connection, hasher)?;
+        let wanted = wanted(connection, hasher, &runs, limits)?;
+        // A tail takes longer to read, and a long snapshot keeps the log from being started again.
+        snapshot.commit()?;
+        let complete_to = runs.complete_to();
+        let piece = wanted.read(connection, hasher, limits)?;
+        let piece = piece.map(|piece| PreparedPiece { piece, runs, schema_version, begun });
+        Ok(match piece {
+            Some(piece) => Prepared::Piece(Some(piece)),
+            None => Prepared::Nothing { complete_to },
+        })
+    };
+    match read().map_err(ReadError::in_the_index) {
+        Err(ReadError::Index(what)) => Ok(Prepared::Damage(what)),
+        prepared => prepared,
+    }
+}
+
+impl SecondConnection {
+    /// Reads the next piece beside callers; a larger one if it `may_be_large`. `begun` was asked for before.
+    pub(crate) fn prepare(
+        &mut self,
+        hasher: &KeyHasher,
+        begun: Deletions,
+        may_be_large: bool,
+    ) -> Result<Prepared> {
+        let limits =
+            if may_be_large { Limits::beside_long_calls() } else { Limits::beside_callers() };
+        let prepared = prepare(self.reader()?, hasher, begun, limits);
+        prepared.map_err(|e| e.at(&self.name()))
+    }
+}
+
+impl Journal {
+    /// Returns whether the thread has to be woken that lets the index wake and writes to the one in the file. Once that was
+    /// so, it is not again until [`upkeep_ended`](Self::upkeep_ended).
+    pub(crate) fn upkeep_is_due(
+        &mut self,
+        index: &Index,
+        is_open_long: impl FnOnce() -> bool,
+    ) -> bool {
+        if self.file_index.is_kept_up {
+            return false;
+        }
+        let known = &self.file_index;
+        let may_write = known.is_usable && !self.config.read_only;
+        let is_due = may_write
+            && (self.tail_rows() > long_tail() || known.has_work && is_open_long())
+            || self.is_waking(index);
+        self.file_index.is_kept_up = is_due;
+        is_due
+    }
+
+    /// Records that the thread has nothing to do for now.
+    pub(crate) fn upkeep_ended(&mut self) {
+        self.file_index.is_kept_up = false;
+    }
+
+    /// Records that nothing is worth writing to the index in the file, which is complete up to this row.
+    pub(crate) fn found_nothing(&mut self, complete_to: i64) {
+        (self.file_index.complete_to, self.file_index.has_work) = (complete_to, false);
+    }
+
+    /// Returns how many row numbers come after the last row that the runs cover, as far as this store knows.
+    fn tail_rows(&self) -> i64 {
+        self.newest_seq() - self.file_index.complete_to
+    }
+
+    /// To be asked before a piece is read. `None` if there is no index in the file that this store can write to.
+    pub(crate) fn begin_piece(&mut self) -> Result<Option<Deletions>> {
+        self.ensure_open()?;
+        if !self.file_index.is_usable || self.config.read_only {
+            return Ok(None);
+        }
+        self.deletions_so_far().map(Some)
+    }
+
+    fn deletions_so_far(&mut self) -> Result<Deletions> {
+        let by_this_store = self.file_index.deletions;
+        Ok(Deletions { by_this_store, data_version: self.read_data_version()? })
+    }
+
+    /// Writes a piece that was read on a second connection. Returns false if it does not fit any more, because another
+    /// store was quicker. Fails with `Busy` when another process writes.
+    pub(crate) fn write_piece(&mut self, prepared: &mut Option<PreparedPiece>) -> Result<bool> {
+        let by_this_store = self.file_index.deletions;
+        self.change_runs(|connection, hasher, runs| {
+            let Some(PreparedPiece { piece, runs: known, schema_version, begun }) = prepared.take()
+            else {
+                return Ok(false);
+            };
+            if *runs != known || read_schema_version(connection)? != schema_version {
+                return Ok(false);
+            }
+            let now = Deletions { by_this_store, data_version: read_data_version(connection)? };
+            write_piece(connection, hasher, runs, piece, now == begun)
+        })
+    }
+
+    /// Throws the runs away, because they are damaged.
+    pub(crate) fn throw_runs_away(&mut self, what: &'static str) -> Result<()> {
+        self.runs_are_damaged(what);
+        self.change_runs(|_, _, _| Ok(true)).map(drop)
+    }
+
+    /// Reads a piece before it is written, on the store's own connection.
+    fn read_ahead(&mut self, limits: Limits) -> Result<Prepared> {
+        let begun = self.deletions_so_far()?;
+        let prepared = prepare(self.open_connection(), &self.hasher, begun, limits);
+        prepared.map_err(|e| e.at(&self.name()))
+    }
+
+    /// Reads and writes a piece in one transaction, where there is no second connection.
+    pub(crate) fn do_piece(&mut self) -> Result<bool> {
+        self.read_and_write_piece(Limits::beside_callers())
+    }
+
+    /// Returns false when nothing is worth doing.
+    fn read_and_write_piece(&mut self, limits: Limits) -> Result<bool> {
+        let done = self.change_runs(|connection, hasher, runs| {
+            let wanted = wanted(connection, hasher, runs, limits)?;
+            let Some(piece) = wanted.read(connection, hasher, limits)? else {
+                return Ok(false);
+            };
+            write_piece(connection, hasher, runs, piece, true)
+        });
+        match (done, &self.file_index.damage) {
+            (Err(_), Some(Damage { what, .. })) => self.throw_runs_away(what).map(|()| true),
+            (done, _) => done,
+        }
+    }
+
+    /// Writes the tail and merges runs before the store closes, for up to `limit`: a store that is only ever used by
+    /// programs that live for a second must not leave it all to the next one. After the first `at_once` it pauses for as long
+    /// as each piece took, for other stores.
+    pub(crate) fn upkeep_before_closing(
+        &mut self,
+        at_once: Duration,
+        limit: Duration,
+    ) -> Result<()> {
+        let begun = Stopwatch::start();
+        while self.file_index.is_usable
+            && !self.config.read_only
+            && (self.tail_rows() >= tail_worth_writing()
+                || self.file_index.has_work
+                || self.file_index.damage.is_some())
+            && begun.elapsed() < limit
+        {
+            let piece = Stopwatch::start();
+            if !self.read_and_write_piece(Limits::at_close())? {
+                break;
+            }
+            if begun.elapsed() > at_once {
+                sleep(piece.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a long tail to runs before the index is filled, so that opening takes little memory, and no later opening
+    /// has to do the same again.
+    pub(super) fn write_long_tail_first(&mut self) -> Result<()> {
+        self.ensure_open()?;
+        if self.config.read_only || !self.with("read", runs::has_tables)? {
+            return Ok(());
+        }
+        if self.with("read", runs::hash_key)?.is_none_or(|key| !self.hasher.has_key(key)) {
+            return Ok(());
+        }
+        loop {
+            let (covered, rows) = self.with("read", counts::covered_and_tail)?;
+            if rows <= tail_to_write_first() {
+                return Ok(());
+            }
+            // Read before the write lock is taken: other stores go on meanwhile.
+            let prepared = self.read_ahead(Limits::at_open())?;
+            let writing = Stopwatch::start();
+            match prepared {
+                Prepared::Piece(mut piece) => drop(self.write_piece(&mut piece)?),
+                Prepared::Damage(what) => self.throw_runs_away(what)?,
+                Prepared::Nothing { .. } => return Ok(()),
+            }
+            sleep(writing.elapsed());
+            let file = self.name();
+            log::debug!(
+                file = file.as_str();
+                "{file}: the index in the file reached row {covered}, {rows} rows before the end"
+            );
+            // No thread keeps the log short yet. While another process reads an older snapshot, it stays long.
+            if let Err(e) = self.checkpoint()
+                && e.kind() != ErrorKind::Busy
+            {
+                return Err(e);
+            }
+        }
+    }
+
+    /// Leaves all out of the runs that is about rows that are gone. Makes them anew if they are not sound.
+    pub(super) fn compact_runs(&mut self, are_sound: bool) -> Result<()> {
+        if !are_sound && self.file_index.is_usable {
+            self.throw_runs_away("a check of it found problems")?;
+            self.write_long_tail_first()?;
+        }
+        while self.file_index.is_usable && self.read_and_write_piece(Limits::for_compacting())? {}
+        Ok(())
+    }
+
+    /// Records that a transaction deletes marks: `covered` of those that the runs are about.
+    pub(super) fn note_deletions(&mut self, covered: i64) {
+        let known = &mut self.file_index;
+        known.deletions += 1;
+        known.gone += covered;
+        if known.gone > gone_left() {
+            (known.gone, known.has_work) = (0, true);
+        }
+    }
+
+    /// Calls `change` in a write transaction with the runs as they are then, and returns what it returns. Runs that are
+    /// damaged are thrown away.
+    fn change_runs(
+        &mut self,
+        change: impl FnOnce(&Connection, &KeyHasher, &mut Runs) -> Result<bool, ReadError>,
+    ) -> Result<bool> {
+        self.ensure_open()?;
+        let name = self.name();
+        match run(self.open_connection(), "BEGIN IMMEDIATE") {
+            Ok(()) => {}
+            Err(e) if is_busy(&e) => return Err(Error::try_again()),
+            Err(e) => return Err(self.failure("write to", e)),
+        }
+        let (connection, hasher) = (self.open_connection(), &self.hasher);
+        let changed = || -> Result<_, ReadError> {
+            if runs::hash_key(connection)?.is_none_or(|key| !hasher.has_key(key)) {
+                return Ok(None); // Another file was restored in place.
+            }
+            let mut runs = match self.sound_runs(connection).map_err(ReadError::in_the_index) {
+                Err(ReadError::Index(what)) => {
+                    log::warn!(
+                        file = name.as_str();
+                        "{name}: the index in the file is damaged and is made anew: {what}; no mark is lost"
+                    );
+                    counts::clear(connection)?;
+                    Runs::drop_all(connection, hasher)?
+                }
+                runs => runs?,
+            };
+            let done = change(connection, hasher, &mut runs)?;
+            let has_work = counts::total(connection).map(|marks| runs.has_work(marks))?;
+            run(connection, "COMMIT")?;
+            Ok(Some((done, has_work, runs.complete_to())))
+        };
+        let changed = changed().map_err(ReadError::in_the_index);
+        self.file_index.reopened();
+        match changed {
+            Ok(Some((done, has_work, complete_to))) => {
+                let known = &mut self.file_index;
+                (known.damage, known.has_work, known.complete_to) = (None, has_work, complete_to);
+                Ok(done)
+            }
+            Ok(None) => {
+                self.rollback();
+                self.file_index.is_usable = false;
+                Ok(false)
+            }
+            Err(e) => {
+                self.rollback();
+                self.file_index.has_work = false;
+                let is_io = !matches!(e, ReadError::Index(_));
+                if let ReadError::Index(what) = e {
+                    self.runs_are_damaged(what);
+                }
+                let error = e.at(&name);
+                if is_io && error.kind() == ErrorKind::Io {
+                    self.drop_failed_connection();
+                }
+                Err(error)
+            }
+        }
+    }
+}
