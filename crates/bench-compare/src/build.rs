@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use harness::Result;
 
+use crate::contenders::rivals;
 use crate::root;
 
 pub(crate) struct Programs {
@@ -15,12 +16,20 @@ pub(crate) struct Programs {
     pub(crate) missing: BTreeMap<String, String>,
 }
 
-pub(crate) fn all() -> Result<Programs> {
-    let mut programs = Programs { paths: BTreeMap::new(), missing: BTreeMap::new() };
-    for folder in ["bench-harness", "bench-four-ways", "bench-pools"] {
+/// Builds what takes part. `only` names the contenders that do beside this store, if not all do.
+pub(crate) fn all(only: Option<&str>) -> Result<Programs> {
+    let mut programs = Programs { paths: BTreeMap::new(), missing: left_out(only)? };
+    for folder in ["bench-harness", "bench-four-ways"] {
         programs.build(folder, &[])?;
     }
-    if programs.build("bench-peers", &["--features", "rocksdb"]).is_err() {
+    if programs.needs("pools") {
+        programs.build("bench-pools", &[])?;
+    }
+    let rocksdb = !programs.missing.contains_key("rocksdb");
+    if !rocksdb && programs.needs("peers") {
+        programs.build("bench-peers", &[])?;
+    }
+    if rocksdb && programs.build("bench-peers", &["--features", "rocksdb"]).is_err() {
         let why = "its library is not installed (librocksdb-dev, or ROCKSDB_LIB_DIR and \
                    ROCKSDB_INCLUDE_DIR)";
         programs.missing.insert("rocksdb".to_owned(), why.to_owned());
@@ -28,8 +37,8 @@ pub(crate) fn all() -> Result<Programs> {
     }
     let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
     if redis.is_err() {
-        let why = "redis-server is not installed".to_owned();
-        programs.missing.insert("redis".to_owned(), why);
+        let why = || "redis-server is not installed".to_owned();
+        programs.missing.entry("redis".to_owned()).or_insert_with(why);
     }
     for (contender, why) in &programs.missing {
         eprintln!("WITHOUT {contender}: {why}");
@@ -37,7 +46,24 @@ pub(crate) fn all() -> Result<Programs> {
     Ok(programs)
 }
 
+/// The contenders that `only` does not name, and that for a reason.
+fn left_out(only: Option<&str>) -> Result<BTreeMap<String, String>> {
+    let Some(only) = only else { return Ok(BTreeMap::new()) };
+    let named: Vec<_> = only.split(',').map(str::trim).collect();
+    if let Some(name) = named.iter().find(|name| rivals().all(|rival| rival.name != **name)) {
+        let known: Vec<_> = rivals().map(|rival| rival.name).collect();
+        return Err(format!("COMPARE_ONLY: {name:?} is none of {}", known.join(", ")).into());
+    }
+    let others = rivals().filter(|rival| !named.contains(&rival.name));
+    Ok(others.map(|rival| (rival.name.to_owned(), "left out by COMPARE_ONLY".to_owned())).collect())
+}
+
 impl Programs {
+    /// Whether any contender of a program takes part.
+    fn needs(&self, program: &str) -> bool {
+        rivals().any(|rival| rival.program == program && !self.missing.contains_key(rival.name))
+    }
+
     fn build(&mut self, folder: &str, options: &[&str]) -> Result<()> {
         eprintln!("building crates/{folder} {}", options.join(" "));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));

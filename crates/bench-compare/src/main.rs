@@ -1,8 +1,9 @@
 //! Compares this store with what a user might pick instead, and writes docs/performance.md.
 //!
-//! `compare` runs everything; `COMPARE_QUICK=1` a short version; `compare render` only writes the
-//! report again from the figures of the last run. The contenders are programs of their own, run in
-//! turn, each figure once a round, so that whatever disturbs the machine disturbs all of them alike.
+//! `compare` runs everything; `COMPARE_QUICK=1` a short version; `COMPARE_ONLY=lmdb,fjall` this store
+//! beside those only; `compare render` only writes the report again from the figures of the last run.
+//! The contenders are programs of their own, run in turn, each figure once a round, so that whatever
+//! disturbs the machine disturbs all of them alike.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, and needs no clock that steps")]
 #![expect(
@@ -51,7 +52,8 @@ fn compare() -> Result<()> {
     }
     let quick = std::env::var_os("COMPARE_QUICK").is_some_and(|value| !value.is_empty());
     let scale = if quick { Scale::quick() } else { Scale::full() };
-    let programs = build::all()?;
+    let only = std::env::var("COMPARE_ONLY").ok().filter(|only| !only.is_empty());
+    let programs = build::all(only.as_deref())?;
     let scratch = Scratch::new()?;
     let began = Instant::now();
     let mut results = Results::new(&scale, machine::describe(&scratch.0), programs.missing.clone());

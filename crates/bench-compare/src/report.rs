@@ -9,8 +9,10 @@ use crate::contenders::{ALL, Contender, EXCLUSIVE, Kind, STORE, label, rivals};
 use crate::plots;
 use crate::results::Results;
 use crate::run::{filled_cell, resident_cell};
-use crate::schedule::{Cell, LARGE, MEDIUM, STEADY_THREADS};
+use crate::schedule::{Cell, MEDIUM, PageCache, STEADY_THREADS};
 use crate::targets;
+
+pub(crate) mod opening;
 
 /// A time for people.
 pub(crate) fn duration(ns: f64) -> String {
@@ -52,6 +54,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     throughput(out, results)?;
     latency(out, results)?;
     growth(out, results)?;
+    opening::write(out, results)?;
     room(out, results)?;
     own(out, results)?;
     writeln!(out, "## Plots\n")?;
@@ -123,12 +126,14 @@ fn describe(cell: Cell) -> String {
         Workload::Duplicate => "duplicates",
         Workload::Mixed => "95 % duplicates",
         Workload::Batch => "batches of 1,000 new ids",
-        Workload::Open => "opening",
+        Workload::OpenOne => "opening, one id asked, closing",
+        Workload::OpenMany => "opening, 400 ids asked, closing",
+        Workload::Cycle => "a bot's cycle",
         Workload::Claim => "claim and confirm",
         other => other.name(),
     };
     let mut text = format!("{work}, {} held", count(cell.ids));
-    if cell.workload != Workload::Open {
+    if !cell.workload.is_start() {
         let _ =
             write!(text, ", {} thread{}", cell.threads, if cell.threads == 1 { "" } else { "s" });
     }
@@ -137,6 +142,9 @@ fn describe(cell: Cell) -> String {
     }
     if cell.durability == Durability::Power {
         text.push_str(", power-cut safe");
+    }
+    if cell.page_cache == PageCache::Cold {
+        text.push_str(", cold");
     }
     text
 }
@@ -159,7 +167,7 @@ fn losses(out: &mut String, results: &Results) -> Result<()> {
     } else {
         writeln!(
             out,
-            "Shared mode, by the time an id takes (opening: by the time to the answer):\n"
+            "Shared mode, by the time an id takes (opening: by the time of the whole):\n"
         )?;
         for (times, rival, cell, theirs, own) in lost {
             writeln!(
@@ -326,19 +334,20 @@ fn growth(out: &mut String, results: &Results) -> Result<()> {
 fn room(out: &mut String, results: &Results) -> Result<()> {
     writeln!(
         out,
-        "## Opening, memory and disk\n\nA million ids held. Memory is what the process grew by at most \
-         after it opened the store and while it looked up ids all over it, caches included; mapped \
-         files, which the system can take back, apart.\n"
+        "## Memory and disk\n\nA million ids held. Memory is what the process grew by at most after it \
+         opened the store and while it looked up ids all over it, caches included; mapped files, which \
+         the system can take back, apart. Disk is that of a store just filled.\n"
     )?;
     writeln!(
         out,
-        "| | open | open, 10,000,000 | private memory an id | with mapped files | disk an id | disk a \
-         200-byte URL |\n|---|---|---|---|---|---|---|"
+        "| | private memory an id | with mapped files | disk an id | disk a 200-byte URL |\n\
+         |---|---|---|---|---|"
     )?;
     for contender in ALL.iter().filter(|contender| contender.kind != Kind::Baseline) {
         let name = contender.name;
-        let Some(open) = results.ns(name, Cell::new(Workload::Open, 1)) else { continue };
-        let large = results.ns(name, Cell::new(Workload::Open, 1).ids(LARGE));
+        if results.ns(name, resident_cell()).is_none() {
+            continue;
+        }
         let memory = |value: fn(&harness::Outcome) -> u64| {
             let bytes = results.median_of(name, resident_cell(), |outcome| value(outcome) as f64);
             bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", bytes / MEDIUM as f64))
@@ -352,10 +361,8 @@ fn room(out: &mut String, results: &Results) -> Result<()> {
         };
         writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             contender.label,
-            duration(open),
-            large.map_or("-".to_owned(), duration),
             memory(|outcome| outcome.anon_bytes),
             memory(|outcome| outcome.rss_bytes),
             disk(IdLength::Short, MEDIUM),
@@ -453,6 +460,14 @@ fn method(out: &mut String, results: &Results) -> Result<()> {
          copying left unwritten is synced first.\n\
          - The files lie on the file system named above and in the page cache, as a store in use does. \
          They are never in memory only.\n\
+         - The index of this store is awake in all tables but those of opening: a process that lives on \
+         and asks much wakes it by itself. In those it is as `Config::default()` has it.\n\
+         - For opening, each figure is one process, which opens the store once; the contenders take \
+         turns, {} times a round after a first time that is not counted, and what was written is synced \
+         before each. The start of the process is not in the time. For the cold figures the store's files \
+         are dropped from the page cache before each process (`posix_fadvise(POSIX_FADV_DONTNEED)`), and \
+         `fincore`, which calls `mincore`, finds nothing of them there. The program, and where the files' \
+         blocks are, stay in memory; a virtual disk may have a cache of its own.\n\
          - Every contender keeps an expiry with the id and checks it when it reads, except SQLite used \
          directly, which keeps a timestamp and checks nothing, and Redis, which expires by itself.\n\
          - Every answer is checked: a contender that answers wrongly fails its run.\n\
@@ -465,7 +480,100 @@ fn method(out: &mut String, results: &Results) -> Result<()> {
          call is a round trip.\n\
          - Short runs flatter log-structured trees (fjall, RocksDB): what they write is not compacted \
          yet when the run ends. This store and SQLite empty their logs within every run.\n",
-        results.scale.seconds
+        results.scale.seconds, results.scale.starts
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use harness::{Latency, Outcome};
+
+    use super::*;
+    use crate::schedule::{LARGE, STARTS, Scale};
+
+    /// As if everybody had taken part in everything, and taken a time that grows with the number of ids.
+    fn results() -> Results {
+        let mut results = Results::new(&Scale::full(), Vec::new(), BTreeMap::new());
+        for contender in ALL {
+            for cell in results.scale.cells() {
+                let ns = cell.ids as f64;
+                let extra = ["answered_ns", "peak_bytes", "private_bytes", "read_bytes"];
+                let outcome = Outcome {
+                    ops: 1,
+                    ns_per_op: ns,
+                    latency: Latency { p50: ns, p99: ns, p999: ns, max: ns },
+                    extra: extra.iter().map(|name| ((*name).to_owned(), 24e6)).collect(),
+                    ..Outcome::default()
+                };
+                results.add(contender.name, cell, outcome);
+            }
+        }
+        results
+    }
+
+    fn report(results: &Results) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        write(results, folder.path()).unwrap();
+        std::fs::read_to_string(folder.path().join("performance.md")).unwrap()
+    }
+
+    fn row<'a>(report: &'a str, section: &str, label: &str) -> &'a str {
+        let section = report.split_once(section).expect(section).1;
+        let row = section.lines().find(|line| line.starts_with(&format!("| {label} |")));
+        row.unwrap_or_else(|| panic!("{section}\nhas no row of {label}"))
+    }
+
+    #[test]
+    fn the_report_has_opening_warm_and_cold_with_its_memory() {
+        let report = report(&results());
+        for section in [
+            "\n1,000,000 ids held:",
+            "\n10,000,000 ids held:",
+            "\nUntil the last answer",
+            "\nMemory of the",
+            "\nWhat a process",
+        ] {
+            let own = row(&report, section, "this store, shared");
+            assert!(!own.contains(" - "), "{section}: {own}");
+            assert_eq!(own, row(&report, section, "LMDB").replace("LMDB", "this store, shared"));
+        }
+        let times = row(&report, "\n10,000,000 ids held:", "redb");
+        assert_eq!(times.matches("1.00× · 10.0 ms, worst 10.0 ms").count(), STARTS.len());
+        assert!(
+            report.contains("| one id, warm | 400 ids, warm | a cycle, warm | one id, cold | 400")
+        );
+        assert!(row(&report, "\nMemory of the", "redb").contains(" 24 (24) "));
+    }
+
+    #[test]
+    fn the_report_has_the_targets_of_opening() {
+        let report = report(&results());
+        // 1 ms for 1,000,000 ids, 10 ms for 10,000,000.
+        for (work, met) in [
+            ("open, ask one id, close; 1M ids", "met"),
+            ("open, ask one id, close; 10M ids", "**missed**"),
+            ("open, ask one id, close; 10M ids, cold page cache", "met"),
+            ("a bot's cycle, 10M ids", "met"),
+            ("memory of the process in a bot's cycle, 10M ids", "met"),
+        ] {
+            let row = row(&report, "## Targets", work);
+            assert!(row.ends_with(&format!("| {met} |")), "{row}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_made_cold_is_reported_as_not_measured() {
+        let mut results = Results::new(&Scale::full(), Vec::new(), BTreeMap::new());
+        let cold = Cell::new(Workload::OpenOne, 1).ids(LARGE).cold();
+        let why = Some("it stays in the page cache".to_owned());
+        results.add(STORE, cold, Outcome { unsupported: why, ..Outcome::default() });
+        let report = report(&results);
+        assert!(report.contains("this store, shared, one id, cold: it stays in the page cache."));
+        let target =
+            row(&report, "## Targets", "open, ask one id, close; 10M ids, cold page cache");
+        assert!(target.ends_with("| not measured | - |"), "{target}");
+    }
 }

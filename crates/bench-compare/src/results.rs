@@ -1,11 +1,13 @@
 //! The figures of a run.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use harness::{Latency, Outcome, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::contenders::Contender;
 use crate::schedule::{Cell, Scale};
 
 /// What one contender achieved in one cell, once a round.
@@ -73,6 +75,13 @@ impl Results {
                 outcomes: vec![outcome],
             }),
         }
+    }
+
+    /// Records that a run failed. The rest is worth measuring without it.
+    pub(crate) fn failed(&mut self, contender: &Contender, cell: Cell, error: &dyn Display) {
+        let failure = format!("{}, {cell:?}: {error}", contender.label);
+        eprintln!("\n{failure}");
+        self.failures.push(failure);
     }
 
     pub(crate) fn outcomes(&self, contender: &str, cell: Cell) -> impl Iterator<Item = &Outcome> {

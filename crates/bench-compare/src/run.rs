@@ -14,6 +14,9 @@ use crate::contenders::{ALL, Contender, Kind};
 use crate::results::{Results, Survival};
 use crate::schedule::{self, Cell, LARGE, Scale};
 
+mod page_cache;
+mod starts;
+
 /// When a contender is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a contender marks ids before it is killed.
@@ -84,8 +87,7 @@ impl<'a> Runner<'a> {
                     Ok(outcome) => results.add(contender.name, cell, outcome),
                     // The rest is worth measuring without it; a run without files fails, visibly.
                     Err(e) => {
-                        eprintln!("{}, {cell:?}: {e}", contender.label);
-                        results.failures.push(format!("{}, {cell:?}: {e}", contender.label));
+                        results.failed(contender, cell, &e);
                         std::fs::remove_dir_all(&dir)?;
                     }
                 }
@@ -105,13 +107,14 @@ impl<'a> Runner<'a> {
             // The order changes, so that no contender always comes first, or always after the same other.
             let first = (round * 5 + i) % contenders.len().max(1);
             contenders.rotate_left(first);
+            if cell.workload.is_start() {
+                self.start_all(cell, &contenders, results);
+                continue;
+            }
             for contender in contenders {
                 match self.measure(contender, cell) {
                     Ok(outcome) => results.add(contender.name, cell, outcome),
-                    Err(e) => {
-                        eprintln!("\n{}, {cell:?}: {e}", contender.label);
-                        results.failures.push(format!("{}, {cell:?}: {e}", contender.label));
-                    }
+                    Err(e) => results.failed(contender, cell, &e),
                 }
             }
         }
@@ -119,20 +122,30 @@ impl<'a> Runner<'a> {
     }
 
     fn measure(&self, contender: &Contender, cell: Cell) -> Result<Outcome> {
+        let files = self.files(contender, cell)?;
+        if files.is_own {
+            // What the copying left to be written must not be written during a measurement.
+            sync(&files.dir)?;
+        }
+        let outcome = self.run(&cell.plan(contender, self.scale, &files.dir));
+        files.remove()?;
+        outcome
+    }
+
+    /// The files that a contender works on in a cell.
+    fn files(&self, contender: &Contender, cell: Cell) -> Result<Files> {
+        let name = format!("run-{}", contender.name);
+        if contender.kind == Kind::Baseline || cell.workload == Workload::Purge {
+            return Ok(Files { dir: self.empty(&name)?, is_own: true });
+        }
         let filled = self.filled(contender, cell.ids, cell.id_length);
-        let empty = contender.kind == Kind::Baseline || cell.workload == Workload::Purge;
-        if !empty && !filled.exists() {
+        if !filled.exists() {
             return Err("there are no files to begin with".into());
         }
-        if cell.only_reads() && !empty {
-            return self.run(&cell.plan(contender, self.scale, &filled));
+        if cell.only_reads() {
+            return Ok(Files { dir: filled, is_own: false });
         }
-        let dir = if empty { self.empty("run")? } else { self.copy(&filled)? };
-        // What the copying left to be written must not be written during a measurement.
-        sync(&dir)?;
-        let outcome = self.run(&cell.plan(contender, self.scale, &dir));
-        std::fs::remove_dir_all(&dir)?;
-        outcome
+        Ok(Files { dir: self.copy(&filled, &name)?, is_own: true })
     }
 
     fn filled(&self, contender: &Contender, ids: u64, id_length: IdLength) -> PathBuf {
@@ -146,8 +159,8 @@ impl<'a> Runner<'a> {
         Ok(dir)
     }
 
-    fn copy(&self, from: &Path) -> Result<PathBuf> {
-        let to = self.scratch.join("run");
+    fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
+        let to = self.scratch.join(name);
         let _ = std::fs::remove_dir_all(&to);
         // `cp` keeps holes as holes, and shares blocks where the file system can.
         let status =
@@ -179,6 +192,22 @@ impl<'a> Runner<'a> {
             return Err(format!("{}: {}", plan.contender, output.status).into());
         }
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+}
+
+/// A folder for a cell.
+struct Files {
+    dir: PathBuf,
+    /// Whether it is for this cell only.
+    is_own: bool,
+}
+
+impl Files {
+    fn remove(self) -> Result<()> {
+        if self.is_own {
+            std::fs::remove_dir_all(&self.dir)?;
+        }
+        Ok(())
     }
 }
 

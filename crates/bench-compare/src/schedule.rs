@@ -13,6 +13,13 @@ pub(crate) const LARGE: u64 = 10_000_000;
 /// The paced load's callers, and the purge's readers.
 pub(crate) const STEADY_THREADS: usize = 4;
 
+/// Whether a store's files are in the page cache when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum PageCache {
+    Warm,
+    Cold,
+}
+
 /// One figure of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Cell {
@@ -21,19 +28,20 @@ pub(crate) struct Cell {
     pub(crate) ids: u64,
     pub(crate) durability: Durability,
     pub(crate) id_length: IdLength,
+    pub(crate) page_cache: PageCache,
 }
 
 impl Cell {
-    pub(crate) fn new(workload: Workload, threads: usize) -> Self {
+    pub(crate) const fn new(workload: Workload, threads: usize) -> Self {
         let (ids, durability, id_length) = (MEDIUM, Durability::Kill, IdLength::Short);
-        Self { workload, threads, ids, durability, id_length }
+        Self { workload, threads, ids, durability, id_length, page_cache: PageCache::Warm }
     }
 
-    pub(crate) fn ids(self, ids: u64) -> Self {
+    pub(crate) const fn ids(self, ids: u64) -> Self {
         Self { ids, ..self }
     }
 
-    pub(crate) fn power(self) -> Self {
+    pub(crate) const fn power(self) -> Self {
         Self { durability: Durability::Power, ..self }
     }
 
@@ -41,9 +49,13 @@ impl Cell {
         Self { id_length: IdLength::Url, ..self }
     }
 
+    pub(crate) const fn cold(self) -> Self {
+        Self { page_cache: PageCache::Cold, ..self }
+    }
+
     /// Whether a run leaves the files as they were.
     pub(crate) fn only_reads(self) -> bool {
-        matches!(self.workload, Workload::Duplicate | Workload::Open)
+        matches!(self.workload, Workload::Duplicate | Workload::OpenOne | Workload::OpenMany)
     }
 
     pub(crate) fn plan(self, contender: &Contender, scale: &Scale, dir: &std::path::Path) -> Plan {
@@ -73,6 +85,8 @@ pub(crate) struct Scale {
     pub(crate) rounds: usize,
     /// When no further round begins that would end after it.
     pub(crate) budget: Duration,
+    /// How often each contender is started in a round, for the figures of opening.
+    pub(crate) starts: usize,
     pub(crate) seconds: f64,
     pub(crate) steady_seconds: f64,
     /// This store's steady load lasts longer: its checkpoints and purges have to come round often.
@@ -88,7 +102,8 @@ impl Scale {
         Self {
             quick: true,
             rounds: 3,
-            budget: Duration::from_secs(5 * 60 + 30),
+            budget: Duration::from_secs(6 * 60 + 30),
+            starts: 3,
             seconds: 0.2,
             steady_seconds: 0.5,
             own_steady_seconds: 3.0,
@@ -102,7 +117,8 @@ impl Scale {
         Self {
             quick: false,
             rounds: 3,
-            budget: Duration::from_secs(28 * 60),
+            budget: Duration::from_secs(33 * 60),
+            starts: 5,
             seconds: 0.5,
             steady_seconds: 2.0,
             own_steady_seconds: 10.0,
@@ -114,7 +130,7 @@ impl Scale {
 
     /// All figures, in the order in which they are taken.
     pub(crate) fn cells(&self) -> Vec<Cell> {
-        use Workload::{Batch, Claim, Duplicate, Mixed, New, Open, Purge, Steady};
+        use Workload::{Batch, Claim, Duplicate, Mixed, New, Purge, Steady};
         let mut cells = Vec::new();
         for &threads in &self.threads {
             cells.extend([Cell::new(New, threads), Cell::new(Duplicate, threads)]);
@@ -131,7 +147,9 @@ impl Scale {
             cells.extend(self.sizes.iter().map(|size| Cell::new(workload, 1).ids(*size)));
             cells.push(Cell::new(workload, 1).ids(self.url_ids).url());
         }
-        cells.extend(self.sizes.iter().skip(1).map(|size| Cell::new(Open, 1).ids(*size)));
+        for size in self.sizes.iter().skip(1) {
+            cells.extend(STARTS.map(|cell| cell.ids(*size)));
+        }
         cells.push(Cell::new(Steady, STEADY_THREADS));
         cells.push(Cell::new(Purge, STEADY_THREADS));
         let mut once = Vec::new();
@@ -144,13 +162,25 @@ impl Scale {
     }
 }
 
+/// The figures of opening. The cold ones come last: the files have to be read again after them.
+pub(crate) const STARTS: [Cell; 5] = [
+    Cell::new(Workload::OpenOne, 1),
+    Cell::new(Workload::OpenMany, 1),
+    Cell::new(Workload::Cycle, 1),
+    Cell::new(Workload::OpenOne, 1).cold(),
+    Cell::new(Workload::OpenMany, 1).cold(),
+];
+
 /// Whether a contender takes part in a figure.
 pub(crate) fn includes(contender: &Contender, cell: Cell, round: usize) -> bool {
     match contender.kind {
         Kind::Baseline if contender.name == "fsync" => cell == Cell::new(Workload::New, 1).power(),
         Kind::Baseline => {
             let works = [Workload::New, Workload::Duplicate].contains(&cell.workload);
-            works && cell.threads == 1 && cell.durability == Durability::Kill
+            // What the process itself is in the figures of opening.
+            let opens = matches!(cell.workload, Workload::OpenOne | Workload::OpenMany)
+                && cell.page_cache == PageCache::Warm;
+            (works || opens) && cell.threads == 1 && cell.durability == Durability::Kill
         }
         Kind::Own => cell.ids < LARGE || round < 2,
         _ if matches!(cell.workload, Workload::Claim | Workload::Purge) => false,

@@ -1,4 +1,5 @@
-//! This store, with its defaults.
+//! This store, with its defaults. Where a process lives on, its index is awake from the beginning: left alone it wakes after
+//! some lookups, and a short measurement would be of the waking.
 //!
 //! Durability: `Synchronous::Normal` survives a killed process, `Synchronous::Full` a power cut.
 
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harness::{Contender, Durability, Plan, Report, Result, Worker, Workload};
-use seen_store::{Claim, Config, SeenStore, Synchronous, Verdict};
+use seen_store::{Claim, Config, IndexMode, SeenStore, Synchronous, Verdict};
 
 /// How long a mark of the steady load lasts: short, so that its purges have something to remove.
 const STEADY_TTL: Duration = Duration::from_secs(1);
@@ -27,13 +28,18 @@ impl Contender for Store {
             Durability::Kill => Synchronous::Normal,
             Durability::Power => Synchronous::Full,
         };
+        let lives_on = !plan.workload.is_start() && plan.workload != Workload::Fill;
         let mut config = Config::default().synchronous(synchronous).exclusive(exclusive);
+        if lives_on {
+            config = config.index(IndexMode::Awake);
+        }
         if steady {
             config = config.purge_interval(STEADY_PURGE_INTERVAL).purge_thread(true);
         }
         let settings = format!(
-            "Config::default(), synchronous {synchronous:?}{}",
-            if exclusive { ", exclusive" } else { "" }
+            "Config::default(), synchronous {synchronous:?}{}{}",
+            if exclusive { ", exclusive" } else { "" },
+            if lives_on { ", index awake" } else { "" }
         );
         let opened = SeenStore::open_with(plan.dir.join("seen.db"), config)?;
         Ok(Self { opened, steady, settings })

@@ -8,13 +8,16 @@
 #![expect(clippy::disallowed_methods, reason = "it measures, and needs no clock that steps")]
 
 mod ids;
+mod locks;
 mod memory;
 mod plan;
 mod run;
+mod start;
 
 pub use ids::Ids;
+pub use locks::Locks;
 pub use plan::{Durability, IdLength, Latency, Outcome, Plan, Workload};
-pub use run::{Contender, Locks, Measured, Pace, Report, Worker, main, run_worker};
+pub use run::{Contender, Measured, Pace, Report, Worker, main, run_worker};
 
 /// Every failure ends the run: a benchmark has no caller that could handle an error.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -53,14 +53,26 @@ named! {
         Steady = "steady",
         /// A claim and its confirmation.
         Claim = "claim",
-        /// Opening the store, up to its first answer.
-        Open = "open",
+        /// Opening the store, asking one id that it holds, closing it.
+        OpenOne = "open-1",
+        /// The same with 400 ids.
+        OpenMany = "open-400",
+        /// What a bot does every few minutes: opening the store, marking 400 ids of which 10 are new, closing it.
+        Cycle = "cycle",
         /// Readers while everything expired is purged.
         Purge = "purge",
         /// Marks new ids and tells how many, until killed from outside.
         Survive = "survive",
         /// Whether the ids below `ids` that `survive` marked are there.
         Survivors = "survivors",
+    }
+}
+
+impl Workload {
+    /// Whether a process opens the store once, asks little of it, and ends.
+    #[must_use]
+    pub fn is_start(self) -> bool {
+        matches!(self, Self::OpenOne | Self::OpenMany | Self::Cycle)
     }
 }
 

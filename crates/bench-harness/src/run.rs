@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Barrier, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -317,7 +317,7 @@ fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 1 << 40, 2).expect("the bounds are valid")
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -343,8 +343,8 @@ impl Plan {
         if let Some(reason) = C::unsupported(self) {
             return Ok(Outcome { unsupported: Some(reason), ..Outcome::default() });
         }
-        if self.workload == Workload::Open {
-            return self.run_open::<C>();
+        if self.workload.is_start() {
+            return self.start::<C>();
         }
         let before = memory::resident(std::process::id());
         let store = C::open(self)?;
@@ -438,31 +438,6 @@ impl Plan {
             Ok(outcome)
         })
     }
-
-    fn run_open<C: Contender>(&self) -> Result<Outcome> {
-        let id = Ids(self.id_length).id(0);
-        let mut outcome = Outcome::default();
-        let mut latency = new_histogram();
-        let begin = Instant::now();
-        while latency.len() < 3
-            || (latency.len() < 50 && begin.elapsed().as_secs_f64() < self.seconds)
-        {
-            let opened = Instant::now();
-            let store = C::open(self)?;
-            if store.worker()?.test_and_set(&id, false)? {
-                return Err("an id of the filled store was new".into());
-            }
-            latency.saturating_record(nanos(opened.elapsed()));
-            let report = store.report();
-            (outcome.version, outcome.settings) = (report.version, report.settings);
-            store.close()?;
-        }
-        outcome.ops = latency.len();
-        outcome.ns_per_op = latency.value_at_quantile(0.5) as f64;
-        outcome.latency = quantiles(&latency);
-        outcome.disk_bytes = memory::on_disk(&self.dir);
-        Ok(outcome)
-    }
 }
 
 /// Notes, while something runs, the most memory that a process holds, and how long a write-ahead log
@@ -515,42 +490,4 @@ fn summarise(threads: &[Measured]) -> Outcome {
 fn quantiles(latency: &Histogram<u64>) -> Latency {
     let at = |quantile| latency.value_at_quantile(quantile) as f64;
     Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: latency.max() as f64 }
-}
-
-/// Makes read-then-write atomic for contenders that have no test-and-set of their own: a lock for each
-/// of many groups of ids, so that different ids hardly ever wait for each other. Quicker than their
-/// transactions, and as safe within one process.
-pub struct Locks {
-    batches: RwLock<()>,
-    groups: Vec<Mutex<()>>,
-}
-
-impl Default for Locks {
-    fn default() -> Self {
-        Self { batches: RwLock::new(()), groups: (0..512).map(|_| Mutex::new(())).collect() }
-    }
-}
-
-impl Locks {
-    /// Keeps all other threads from deciding on `id`.
-    ///
-    /// # Panics
-    ///
-    /// If a holder has panicked.
-    pub fn one(&self, id: &str) -> (RwLockReadGuard<'_, ()>, MutexGuard<'_, ()>) {
-        // The ids end in well-mixed digits.
-        let tail = id.as_bytes()[id.len() - 4..].iter().rev();
-        let group = tail.fold(0, |sum: usize, byte| sum * 31 + usize::from(*byte));
-        let batches = self.batches.read().expect("no holder panics");
-        (batches, self.groups[group % self.groups.len()].lock().expect("no holder panics"))
-    }
-
-    /// Keeps all other threads from deciding on any id.
-    ///
-    /// # Panics
-    ///
-    /// If a holder has panicked.
-    pub fn all(&self) -> RwLockWriteGuard<'_, ()> {
-        self.batches.write().expect("no holder panics")
-    }
 }
