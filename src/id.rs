@@ -1,7 +1,7 @@
 //! Ids and scopes: which are valid, and how the two become an index key.
 //!
 //! Owns the limits and the keyed hash. A key is 128 bits of SipHash-1-3 (Aumasson and Bernstein, "SipHash: a
-//! fast short-input PRF") under a random key, which a file keeps for the stores on it and nobody else may read. So an
+//! fast short-input PRF") under a random key, which a file keeps for the stores on it and other users may not read. So an
 //! attacker who chooses ids cannot make two of them collide. Knows nothing of where keys are kept.
 
 use std::fmt;

@@ -40,7 +40,7 @@ const LONGEST_AT_CLOSE: Duration = Duration::from_millis(20);
 /// What share of the time that the store was open closing may take for it, if that is more.
 const SHARE_AT_CLOSE: u32 = 50;
 
-/// And the most that this may be: whoever ends a program waits for it.
+/// And the most that this may be: the caller of a program waits for it to end.
 const MOST_AT_CLOSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Upkeep {

@@ -2,7 +2,7 @@
 //!
 //! Owns the choice between memory and file, and when the index wakes. What always holds: the index holds the newest row of
 //! each id with a `seq` above its base, whatever became of it, and the runs have an entry for each row up to there. A lookup reads both in one snapshot. So it
-//! finds the newest row of an id, whoever wrote it, and whatever other stores do to the runs.
+//! finds the newest row of an id, also one that another store wrote, while other stores change the runs.
 //!
 //! What a lookup found in the file stays in the index, as if it had been read when the store opened, up to
 //! [`max_remembered()`] rows. An index that has been asked for so much that it would have been cheaper to read the whole

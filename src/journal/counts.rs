@@ -1,4 +1,4 @@
-//! How many marks the runs are about, by scope: so that nobody has to count them.
+//! How many marks the runs are about, by scope: so that a call need not count them.
 //!
 //! Owns the table `counts`. What always holds: for each scope it has the number of marks in the table `seen` whose `seq` is at
 //! most the last one that the runs cover, expired ones included. So it grows when a run is written, and every

@@ -6,7 +6,7 @@
 //! that writes it, as long as the headers of all runs are the same then.
 //!
 //! Once more than half of all entries are about rows that are gone, runs are merged with a look for each row. Not again
-//! before half of the marks that were counted then are gone too, or as many entries came that nobody has looked for: so wrong
+//! before half of the marks that were counted then are gone too, or as many entries came whose rows no merge has looked for: so wrong
 //! counts, or many tombstones, do not make the same merge be done for ever.
 //!
 //! Sizes fall into classes, each four times the one before; four runs of a class become one of the next. (Size-tiered
