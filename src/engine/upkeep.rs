@@ -13,8 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{ConnectionSource, Deletions, Prepared, SecondConnection};
 use crate::machine::{Receiver, RecvTimeoutError, step_size};
 
-/// How many rows one step of waking reads: about a third of a millisecond.
+/// How many rows one step of waking reads: about a third of a millisecond. And beside callers that hold the mutex for long.
 const ROWS_PER_STEP: i64 = step_size!(1_000, in_a_simulation: 3);
+const ROWS_PER_LONG_STEP: i64 = step_size!(8_000, in_a_simulation: 5);
 
 /// The longest pause after a step.
 const MAX_REST: Duration = Duration::from_millis(5);
@@ -24,8 +25,10 @@ const MAX_REST: Duration = Duration::from_millis(5);
 const REST_WHEN_BUSY: Duration = Duration::from_millis(20);
 const LONGEST_REST_WHEN_BUSY: Duration = Duration::from_secs(1);
 
-/// How long callers hold the mutex if they write much. A piece may then be larger too.
-const LONG_WAIT: Duration = Duration::from_millis(4);
+/// How long callers hold the mutex if they write much: then pieces may be larger too, and runs are merged less often. For how
+/// long after such a wait that is so.
+const LONG_WAIT: Duration = Duration::from_millis(2);
+const LONG_CALLS_LAST: Duration = Duration::from_secs(1);
 
 /// The pause after a failure, so that not each commit fails once more.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -34,11 +37,11 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// it then.
 const OPEN_LONG: Duration = Duration::from_secs(1);
 
-/// How long closing may take for the index in the file.
-const LONGEST_AT_CLOSE: Duration = Duration::from_millis(20);
+/// How long closing may work on the index in the file. To copy what it writes from the log takes as long again.
+const LONGEST_AT_CLOSE: Duration = Duration::from_millis(10);
 
 /// What share of the time that the store was open closing may take for it, if that is more.
-const SHARE_AT_CLOSE: u32 = 50;
+const SHARE_AT_CLOSE: u32 = 20;
 
 /// And the most that this may be: the caller of a program waits for it to end.
 const MOST_AT_CLOSE: Duration = Duration::from_secs(2);
@@ -78,7 +81,8 @@ impl Engine {
         let share = (self.opened.elapsed() / SHARE_AT_CLOSE).min(MOST_AT_CLOSE);
         let limit = LONGEST_AT_CLOSE.max(share);
         let written = self.with_journal_within(Duration::ZERO, |writer| {
-            writer.journal.upkeep_before_closing(LONGEST_AT_CLOSE, limit)
+            let at_once = if writer.shares_file() { LONGEST_AT_CLOSE } else { limit };
+            writer.journal.upkeep_before_closing(at_once, limit)
         });
         if let Err(e) = written {
             self.put_off(&e);
@@ -86,12 +90,12 @@ impl Engine {
     }
 
     /// Lets an index that is waking read some more rows. Returns false if it is not waking, or awake now.
-    fn wake_step(&self, writer: &mut Writer) -> Result<bool> {
+    fn wake_step(&self, writer: &mut Writer, rows: i64) -> Result<bool> {
         if !writer.journal.is_waking(&self.index) {
             return Ok(false);
         }
         self.catch_up(writer)?;
-        writer.journal.wake_step(&self.index, self.clock.now_ms(), ROWS_PER_STEP)
+        writer.journal.wake_step(&self.index, self.clock.now_ms(), rows)
     }
 
     fn put_off(&self, e: &Error) {
@@ -122,6 +126,8 @@ enum Stepped {
     Done,
     /// Likewise, but another store was in the way.
     Busy,
+    /// Likewise, but it is left until callers do not hold the mutex for long any more.
+    Later,
     Nothing,
 }
 
@@ -130,8 +136,8 @@ struct Worker {
     second: Option<SecondConnection>,
     /// What was so before the next piece is read; `None` if that is unknown.
     begun: Option<Deletions>,
-    /// Whether callers held the mutex for long when the last piece was to be written.
-    has_waited: bool,
+    /// Since when callers last held the mutex for long when a piece was to be written.
+    has_waited: Option<Stopwatch>,
     /// The pause after the next step that another store is in the way of.
     rest_when_busy: Duration,
 }
@@ -139,7 +145,7 @@ struct Worker {
 impl Worker {
     fn new(engine: WeakEngine) -> Self {
         let rest_when_busy = REST_WHEN_BUSY;
-        Self { engine, second: None, begun: None, has_waited: false, rest_when_busy }
+        Self { engine, second: None, begun: None, has_waited: None, rest_when_busy }
     }
 
     fn run(mut self, wake_ups: &Receiver<()>) {
@@ -167,6 +173,7 @@ impl Worker {
                 }
                 Ok(Stepped::Nothing) => return true,
                 Ok(Stepped::Busy) => self.rest_behind_others(),
+                Ok(Stepped::Later) => REST_WHEN_BUSY,
                 Err(e) if e.kind() == ErrorKind::Busy => self.rest_behind_others(),
                 Err(e) if e.kind() == ErrorKind::Closed => return false,
                 Err(e) => {
@@ -195,8 +202,11 @@ impl Worker {
         let mut next = self.next(engine)?;
         let waiting = Stopwatch::start();
         engine.with_journal_within(Duration::ZERO, |writer| {
-            self.has_waited = waiting.elapsed() >= LONG_WAIT;
-            let is_waking = engine.wake_step(writer)?;
+            if waiting.elapsed() >= LONG_WAIT {
+                self.has_waited = Some(Stopwatch::start());
+            }
+            let rows = if self.is_beside_long_calls() { ROWS_PER_LONG_STEP } else { ROWS_PER_STEP };
+            let is_waking = engine.wake_step(writer, rows)?;
             let journal = &mut writer.journal;
             let stepped = match &mut next {
                 Next::Here if !journal.do_piece()? => Stepped::Nothing,
@@ -212,9 +222,9 @@ impl Worker {
                     journal.throw_runs_away(what)?;
                     Stepped::Done
                 }
-                Next::Prepared(Prepared::Nothing { complete_to }) => {
-                    journal.found_nothing(*complete_to);
-                    Stepped::Nothing
+                Next::Prepared(Prepared::Nothing { complete_to, later }) => {
+                    journal.found_nothing(*complete_to, *later);
+                    if *later { Stepped::Later } else { Stepped::Nothing }
                 }
             };
             engine.checkpointer.after_commit(journal);
@@ -222,7 +232,7 @@ impl Worker {
                 Stepped::Nothing => None,
                 _ => journal.begin_piece()?,
             };
-            if is_waking && self.begun.is_none() {
+            if is_waking && matches!(stepped, Stepped::Nothing | Stepped::Later) {
                 return Ok(Stepped::Done);
             }
             if self.begun.is_none() {
@@ -236,11 +246,17 @@ impl Worker {
     /// Reads what is to be done next, beside callers.
     fn next(&mut self, engine: &Engine) -> Result<Next> {
         let Some(begun) = self.begun.take() else { return Ok(Next::Unknown) };
+        let beside_long_calls = self.is_beside_long_calls();
         let Some(source) = &engine.upkeep.source else { return Ok(Next::Here) };
         let second = match &mut self.second {
             Some(second) => second,
             None => self.second.insert(SecondConnection::open(source)?),
         };
-        second.prepare(&engine.hasher, begun, self.has_waited).map(Next::Prepared)
+        let prepared = second.prepare(&engine.hasher, begun, beside_long_calls);
+        prepared.map(Next::Prepared)
+    }
+
+    fn is_beside_long_calls(&self) -> bool {
+        self.has_waited.is_some_and(|it| it.elapsed() < LONG_CALLS_LAST)
     }
 }

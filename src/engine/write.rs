@@ -29,7 +29,7 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 
 impl Writer {
     /// Returns true when other stores have written to the file a short time ago.
-    fn shares_file(&self) -> bool {
+    pub(super) fn shares_file(&self) -> bool {
         self.journal.since_other_commit().is_some_and(|since| since < SHARED_FOR)
     }
 }

@@ -1,8 +1,9 @@
 //! An index that is asleep: what it does not hold is looked up in the file, in the sorted runs.
 //!
-//! Owns the choice between memory and file, and when the index wakes. What always holds: the index holds the newest row of
-//! each id with a `seq` above its base, whatever became of it, and the runs have an entry for each row up to there. A lookup reads both in one snapshot. So it
-//! finds the newest row of an id, also one that another store wrote, while other stores change the runs.
+//! Owns the choice between memory and file, and when the index wakes. What always holds: the index holds the newest
+//! row of each id with a `seq` above its base, whatever became of it, and the runs have an entry for each row up to
+//! there. A lookup reads both in one snapshot. So it finds the newest row of an id, also one that another store wrote,
+//! while other stores change the runs.
 //!
 //! What a lookup found in the file stays in the index, as if it had been read when the store opened, up to
 //! [`max_remembered()`] rows. An index that has been asked for so much that it would have been cheaper to read the whole
@@ -14,14 +15,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::by_hash::key_at;
-use super::load::{KeyRow, ReadError, RowKeys, key_columns};
+use super::load::{ReadError, RowKeys, key_columns, row_at};
 use super::runs::{self, Entry, Runs};
 use super::transaction::KeyIsHash;
 use super::{Journal, counts, run};
 use crate::config::IndexMode;
 use crate::error::{Error, Result};
-use crate::id::{Key, KeyHasher};
+use crate::id::Key;
 use crate::index::{Index, Slot, run_hash, stored};
 use crate::machine::index_size;
 
@@ -265,8 +265,10 @@ impl Journal {
         self.file_index.lookups += 1;
         let runs = self.runs_below(index.base())?;
         let (connection, hasher) = (self.open_connection(), &self.hasher);
-        let found = runs
-            .find(connection, hasher, run_hash(key), |seq| row_of(connection, hasher, seq, key));
+        let found = runs.find(connection, hasher, run_hash(key), |seq| {
+            let row = row_at(connection, hasher, seq)?;
+            Ok(row.filter(|row| stored(row.key) == stored(key)).map(|row| row.slot))
+        });
         match found {
             Ok(Some(slot)) => {
                 index.put(key, slot);
@@ -291,7 +293,8 @@ impl Journal {
         let (connection, hasher) = (self.open_connection(), &self.hasher);
         let mut keys = Vec::new();
         let all = runs.find(connection, hasher, hash, |seq| {
-            keys.extend(key_at(connection, hasher, seq)?.filter(|key| run_hash(*key) == hash));
+            let row = row_at(connection, hasher, seq)?;
+            keys.extend(row.map(|row| stored(row.key)).filter(|key| run_hash(*key) == hash));
             Ok(None::<()>)
         });
         all.map_err(|e| self.runs_failed(e))?;
@@ -439,22 +442,4 @@ impl Journal {
         }
         Ok(last.is_some())
     }
-}
-
-/// Returns what the index keeps of a row, if it is there and of this id.
-fn row_of(
-    connection: &Connection,
-    hasher: &KeyHasher,
-    seq: i64,
-    key: Key,
-) -> Result<Option<Slot>, ReadError> {
-    let mut statement = connection.prepare_cached(concat!(
-        "SELECT ",
-        key_columns!(),
-        " FROM seen WHERE seq = ?1"
-    ))?;
-    let mut rows = statement.query([seq])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let KeyRow { key: found, slot, .. } = RowKeys::new(hasher).read(row)?;
-    Ok((stored(found) == stored(key)).then_some(slot))
 }

@@ -3,13 +3,11 @@
 //! Owns the step from a hash to the ids that have it. What always holds: an id has one hash, whether it is in memory, in
 //! a run or in both, so an id that exists throughout is found once, however often its row moves meanwhile.
 
-use rusqlite::Connection;
-
 use super::Journal;
-use super::load::{ReadError, RowKeys, key_columns};
+use super::load::row_at;
 use super::runs::Entry;
 use crate::error::Result;
-use crate::id::{Key, KeyHasher};
+use crate::id::Key;
 use crate::index::{Index, run_hash, stored};
 
 /// What a listing looks for.
@@ -82,9 +80,9 @@ impl Journal {
     /// Returns what is stored of the keys with this hash. The row of one of them was found there.
     fn keys_of(&mut self, index: &Index, hash: u64, seq: i64) -> Result<Vec<Key>> {
         let (connection, hasher) = (self.open_connection(), &self.hasher);
-        let found = key_at(connection, hasher, seq).map_err(|e| e.at(&self.name()))?;
-        if let Some(key) = found.filter(|key| run_hash(*key) == hash) {
-            return Ok(vec![key]);
+        let found = row_at(connection, hasher, seq).map_err(|e| e.at(&self.name()))?;
+        if let Some(row) = found.filter(|row| run_hash(row.key) == hash) {
+            return Ok(vec![stored(row.key)]);
         }
         // The row has moved, or there are several.
         let mut keys = index.keys_with_run_hash(hash);
@@ -93,20 +91,4 @@ impl Journal {
         keys.dedup();
         Ok(keys)
     }
-}
-
-/// Returns what is stored of the key of the id in this row, if the row is there.
-pub(super) fn key_at(
-    connection: &Connection,
-    hasher: &KeyHasher,
-    seq: i64,
-) -> Result<Option<Key>, ReadError> {
-    let mut statement = connection.prepare_cached(concat!(
-        "SELECT ",
-        key_columns!(),
-        " FROM seen WHERE seq = ?1"
-    ))?;
-    let mut rows = statement.query([seq])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some(stored(RowKeys::new(hasher).read(row)?.key)))
 }

@@ -82,26 +82,35 @@ fn add_to(marks: &mut ByScope, scope: &str, count: i64) {
     }
 }
 
-/// Adds marks, because a run about them was written; or subtracts, with negative numbers.
+/// Adds marks, because a run about them was written.
 pub(super) fn add(connection: &Connection, marks: &ByScope) -> rusqlite::Result<()> {
-    if marks.is_empty() {
-        return Ok(()); // The file may have no such table.
-    }
     let mut add = connection.prepare_cached(
         "INSERT INTO counts (scope, marks) VALUES (?1, ?2) \
          ON CONFLICT (scope) DO UPDATE SET marks = marks + ?2",
     )?;
     for (scope, count) in marks {
         add.execute((scope, count))?;
-        if *count < 0 {
-            connection
-                .prepare_cached("DELETE FROM counts WHERE scope = ?1 AND marks <= 0")?
-                .execute([scope])?;
-        }
     }
     let total: i64 = marks.values().sum();
     if total != 0 {
         add.execute((ALL_SCOPES, total))?;
+    }
+    Ok(())
+}
+
+/// Subtracts marks, because a transaction deleted them.
+pub(super) fn subtract(connection: &Connection, marks: &ByScope) -> rusqlite::Result<()> {
+    if marks.is_empty() {
+        return Ok(()); // The file may have no such table.
+    }
+    // Most transactions that delete a mark delete one, so this is one statement, for the scope and for all scopes.
+    let mut subtract = connection
+        .prepare_cached("UPDATE counts SET marks = marks - ?2 WHERE scope IN (?1, ?3)")?;
+    let mut drop_empty =
+        connection.prepare_cached("DELETE FROM counts WHERE scope = ?1 AND marks <= 0")?;
+    for (scope, count) in marks {
+        subtract.execute((scope, count, ALL_SCOPES))?;
+        drop_empty.execute([scope])?;
     }
     Ok(())
 }

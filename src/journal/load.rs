@@ -159,6 +159,21 @@ impl<'a> RowKeys<'a> {
     }
 }
 
+/// Returns what the index keeps of the row with this number, if it is there.
+pub(super) fn row_at(
+    connection: &Connection,
+    hasher: &KeyHasher,
+    seq: i64,
+) -> Result<Option<KeyRow>, ReadError> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        key_columns!(),
+        " FROM seen WHERE seq = ?1"
+    ))?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(|row| RowKeys::new(hasher).read(row)).transpose()
+}
+
 pub(crate) fn id_bytes(value: ValueRef<'_>) -> Result<&[u8], ReadError> {
     format::id_bytes(value)
         .map_err(|_| ReadError::Content("an id has a storage class that no store writes"))

@@ -31,12 +31,13 @@ use std::hash::Hasher;
 use rusqlite::{Connection, OptionalExtension};
 
 pub(crate) use self::block::Entry;
-use self::block::{Block, END, place, place_of, row_number};
+use self::block::{Block, END, place_of, row_number};
 pub(crate) use self::check::Check;
-pub(crate) use self::merge::{Step, gone_left};
+pub(crate) use self::merge::{Step, StepLimits, gone_left};
 use super::catch_up::read_newest;
 use super::load::ReadError;
 use crate::id::KeyHasher;
+use crate::index::hashes_of_shard;
 
 /// How many blocks are read in one statement.
 const BLOCKS_AT_ONCE: u32 = 128;
@@ -184,7 +185,7 @@ impl Run {
             if expected.is_some_and(|expected| expected != place) {
                 return Err(ReadError::Index("a run has lost a block"));
             }
-            entries.extend(block.entries().filter(|entry| entry.place() >= from));
+            entries.extend(block.entries().filter(|entry| entry.hash >= from));
             expected = Some(block.next);
         }
         match expected {
@@ -268,7 +269,7 @@ impl Runs {
         mut found: impl FnMut(i64) -> Result<Option<T>, ReadError>,
     ) -> Result<Option<T>, ReadError> {
         for run in &self.active {
-            let answer = run.with_block(connection, hasher, place(hash), |block| {
+            let answer = run.with_block(connection, hasher, hash, |block| {
                 block.rows_of(hash).find_map(|seq| found(seq).transpose()).transpose()
             })??;
             if answer.is_some() {
@@ -278,22 +279,22 @@ impl Runs {
         Ok(None)
     }
 
-    /// Returns the entries whose hashes begin with these 8 bits, of all runs, in no order.
+    /// Returns the entries of the ids of one shard of the index, of all runs, in no order.
     pub(crate) fn entries_of_shard(
         &self,
         connection: &Connection,
         hasher: &KeyHasher,
         shard: u8,
     ) -> Result<Vec<Entry>, ReadError> {
-        let (first, last) = (u64::from(shard) << 56, u64::from(shard) << 56 | u64::MAX >> 8);
+        let range = hashes_of_shard(shard);
         let mut entries = Vec::new();
         for run in &self.active {
-            let mut from = place(first);
-            while from <= place(last) {
+            let mut from = range.start;
+            while from < range.end {
                 from = run.read_blocks(connection, hasher, from, BLOCKS_AT_ONCE, &mut entries)?;
             }
         }
-        entries.retain(|entry| (first..=last).contains(&entry.hash));
+        entries.retain(|entry| range.contains(&entry.hash));
         Ok(entries)
     }
 
@@ -376,9 +377,9 @@ mod tests {
                 let hash = match self.next_random() % 8 {
                     0 => self.hashes.values().next_back().copied().unwrap_or(7),
                     1 => self.hashes.values().next_back().map_or(7, |hash| hash ^ 5),
-                    2 => u64::MAX - self.next_random() % 3,
+                    2 => END - 1 - self.next_random() % 3,
                     3 => self.next_random() % 3,
-                    _ => self.next_random(),
+                    _ => self.next_random() % END,
                 };
                 self.connection
                     .execute(
@@ -429,7 +430,10 @@ mod tests {
 
         /// Does a step of the work that there is; returns false if there is none.
         fn step(&mut self, marks: i64) -> bool {
-            let step = self.runs.read_step(&self.connection, &self.hasher, marks, 0, 256).unwrap();
+            let step = self
+                .runs
+                .read_step(&self.connection, &self.hasher, marks, StepLimits::for_tests())
+                .unwrap();
             let Some(step) = step else { return false };
             self.runs.write_step(&self.connection, &self.hasher, step).unwrap();
             true
@@ -494,7 +498,7 @@ mod tests {
             "DELETE FROM blocks WHERE place = (SELECT place FROM blocks ORDER BY place LIMIT 1 OFFSET 9)",
             "DELETE FROM blocks",
             "UPDATE blocks SET entries = \
-             CAST(substr(entries, 1, length(entries) - 18) || substr(entries, -4) AS BLOB)",
+             CAST(substr(entries, 1, length(entries) - 12) || substr(entries, -4) AS BLOB)",
             "UPDATE blocks SET entries = zeroblob(length(entries))",
             "UPDATE blocks SET entries = x''",
             "UPDATE OR REPLACE blocks SET place = place + 1 \

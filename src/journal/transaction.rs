@@ -335,8 +335,8 @@ impl<'j> Transaction<'j> {
     /// Records that marks that the runs are about were deleted.
     pub(super) fn uncount(&mut self, scope: &str, count: i64) {
         match self.uncounted.get_mut(scope) {
-            Some(known) => *known -= count,
-            None => drop(self.uncounted.insert(scope.to_owned(), -count)),
+            Some(known) => *known += count,
+            None => drop(self.uncounted.insert(scope.to_owned(), count)),
         }
     }
 
@@ -402,7 +402,7 @@ impl<'j> Transaction<'j> {
             if !self.with(|connection| subtract(connection, &hasher, &uncounted))? {
                 self.journal.runs_are_gone();
             }
-            self.journal.note_deletions(-uncounted.values().sum::<i64>());
+            self.journal.note_deletions(uncounted.values().sum());
         }
         let committed = self.with(|connection| run(connection, "COMMIT"));
         self.open = false;
@@ -442,7 +442,7 @@ fn subtract(
     hasher: &KeyHasher,
     uncounted: &counts::ByScope,
 ) -> rusqlite::Result<bool> {
-    match counts::add(connection, uncounted) {
+    match counts::subtract(connection, uncounted) {
         Err(e) if is_damage(&e) => {
             counts::clear(connection)?;
             Runs::drop_all(connection, hasher).map(|_| false)

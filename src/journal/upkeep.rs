@@ -16,7 +16,7 @@ use super::asleep::Damage;
 use super::catch_up::{read_data_version, read_newest, read_schema_version};
 use super::counts::{self, Tail};
 use super::load::ReadError;
-use super::runs::{self, Runs, gone_left};
+use super::runs::{self, Runs, StepLimits, gone_left};
 use super::second_connection::SecondConnection;
 use super::{Journal, run};
 use crate::clock::Stopwatch;
@@ -54,28 +54,19 @@ struct Limits {
     shortest_tail: i64,
     /// The most rows that are written to one.
     rows_per_run: i64,
-    /// How many blocks a step of a merge reads, and writes: each takes some 4 µs with the mutex held.
-    blocks_per_step: u32,
-    /// The entries of so many rows that are gone are no reason to merge.
-    gone_left: i64,
+    step: StepLimits,
 }
 
 impl Limits {
     fn beside_callers() -> Self {
-        Self {
-            shortest_tail: long_tail(),
-            rows_per_run: rows_per_run(),
-            blocks_per_step: index_size!(256, in_tests: 2),
-            gone_left: gone_left(),
-        }
+        Self { shortest_tail: long_tail(), rows_per_run: rows_per_run(), step: StepLimits::small() }
     }
 
-    /// Beside callers that hold the mutex for many milliseconds: few large pieces, so that merging keeps up with them.
     fn beside_long_calls() -> Self {
         Self {
-            shortest_tail: rows_per_run(),
-            blocks_per_step: index_size!(1_024, in_tests: 3),
-            ..Self::beside_callers()
+            shortest_tail: 2 * rows_per_run(),
+            rows_per_run: 2 * rows_per_run(),
+            step: StepLimits::beside_long_calls(),
         }
     }
 
@@ -92,7 +83,7 @@ impl Limits {
     }
 
     fn for_compacting() -> Self {
-        Self { gone_left: 0, ..Self::at_close() }
+        Self { step: StepLimits::for_compacting(), ..Self::at_close() }
     }
 }
 
@@ -124,7 +115,10 @@ enum Wanted {
     /// The rows after this one.
     Tail(i64),
     Step(runs::Step),
-    Nothing,
+    /// Nothing now. `later` tells that something is, once callers do not hold the mutex for long any more.
+    Nothing {
+        later: bool,
+    },
 }
 
 /// Returns what is to be written next. The caller has a snapshot.
@@ -139,9 +133,10 @@ fn wanted(
         return Ok(Wanted::Tail(covered));
     }
     let marks = counts::total(connection)?;
-    let (blocks, gone_left) = (limits.blocks_per_step, limits.gone_left);
-    let step = runs.read_step(connection, hasher, marks, gone_left, blocks)?;
-    Ok(step.map_or(Wanted::Nothing, Wanted::Step))
+    Ok(match runs.read_step(connection, hasher, marks, limits.step)? {
+        Some(step) => Wanted::Step(step),
+        None => Wanted::Nothing { later: newest - covered >= long_tail() || runs.has_work(marks) },
+    })
 }
 
 impl Wanted {
@@ -157,7 +152,7 @@ impl Wanted {
                 counts::read_tail(connection, hasher, after, limits.rows_per_run)?.map(Piece::Tail)
             }
             Self::Step(step) => Some(Piece::Runs(step)),
-            Self::Nothing => None,
+            Self::Nothing { .. } => None,
         })
     }
 }
@@ -192,8 +187,8 @@ fn write_piece(
 pub(crate) enum Prepared {
     /// Empty once it was written.
     Piece(Option<PreparedPiece>),
-    /// Nothing is worth writing. The runs are complete up to this row.
-    Nothing { complete_to: i64 },
+    /// Nothing is worth writing now. The runs are complete up to this row. `later`: see [`Wanted::Nothing`].
+    Nothing { complete_to: i64, later: bool },
     /// The runs are damaged: see [`Journal::throw_runs_away`].
     Damage(&'static str),
 }
@@ -213,11 +208,12 @@ fn prepare(
         // A tail takes longer to read, and a long snapshot keeps the log from being started again.
         snapshot.commit()?;
         let complete_to = runs.complete_to();
+        let later = matches!(wanted, Wanted::Nothing { later: true });
         let piece = wanted.read(connection, hasher, limits)?;
         let piece = piece.map(|piece| PreparedPiece { piece, runs, schema_version, begun });
         Ok(match piece {
             Some(piece) => Prepared::Piece(Some(piece)),
-            None => Prepared::Nothing { complete_to },
+            None => Prepared::Nothing { complete_to, later },
         })
     };
     match read().map_err(ReadError::in_the_index) {
@@ -227,15 +223,15 @@ fn prepare(
 }
 
 impl SecondConnection {
-    /// Reads the next piece beside callers; a larger one if it `may_be_large`. `begun` was asked for before.
+    /// Reads the next piece beside callers. `begun` was asked for before.
     pub(crate) fn prepare(
         &mut self,
         hasher: &KeyHasher,
         begun: Deletions,
-        may_be_large: bool,
+        beside_long_calls: bool,
     ) -> Result<Prepared> {
         let limits =
-            if may_be_large { Limits::beside_long_calls() } else { Limits::beside_callers() };
+            if beside_long_calls { Limits::beside_long_calls() } else { Limits::beside_callers() };
         let prepared = prepare(self.reader()?, hasher, begun, limits);
         prepared.map_err(|e| e.at(&self.name()))
     }
@@ -266,9 +262,9 @@ impl Journal {
         self.file_index.is_kept_up = false;
     }
 
-    /// Records that nothing is worth writing to the index in the file, which is complete up to this row.
-    pub(crate) fn found_nothing(&mut self, complete_to: i64) {
-        (self.file_index.complete_to, self.file_index.has_work) = (complete_to, false);
+    /// Records that nothing is worth writing now to the index in the file, which is complete up to this row.
+    pub(crate) fn found_nothing(&mut self, complete_to: i64, later: bool) {
+        (self.file_index.complete_to, self.file_index.has_work) = (complete_to, later);
     }
 
     /// Returns how many row numbers come after the last row that the runs cover, as far as this store knows.
@@ -341,7 +337,7 @@ impl Journal {
     }
 
     /// Writes the tail and merges runs before the store closes, for up to `limit`: a store that is only ever used by
-    /// programs that live for a second must not leave it all to the next one. After the first `at_once` it pauses for as long
+    /// programs that live for a second must not leave it all to the next one. After the time `at_once` it pauses for as long
     /// as each piece took, for other stores.
     pub(crate) fn upkeep_before_closing(
         &mut self,

@@ -13,7 +13,7 @@ const DAMAGES: [&str; 19] = [
     "DELETE FROM blocks WHERE place = (SELECT min(place) FROM blocks)",
     "DELETE FROM blocks WHERE place = (SELECT place FROM blocks ORDER BY place LIMIT 1 OFFSET 9)",
     "DELETE FROM blocks",
-    "UPDATE blocks SET entries = CAST(substr(entries, 1, length(entries) - 18) || substr(entries, -4) AS BLOB)",
+    "UPDATE blocks SET entries = CAST(substr(entries, 1, length(entries) - 12) || substr(entries, -4) AS BLOB)",
     "UPDATE blocks SET entries = zeroblob(length(entries))",
     "UPDATE blocks SET entries = x'' WHERE place = (SELECT max(place) FROM blocks)",
     "UPDATE OR REPLACE blocks SET place = place + 1 \

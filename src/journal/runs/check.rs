@@ -176,7 +176,7 @@ impl Piece {
                 return Err(ReadError::Index("a run has lost a block"));
             }
             for entry in block.entries() {
-                let is_in_order = (place..block.next).contains(&entry.place())
+                let is_in_order = (place..block.next).contains(&entry.hash)
                     && self.blocks.newest.is_none_or(|before| before < entry);
                 if !is_in_order {
                     return Err(ReadError::Index("the entries of a run are not in order"));
@@ -300,7 +300,15 @@ mod tests {
 
         /// Does a step of the merging that there is; returns false if there is none.
         fn merge(&mut self, marks: i64) -> bool {
-            let step = self.runs.read_step(&self.connection, &self.hasher, marks, 0, 256).unwrap();
+            let step = self
+                .runs
+                .read_step(
+                    &self.connection,
+                    &self.hasher,
+                    marks,
+                    super::super::StepLimits::for_tests(),
+                )
+                .unwrap();
             let Some(step) = step else { return false };
             self.runs.write_step(&self.connection, &self.hasher, step).unwrap();
             true
@@ -445,7 +453,9 @@ mod tests {
                 bench.rewrite_block(9, |entries| entries[3].hash = entries[2].hash);
             }),
             ("not in order", |bench| bench.rewrite_block(9, |entries| entries.swap(3, 4))),
-            ("beside its place", |bench| bench.rewrite_block(9, |entries| entries[0].hash = 0)),
+            ("beside its place", |bench| {
+                bench.rewrite_block(9, |entries| entries.last_mut().unwrap().hash = END - 1);
+            }),
             ("a row of another run", |bench| {
                 bench.rewrite_block(9, |entries| entries[3].seq = 3_000);
             }),

@@ -27,17 +27,60 @@ use crate::machine::index_size;
 fn smallest_class() -> i64 {
     index_size!(1_024, in_tests: 4)
 }
-/// How many runs of a class are merged, at least.
+/// How many times as large as those of a class the runs of the next one are, and how many runs of a class are merged, at
+/// least, where nothing waits for it.
 fn fan_in() -> usize {
     index_size!(4, in_tests: 2)
 }
 /// How many runs are merged at most.
 fn max_inputs() -> usize {
-    index_size!(8, in_tests: 3)
+    index_size!(32, in_tests: 3)
 }
 /// The entries of so many rows that are gone are left alone beside commits.
 pub(crate) fn gone_left() -> i64 {
     index_size!(16_384, in_tests: 8)
+}
+
+/// How many blocks are read at most to look for the row of each entry: some 2 ms.
+const BLOCKS_LOOKED_FOR: u32 = 16;
+
+/// What is worth a step, and how large it is.
+#[derive(Clone, Copy)]
+pub(crate) struct StepLimits {
+    /// The entries of so many rows that are gone are no reason to merge.
+    gone_left: i64,
+    /// How many runs of a class are merged, at least. The more, the less often each entry is written.
+    fan_in: usize,
+    /// About how many blocks are read, and written. Each takes some 10 µs with the mutex held.
+    blocks: u32,
+}
+
+impl StepLimits {
+    /// For steps between which callers get their turn.
+    pub(crate) fn small() -> Self {
+        let blocks = index_size!(64, in_tests: 2);
+        Self { gone_left: gone_left(), fan_in: fan_in(), blocks }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self { gone_left: 0, ..Self::small() }
+    }
+
+    /// For steps that nothing waits for.
+    pub(crate) fn large() -> Self {
+        Self { blocks: index_size!(1_024, in_tests: 3), ..Self::small() }
+    }
+
+    /// For steps that leave no entry of a row that is gone.
+    pub(crate) fn for_compacting() -> Self {
+        Self { gone_left: 0, ..Self::large() }
+    }
+
+    /// For steps beside callers that themselves hold the mutex for many milliseconds: few large ones.
+    pub(crate) fn beside_long_calls() -> Self {
+        Self { fan_in: 4 * fan_in(), ..Self::large() }
+    }
 }
 
 fn class(entries: i64) -> u32 {
@@ -59,8 +102,8 @@ pub(crate) enum Step {
     Begin(Run),
     /// A part of a merge: the entries of a range of places.
     Merge { range: Range<u64>, entries: Vec<Entry> },
-    /// Some blocks of a run that is not used any more are deleted.
-    Delete,
+    /// So many blocks of a run that is not used any more are deleted.
+    Delete { blocks: u32 },
 }
 
 impl Runs {
@@ -68,11 +111,11 @@ impl Runs {
     pub(crate) fn has_work(&self, marks: i64) -> bool {
         self.building.is_some()
             || !self.dropped.is_empty()
-            || self.to_merge(marks, gone_left()).is_some()
+            || self.to_merge(marks, StepLimits::small()).is_some()
     }
 
     /// Returns what is to be merged.
-    fn to_merge(&self, marks: i64, gone_left: i64) -> Option<Merge> {
+    fn to_merge(&self, marks: i64, limits: StepLimits) -> Option<Merge> {
         // The oldest first.
         let runs: Vec<Run> = self.active.iter().rev().copied().collect();
         let merged = |group: &[Run], looks: bool| {
@@ -83,7 +126,7 @@ impl Runs {
         let may_be_gone = |run: &&Run| run.marks / 2 > marks;
         let not_looked_for: i64 = runs.iter().filter(may_be_gone).map(|run| run.entries).sum();
         let entries = self.entries();
-        if entries > marks.saturating_mul(2).saturating_add(gone_left)
+        if entries > marks.saturating_mul(2).saturating_add(limits.gone_left)
             && not_looked_for > entries / 2
         {
             return merged(&runs, true);
@@ -92,30 +135,30 @@ impl Runs {
         (0..=highest).find_map(|size| {
             let groups = runs.split(|run| class(run.entries) > size);
             let is_full = |group: &&[Run]| {
-                group.iter().filter(|run| class(run.entries) == size).count() >= fan_in()
+                group.iter().filter(|run| class(run.entries) == size).count() >= limits.fan_in
             };
             groups.rev().find(is_full).and_then(|group| merged(group, false))
         })
     }
 
-    /// Reads what the next step needs, about as many blocks as asked for; `None` if there is nothing to do. `marks` is how
-    /// many marks the runs are about; the entries of up to `gone_left` rows that are gone are no reason to merge. The caller
-    /// has a snapshot.
+    /// Reads what the next step needs; `None` if there is nothing to do. `marks` is how many marks the runs are about. The
+    /// caller has a snapshot.
     pub(crate) fn read_step(
         &self,
         connection: &Connection,
         hasher: &KeyHasher,
         marks: i64,
-        gone_left: i64,
-        blocks: u32,
+        limits: StepLimits,
     ) -> Result<Option<Step>, ReadError> {
+        let blocks = limits.blocks;
         if let Some(output) = &self.building {
             return self.read_merge(connection, hasher, output, blocks).map(Some);
         }
         if !self.dropped.is_empty() {
-            return Ok(Some(Step::Delete));
+            // That takes half as long as to write them.
+            return Ok(Some(Step::Delete { blocks: 2 * blocks }));
         }
-        let Some(Merge { range, marks }) = self.to_merge(marks, gone_left) else { return Ok(None) };
+        let Some(Merge { range, marks }) = self.to_merge(marks, limits) else { return Ok(None) };
         let Some(number) = self.free_number(connection)? else { return Ok(None) };
         Ok(Some(Step::Begin(Run {
             number,
@@ -142,14 +185,17 @@ impl Runs {
         }
         let looks = output.marks != NEVER;
         // To look for each row takes longer than all else, and a long snapshot keeps the log from being started again.
-        let blocks = if looks { blocks / 8 } else { blocks };
-        let blocks = blocks.div_ceil(u32::try_from(inputs.len()).unwrap_or(1)).max(1);
+        let blocks = i64::from(if looks { blocks.min(BLOCKS_LOOKED_FOR) } else { blocks });
+        let all: i64 = inputs.iter().map(|run| run.entries).sum();
         let from = output.written_to;
         let (mut entries, mut to) = (Vec::new(), END);
         for input in &inputs {
-            to = to.min(input.read_blocks(connection, hasher, from, blocks, &mut entries)?);
+            // Hashes are spread evenly: this much of each run is about the same range of them.
+            let share = 1 + blocks * input.entries / all.max(1);
+            let share = u32::try_from(share).unwrap_or(u32::MAX);
+            to = to.min(input.read_blocks(connection, hasher, from, share, &mut entries)?);
         }
-        entries.retain(|entry| entry.place() < to);
+        entries.retain(|entry| entry.hash < to);
         retain_existing(connection, &mut entries, looks)?;
         // The inputs are in order already, which this sort makes use of.
         entries.sort();

@@ -5,17 +5,11 @@
 
 use rusqlite::Connection;
 
-use super::block::{END, Entry, PLACE_BITS, encode, max_entries, row_number};
+use super::block::{END, Entry, encode, fitting, row_number, run_of};
 use super::merge::Step;
 use super::{MAX_NUMBER, NEVER, Run, Runs, State};
 use crate::id::KeyHasher;
 use crate::journal::load::ReadError;
-use crate::machine::index_size;
-
-/// How many blocks are deleted in one step.
-fn blocks_deleted_per_step() -> u32 {
-    index_size!(512, in_tests: 2)
-}
 
 impl Runs {
     /// Writes a run of these entries, in order, which are those of all rows after
@@ -58,7 +52,7 @@ impl Runs {
                 Ok(())
             }
             Step::Merge { range, entries } => self.write_merge(connection, hasher, range, &entries),
-            Step::Delete => self.delete_dropped(connection),
+            Step::Delete { blocks } => self.delete_dropped(connection, blocks),
         }
     }
 
@@ -96,7 +90,7 @@ impl Runs {
         let mut next =
             connection.prepare_cached("SELECT min(place) FROM blocks WHERE place >= ?1")?;
         while let Some(place) = next.query_row([from], |row| row.get::<_, Option<i64>>(0))? {
-            let Ok(number @ 0..=MAX_NUMBER) = u16::try_from(place >> PLACE_BITS) else {
+            let Ok(number @ 0..=MAX_NUMBER) = u16::try_from(run_of(place)) else {
                 // No store numbers blocks so.
                 connection.execute("DELETE FROM blocks WHERE place = ?1", [place])?;
                 continue;
@@ -127,8 +121,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Deletes some blocks of a run that is not used any more.
-    fn delete_dropped(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Deletes up to `limit` blocks of a run that is not used any more.
+    fn delete_dropped(&mut self, connection: &Connection, limit: u32) -> rusqlite::Result<()> {
         let Some(&number) = self.dropped.last() else { return Ok(()) };
         let (first, last) = (row_number(number, 0), row_number(number, END - 1));
         let deleted = connection
@@ -137,8 +131,8 @@ impl Runs {
                  (SELECT max(place) FROM (SELECT place FROM blocks WHERE place BETWEEN ?1 AND ?2 \
                                           ORDER BY place LIMIT ?3))",
             )?
-            .execute((first, last, blocks_deleted_per_step()))?;
-        if deleted < blocks_deleted_per_step() as usize {
+            .execute((first, last, limit))?;
+        if deleted < limit as usize {
             connection.prepare_cached("DELETE FROM runs WHERE run = ?1")?.execute([number])?;
             self.dropped.pop();
         }
@@ -162,17 +156,13 @@ fn write_blocks(
         connection.prepare_cached("INSERT INTO blocks (place, entries) VALUES (?1, ?2)")?;
     let (mut begins, mut rest) = (range.start, entries);
     loop {
-        // Entries of one place stay together: a lookup searches one block.
-        let mut count = rest.len().min(max_entries());
-        while count < rest.len() && count > 0 && rest[count].place() == rest[count - 1].place() {
-            count += 1;
-        }
-        let next = rest.get(count).map_or(range.end, |entry| entry.place());
+        let (these, others) = rest.split_at(fitting(rest, begins));
+        let next = others.first().map_or(range.end, |entry| entry.hash);
         let row = row_number(number, begins);
-        insert.execute((row, encode(&rest[..count], next, row, hasher)))?;
+        insert.execute((row, encode(these, next, row, hasher)))?;
         if next == range.end {
             return Ok(());
         }
-        (begins, rest) = (next, &rest[count..]);
+        (begins, rest) = (next, others);
     }
 }
