@@ -337,16 +337,16 @@ impl Run {
             Op::Check(which, tag, through) => self.check((*which, *tag), *through),
             Op::Observe(which, tag, through) => self.observe((*which, *tag), *through),
             Op::CheckAll(which, through, batch) => {
-                self.check_all(*which, *through, &self.tagged_once(*which, batch));
+                self.check_all(*which, *through, &self.once_if_haunted(*which, batch));
             }
             Op::Seed(which, through, batch) => {
-                self.seed(*which, *through, &self.tagged_once(*which, batch));
+                self.seed(*which, *through, &self.once_if_haunted(*which, batch));
             }
             Op::Claim(which, tag, through, lease) => {
                 self.claim((*which, *tag), *through, *lease);
             }
             Op::ClaimAll(which, through, batch, lease) => {
-                self.claim_all(*which, *through, &self.tagged_once(*which, batch), *lease);
+                self.claim_all(*which, *through, &self.once_if_haunted(*which, batch), *lease);
             }
             Op::ByLease(back, how) => self.by_lease(*back, *how),
             Op::ByToken(back, store, through, how) => {
@@ -559,17 +559,19 @@ impl Run {
         self.step(which.store, name, through, &Verb::Check { tag }, Some(&answer));
     }
 
-    /// The file tells only what the last of equal ids in a batch has left. Where a ghost leaves open what an id is,
-    /// that must tell of all of them: they come with one tag.
-    fn tagged_once(&self, which: Which, batch: &[(usize, Option<Tag>)]) -> Batch {
+    /// The file tells only what the last of equal ids in a batch has left. Where a ghost leaves open what an id is, that
+    /// must tell of all of them: it comes once.
+    fn once_if_haunted(&self, which: Which, batch: &[(usize, Option<Tag>)]) -> Batch {
         let now = self.model.now[which.store];
-        let tag_of = |(id, tag): &(usize, Option<Tag>)| {
+        let mut kept = Batch::new();
+        for (id, tag) in batch {
             let known = self.model.names.get(&(which.scope, *id));
             let is_open = known.is_some_and(|id| id.known.is_haunted(now));
-            let first = batch.iter().find(|(other, _)| is_open && other == id);
-            (*id, first.map_or(*tag, |(_, tag)| *tag))
-        };
-        batch.iter().map(tag_of).collect()
+            if !is_open || kept.iter().all(|(other, _)| other != id) {
+                kept.push((*id, *tag));
+            }
+        }
+        kept
     }
 
     /// The valid batch of a handle, or `None` after checking that one bad id refuses all of it.
