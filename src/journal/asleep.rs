@@ -416,6 +416,7 @@ impl Journal {
         if index.is_complete() || index.is_ahead_of(now_ms) || self.position.is_none() {
             return Ok(false);
         }
+        index.record_use(now_ms); // It will lack what is over by now.
         let (hasher, name) = (self.hasher.clone(), self.name());
         let read = |connection: &Connection| -> Result<Option<i64>, ReadError> {
             let mut statement = connection.prepare_cached(concat!(

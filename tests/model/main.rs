@@ -49,6 +49,11 @@ use std::hash::BuildHasher;
 
 use proptest::test_runner::{Config as Cases, RngAlgorithm, TestError, TestRng, TestRunner};
 
+/// Whether stores write the index in the file all the time: then they commit, and those that wake look, by themselves.
+fn has_small_index() -> bool {
+    std::env::var_os("SEEN_SMALL_INDEX").is_some()
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no number")))

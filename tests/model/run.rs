@@ -15,6 +15,7 @@ use crate::file::{
     doomed_marks, forgotten_claims, held_in, marks_by_scope, old_claims, old_marks, reached,
     version,
 };
+use crate::has_small_index;
 use crate::ids::{Model, Name, Names};
 use crate::listings::Listing;
 use crate::ops::{
@@ -275,7 +276,9 @@ impl Run {
     }
 
     fn rest(&mut self, store: usize) {
-        if !self.clocks.rests(store) {
+        // An index that may be waking looks by itself, at any time.
+        let may_wake = has_small_index() && self.setup.index[store] == IndexMode::Wakes;
+        if !may_wake && !self.clocks.rests(store) {
             self.stats(store); // What was committed by now is known to it.
             self.clocks.set_rests(store, true);
         }
