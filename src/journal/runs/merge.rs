@@ -6,11 +6,12 @@
 //! that writes it, as long as the headers of all runs are the same then.
 //!
 //! Once more than half of all entries are about rows that are gone, runs are merged with a look for each row. Not again
-//! before half of the marks that were counted then are gone too, or as many entries came whose rows no merge has looked for: so wrong
-//! counts, or many tombstones, do not make the same merge be done for ever.
+//! before half of the marks that were counted then are gone too, or as many entries came whose rows no merge has looked
+//! for: so wrong counts, or many tombstones, do not make the same merge be done for ever.
 //!
 //! Sizes fall into classes, each four times the one before; four runs of a class become one of the next. (Size-tiered
-//! compaction.) So an entry is written once for each class, and a lookup searches at most three runs of each.
+//! compaction.) So an entry is written once for each class, and a lookup searches at most three runs of each. While
+//! callers leave little time, 16 become one, and however many there are by then, up to 32: an entry skips classes.
 
 use std::ops::Range;
 
@@ -28,7 +29,7 @@ fn smallest_class() -> i64 {
     index_size!(1_024, in_tests: 4)
 }
 /// How many times as large as those of a class the runs of the next one are, and how many runs of a class are merged, at
-/// least, where nothing waits for it.
+/// least, while callers leave time for it.
 fn fan_in() -> usize {
     index_size!(4, in_tests: 2)
 }
@@ -67,8 +68,8 @@ impl StepLimits {
         Self { gone_left: 0, ..Self::small() }
     }
 
-    /// For steps that nothing waits for.
-    pub(crate) fn large() -> Self {
+    /// For steps that take longer than a caller should have to wait behind another one.
+    fn large() -> Self {
         Self { blocks: index_size!(1_024, in_tests: 3), ..Self::small() }
     }
 
