@@ -430,13 +430,7 @@ mod tests {
 
         /// Does a step of the work that there is; returns false if there is none.
         fn step(&mut self, marks: i64) -> bool {
-            let step = self
-                .runs
-                .read_step(&self.connection, &self.hasher, marks, StepLimits::for_tests())
-                .unwrap();
-            let Some(step) = step else { return false };
-            self.runs.write_step(&self.connection, &self.hasher, step).unwrap();
-            true
+            self.runs.do_step(&self.connection, &self.hasher, marks)
         }
 
         /// Does all the work that there is, and checks after each step.

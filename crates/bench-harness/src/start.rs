@@ -2,7 +2,7 @@
 //!
 //! What always holds: a process does it once, so that it has no memory and no caches of an earlier time; every
 //! answer is checked. The start of the process itself is not in the time. Whether the files are in the page cache is up
-//! to whoever starts the process.
+//! to the program that starts the process.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

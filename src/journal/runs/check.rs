@@ -300,18 +300,7 @@ mod tests {
 
         /// Does a step of the merging that there is; returns false if there is none.
         fn merge(&mut self, marks: i64) -> bool {
-            let step = self
-                .runs
-                .read_step(
-                    &self.connection,
-                    &self.hasher,
-                    marks,
-                    super::super::StepLimits::for_tests(),
-                )
-                .unwrap();
-            let Some(step) = step else { return false };
-            self.runs.write_step(&self.connection, &self.hasher, step).unwrap();
-            true
+            self.runs.do_step(&self.connection, &self.hasher, marks)
         }
 
         fn run_sql(&self, sql: &str) {

@@ -63,11 +63,6 @@ impl StepLimits {
         Self { gone_left: gone_left(), fan_in: fan_in(), blocks }
     }
 
-    #[cfg(test)]
-    pub(super) fn for_tests() -> Self {
-        Self { gone_left: 0, ..Self::small() }
-    }
-
     /// For steps that take longer than a caller should have to wait behind another one.
     fn large() -> Self {
         Self { blocks: index_size!(1_024, in_tests: 3), ..Self::small() }
@@ -209,6 +204,24 @@ impl Runs {
         self.active
             .iter()
             .filter(move |run| range.contains(&run.after) && range.contains(&run.last))
+    }
+}
+
+#[cfg(test)]
+impl Runs {
+    /// Does a step of the work that there is, for each row that is gone too; returns false if there is none.
+    pub(super) fn do_step(
+        &mut self,
+        connection: &Connection,
+        hasher: &KeyHasher,
+        marks: i64,
+    ) -> bool {
+        let limits = StepLimits { gone_left: 0, ..StepLimits::small() };
+        let Some(step) = self.read_step(connection, hasher, marks, limits).unwrap() else {
+            return false;
+        };
+        self.write_step(connection, hasher, step).unwrap();
+        true
     }
 }
 
