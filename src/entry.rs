@@ -148,8 +148,8 @@ pub struct Entry {
     /// The receipt that was stored when it was confirmed.
     pub receipt: Option<Vec<u8>>,
     /// The duplicate count: how many duplicates `check_and_mark` and `claim` have turned away. Best effort: a
-    /// crash loses the counts since the last flush, and the counts of other processes show once they have
-    /// flushed.
+    /// crash loses the counts since the last flush, the counts of other processes show once they have flushed, and between
+    /// two flushes the duplicates of up to 65,536 ids are counted.
     pub duplicates: u64,
 }
 

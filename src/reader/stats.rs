@@ -57,7 +57,7 @@ pub struct FileStats {
     pub file_bytes: u64,
     /// The size of the write-ahead log, in bytes.
     pub wal_bytes: u64,
-    /// The approximate memory of the index of a store on this file, in bytes.
+    /// The approximate memory of the index of a store on this file, in bytes, once it is [awake](crate::IndexMode).
     pub index_bytes: u64,
 }
 

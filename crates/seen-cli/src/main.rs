@@ -52,7 +52,8 @@ Environment:
   SEEN_DB_PATH   the store, unless --db names one
   XDG_DATA_HOME  the default store is in $XDG_DATA_HOME/seen; without it, in ~/.local/share/seen
   RUST_LOG       which messages are printed: error, warn, info, debug, trace
-  NO_COLOR       no colours in this help";
+  NO_COLOR       no colours in this help
+  Other variables that begin with SEEN_ are settings of programs with the library. This command has options.";
 
 /// Has this been handled before? A durable answer for bots, cron jobs and pipelines
 ///

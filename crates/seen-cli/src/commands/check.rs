@@ -20,7 +20,8 @@ use crate::output::words;
 /// expires; one that is in flight or has failed does not. Changes nothing, and works without permission
 /// to write. Statuses: 0 all ids are seen, 1 some are not, 2 an error.
 ///
-/// The store is read once for all ids, which takes about a second for 10,000,000 ids.
+/// Takes some 10 µs for each id, and 2 kB of memory. For more ids than a hundredth of the store's, and in a file without an
+/// index, the store is read once for all: about a second for 10,000,000.
 #[derive(Args)]
 #[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {

@@ -26,8 +26,9 @@ const SCOPES_TOLD: usize = 10;
 /// marks are shown until they are purged. Changes nothing, and works without permission to write. Statuses: 0 all
 /// ids are known, 1 some are not, 2 an error.
 ///
-/// The store is read once for all ids, which takes about a second for 10,000,000 ids. If some are not known in the
-/// --scope, it is read again, and other scopes that know them are named.
+/// Takes some 10 µs for each id, and 2 kB of memory. For more ids than a hundredth of the store's, and in a file without an
+/// index, the store is read once for all: about a second for 10,000,000. If some are not known in the --scope, it is read
+/// too, and other scopes that know them are named.
 #[derive(Args)]
 #[command(group = ArgGroup::new("subject").required(true).args(["ids", "fields"]))]
 pub(crate) struct Arguments {

@@ -94,7 +94,7 @@ fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> 
     fact("last purge", moment(stats.last_purge_at));
     fact("file", size(stats.file_bytes));
     fact("log", size(stats.wal_bytes));
-    fact("index", format!("about {} of memory in each program", size(stats.index_bytes)));
+    fact("index", format!("about {} of memory where it is awake", size(stats.index_bytes)));
     if Output::is_terminal() {
         let title = format!("first seen in the last {}:", rough_duration(since));
         lines.push(format!("{title} {}", sparkline(&stats.marks)));
@@ -243,7 +243,7 @@ fn metrics(path: &str, stats: &FileStats) -> Vec<Metric> {
         metric("seen_wal_bytes", "Size of the write-ahead log.", single(stats.wal_bytes)),
         metric(
             "seen_index_bytes",
-            "About how much memory each program that opens the store needs for its index.",
+            "About how much memory the whole index takes in a program in which it is awake.",
             single(stats.index_bytes),
         ),
         metric(

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             json!({ "rows": rows, "problems": problems, "index_problems": index_problems });
         output.line(report.to_string())?;
     } else if problems.is_empty() {
-        output.line(format!("{} rows, and nothing is wrong", words::count(rows)))?;
+        output.line(format!("{}, and nothing is wrong", words::counted(rows, "row")))?;
     } else {
         for problem in problems.iter().take(TOLD) {
             output.line(words::harmless(problem))?;

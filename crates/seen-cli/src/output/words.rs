@@ -59,7 +59,7 @@ pub(crate) fn for_shell(text: &str) -> String {
 
 /// Returns a number of things: `1 id`, `2 ids`.
 pub(crate) fn counted(count: u64, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+    format!("{} {one}{}", self::count(count), if count == 1 { "" } else { "s" })
 }
 
 pub(crate) fn entries(count: u64) -> String {

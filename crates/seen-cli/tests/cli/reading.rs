@@ -358,7 +358,7 @@ fn a_damaged_index_in_the_file_is_told_and_mended_by_compact() {
     // It may find something else to be wrong with the place where this test runs.
     let doctor = || String::from_utf8(place.output(&["doctor"]).stdout).unwrap();
     let told = doctor();
-    assert!(told.contains("  index       of 6000 rows, and nothing is wrong"), "{told}");
+    assert!(told.contains("  index       covers 6,000 rows, and nothing is wrong"), "{told}");
     let sql = rusqlite::Connection::open(place.db()).unwrap();
     sql.execute("UPDATE blocks SET entries = zeroblob(length(entries))", []).unwrap();
     drop(sql);
