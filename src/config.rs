@@ -175,7 +175,7 @@ pub enum IndexMode {
     /// Only what is asked for is kept in memory, at most 65,536 ids besides those that the end of the file has. For stores
     /// that are large and rarely asked, or where memory is short.
     Asleep,
-    /// Asleep, until so much was asked for that reading all of it would have been cheaper: after as many lookups in the file
+    /// The default. Asleep, until so much was asked for that reading all of it would have been cheaper: after as many lookups in the file
     /// as a 32nd of its rows, and at least 1,000. Then a thread reads the whole file, about 0.3 s of work for a
     /// million ids, while callers go on; from then on the index takes 36 to 54 bytes for each id.
     Wakes,
@@ -237,12 +237,13 @@ settings! {
     /// synchronous = "full"                        # or "normal"
     /// busy_timeout = "5s"
     /// purge_interval = "never"                    # or "1h"
+    /// index = "asleep"                            # or "wakes", "awake"
     /// ```
     #[derive(Clone, Debug)]
     pub struct Config;
 
-    /// Sets how long a mark lasts. Default: 7 days. A longer TTL keeps more entries, at about 45 bytes of
-    /// memory and 69 bytes of disk each.
+    /// Sets how long a mark lasts. Default: 7 days. A longer TTL keeps more entries, at 80 to 100 bytes of
+    /// disk each, and 36 to 54 bytes of memory once the [index](Self::index) is awake.
     ttl(ttl: impl Into<Ttl> => ttl.into()): Ttl = Ttl::After(Duration::from_secs(7 * 24 * 3_600));
 
     /// Sets whether a sighting of a seen id extends its mark. Default: [`Window::Fixed`]. `Sliding` costs one
@@ -285,12 +286,13 @@ settings! {
     synchronous(synchronous: Synchronous): Synchronous = Synchronous::Normal;
 
     /// Sets SQLite's page cache: pages when positive, KiB when negative. Default: 10,000 pages (10 MB with
-    /// this store's pages of 1 KiB). Costs that much memory once that many pages were used; lookups do not
-    /// use it.
+    /// this store's pages of 1 KiB). Costs that much memory once that many pages were used. Lookups use
+    /// it while the index is [asleep](IndexMode): with a small one they take two to three times as long.
     cache_size(cache_size: i64): i64 = 10_000;
 
     /// Sets whether the index of ids is in memory. Default: [`IndexMode::Wakes`]. A file of up to 4,096 ids is always read
-    /// whole. A [`read_only`](Self::read_only) store reads a file that has no index of its own whole, too.
+    /// whole. A [`read_only`](Self::read_only) store reads a file that has no index of its own whole, too. A store in memory
+    /// has all of it in memory.
     index(index: IndexMode): IndexMode = IndexMode::Wakes;
 
     /// Sets how long a call waits for other stores and processes before it fails with [`ErrorKind::Busy`].
@@ -302,9 +304,9 @@ settings! {
     /// overloaded. Only [`compact`](crate::SeenStore::compact) holds the file for longer.
     busy_timeout(busy_timeout: Duration): Duration = Duration::from_secs(30);
 
-    /// Makes this store the file's only user. Default: off. When on, every lookup is answered from memory,
-    /// marks are cheaper, and no `-shm` file is used; any second open, by this process or another, fails with
-    /// [`ErrorKind::Busy`].
+    /// Makes this store the file's only user. Default: off. When on, no lookup and no mark asks what other
+    /// processes have done, so both are cheaper, and no `-shm` file is used; any second open, by this process or another,
+    /// fails with [`ErrorKind::Busy`].
     exclusive(exclusive: bool): bool = false;
 
     /// Leaves the file as it is: no marks, no purge, no upgrade, no creation. Default: off. Creates a `-wal` and

@@ -159,9 +159,30 @@ pub(crate) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(recognise::difference(&recognise::objects(connection)?).is_none())
 }
 
-/// Runs SQLite's own check of the whole file. Returns one line for each problem.
-pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare("PRAGMA integrity_check")?;
+/// What SQLite's own check of the whole file found, a line for each problem.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    pub(crate) of_marks: Vec<String>,
+    /// Those of a file in which only pages are damaged that hold no mark and no claim.
+    pub(crate) of_index: Vec<String>,
+}
+
+/// Runs SQLite's own check of the whole file.
+pub(crate) fn integrity_problems(connection: &Connection) -> rusqlite::Result<Problems> {
+    let of_all = problems_of(connection, "PRAGMA integrity_check")?;
+    if of_all.is_empty() {
+        return Ok(Problems::default());
+    }
+    for (table, _) in TABLES {
+        if !problems_of(connection, &format!("PRAGMA integrity_check({table})"))?.is_empty() {
+            return Ok(Problems { of_marks: of_all, of_index: Vec::new() });
+        }
+    }
+    Ok(Problems { of_marks: Vec::new(), of_index: of_all })
+}
+
+fn problems_of(connection: &Connection, check: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(check)?;
     let mut rows: Vec<String> = Vec::new();
     for row in statement.query_map([], |row| row.get(0))? {
         match row {

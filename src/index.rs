@@ -222,12 +222,16 @@ impl Index {
     /// Removes the id's slot, unless a row newer than `seq` is known. While rows may be missing here, a slot tells
     /// instead that the id has ended: the file may have an older row of it.
     pub(crate) fn remove(&self, key: Key, seq: i64) {
-        let mut shard = self.shard(key).write();
         if self.is_complete() {
-            shard.remove(within_shard(key), |known| known.seq() <= seq);
+            self.drop_up_to(key, seq);
         } else {
-            shard.put(Packed::new(key, Slot::new(seq, TOMBSTONE)));
+            self.shard(key).write().put(Packed::new(key, Slot::new(seq, TOMBSTONE)));
         }
+    }
+
+    /// Drops the slot of an id, if it is of this row or an earlier one.
+    pub(crate) fn drop_up_to(&self, key: Key, seq: i64) {
+        self.shard(key).write().remove(within_shard(key), |known| known.seq() <= seq);
     }
 
     /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use,

@@ -55,7 +55,7 @@ pub(crate) use self::reports::{MAX_PROBLEMS, check_file, check_index, copy_file}
 pub(crate) use self::row::{MarkRow, NewMark};
 pub(crate) use self::second_connection::{ConnectionSource, SecondConnection};
 pub(crate) use self::transaction::Transaction;
-pub(crate) use self::upkeep::{Deletions, Prepared};
+pub(crate) use self::upkeep::{Callers, Deletions, Prepared, PreparedPiece};
 use crate::backoff::retry_while_busy;
 use crate::clock::{FileTime, MIN_MS, Stopwatch};
 use crate::config::Config;
@@ -72,6 +72,9 @@ use crate::process::{Registered, Registration};
 /// How long a check of the files stays valid. Less than the 100 ms within which a store must notice a change,
 /// because a check that runs while a file changes may not see the change yet.
 const FILE_CHECK_MS: u128 = 90;
+
+/// How long opening waits for other writers before it reads a long tail that it might have written to runs.
+const LONGEST_WAIT_FOR_A_TAIL: Duration = Duration::from_secs(1);
 
 /// The newest row that the index has applied.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +143,8 @@ impl Journal {
         journal.watch_log()?;
         // Another process may be recovering the log now. No other thread has this journal yet, so waiting here
         // blocks nothing.
-        if let Err(e) = retry_while_busy(config.busy_timeout, || journal.write_long_tail_first()) {
+        let patience = config.busy_timeout.min(LONGEST_WAIT_FOR_A_TAIL);
+        if let Err(e) = retry_while_busy(patience, || journal.write_long_tail_first()) {
             let file = journal.name();
             log::debug!(
                 file = file.as_str(), error:% = e, error_kind = e.kind().word();

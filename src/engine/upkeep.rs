@@ -10,7 +10,9 @@ use super::background::Background;
 use super::{Engine, WeakEngine, Writer};
 use crate::clock::Stopwatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{ConnectionSource, Deletions, Prepared, SecondConnection};
+use crate::journal::{
+    Callers, ConnectionSource, Deletions, Prepared, PreparedPiece, SecondConnection,
+};
 use crate::machine::{Receiver, RecvTimeoutError, step_size};
 
 /// How many rows one step of waking reads: about a third of a millisecond. And beside callers that hold the mutex for long.
@@ -25,10 +27,10 @@ const MAX_REST: Duration = Duration::from_millis(5);
 const REST_WHEN_BUSY: Duration = Duration::from_millis(20);
 const LONGEST_REST_WHEN_BUSY: Duration = Duration::from_secs(1);
 
-/// How long callers hold the mutex if they write much: then pieces may be larger too, and runs are merged less often. For how
-/// long after such a wait that is so.
+/// How long the thread waits for the mutex behind callers that hold it for long.
 const LONG_WAIT: Duration = Duration::from_millis(2);
-const LONG_CALLS_LAST: Duration = Duration::from_secs(1);
+/// For how long after such a wait, or after a tail was written, callers are taken to go on so.
+const RECENTLY: Duration = Duration::from_secs(1);
 
 /// The pause after a failure, so that not each commit fails once more.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -126,7 +128,7 @@ enum Stepped {
     Done,
     /// Likewise, but another store was in the way.
     Busy,
-    /// Likewise, but it is left until callers do not hold the mutex for long any more.
+    /// Likewise, but it is left until callers do less.
     Later,
     Nothing,
 }
@@ -138,6 +140,8 @@ struct Worker {
     begun: Option<Deletions>,
     /// Since when callers last held the mutex for long when a piece was to be written.
     has_waited: Option<Stopwatch>,
+    /// Since when a tail was last written.
+    tail_written: Option<Stopwatch>,
     /// The pause after the next step that another store is in the way of.
     rest_when_busy: Duration,
 }
@@ -145,7 +149,14 @@ struct Worker {
 impl Worker {
     fn new(engine: WeakEngine) -> Self {
         let rest_when_busy = REST_WHEN_BUSY;
-        Self { engine, second: None, begun: None, has_waited: None, rest_when_busy }
+        Self {
+            engine,
+            second: None,
+            begun: None,
+            has_waited: None,
+            tail_written: None,
+            rest_when_busy,
+        }
     }
 
     fn run(mut self, wake_ups: &Receiver<()>) {
@@ -205,26 +216,32 @@ impl Worker {
             if waiting.elapsed() >= LONG_WAIT {
                 self.has_waited = Some(Stopwatch::start());
             }
-            let rows = if self.is_beside_long_calls() { ROWS_PER_LONG_STEP } else { ROWS_PER_STEP };
+            let rows = match self.callers() {
+                Callers::HoldTheMutex => ROWS_PER_LONG_STEP,
+                _ => ROWS_PER_STEP,
+            };
             let is_waking = engine.wake_step(writer, rows)?;
             let journal = &mut writer.journal;
             let stepped = match &mut next {
                 Next::Here if !journal.do_piece()? => Stepped::Nothing,
                 Next::Here | Next::Unknown => Stepped::Done,
                 Next::Prepared(Prepared::Piece(piece)) => {
-                    if journal.write_piece(piece)? {
-                        Stepped::Done
-                    } else {
-                        Stepped::Busy
+                    let is_tail = piece.as_ref().is_some_and(PreparedPiece::is_tail);
+                    if is_tail {
+                        self.tail_written = Some(Stopwatch::start());
                     }
+                    if journal.write_piece(piece)? { Stepped::Done } else { Stepped::Busy }
                 }
                 Next::Prepared(Prepared::Damage(what)) => {
                     journal.throw_runs_away(what)?;
                     Stepped::Done
                 }
                 Next::Prepared(Prepared::Nothing { complete_to, later }) => {
-                    journal.found_nothing(*complete_to, *later);
-                    if *later { Stepped::Later } else { Stepped::Nothing }
+                    match (journal.found_nothing(*complete_to, *later)?, *later) {
+                        (true, _) => Stepped::Done,
+                        (false, true) => Stepped::Later,
+                        (false, false) => Stepped::Nothing,
+                    }
                 }
             };
             engine.checkpointer.after_commit(journal);
@@ -232,31 +249,38 @@ impl Worker {
                 Stepped::Nothing => None,
                 _ => journal.begin_piece()?,
             };
-            if is_waking && matches!(stepped, Stepped::Nothing | Stepped::Later) {
-                return Ok(Stepped::Done);
+            match stepped {
+                Stepped::Nothing | Stepped::Later if is_waking => Ok(Stepped::Done),
+                _ if self.begun.is_none() && !is_waking => {
+                    journal.upkeep_ended();
+                    Ok(Stepped::Nothing)
+                }
+                stepped => Ok(stepped),
             }
-            if self.begun.is_none() {
-                journal.upkeep_ended();
-                return Ok(Stepped::Nothing);
-            }
-            Ok(stepped)
         })
     }
 
     /// Reads what is to be done next, beside callers.
     fn next(&mut self, engine: &Engine) -> Result<Next> {
         let Some(begun) = self.begun.take() else { return Ok(Next::Unknown) };
-        let beside_long_calls = self.is_beside_long_calls();
+        let callers = self.callers();
         let Some(source) = &engine.upkeep.source else { return Ok(Next::Here) };
         let second = match &mut self.second {
             Some(second) => second,
             None => self.second.insert(SecondConnection::open(source)?),
         };
-        let prepared = second.prepare(&engine.hasher, begun, beside_long_calls);
+        let prepared = second.prepare(&engine.hasher, begun, callers);
         prepared.map(Next::Prepared)
     }
 
-    fn is_beside_long_calls(&self) -> bool {
-        self.has_waited.is_some_and(|it| it.elapsed() < LONG_CALLS_LAST)
+    fn callers(&self) -> Callers {
+        let is_recent = |then: Option<Stopwatch>| then.is_some_and(|it| it.elapsed() < RECENTLY);
+        if is_recent(self.has_waited) {
+            Callers::HoldTheMutex
+        } else if is_recent(self.tail_written) {
+            Callers::WriteMuch
+        } else {
+            Callers::WriteLittle
+        }
     }
 }

@@ -5,11 +5,12 @@
 //! complete store. If several processes create a store at the same time, one does it and the others
 //! find it done. Must not know of paths: `file` creates the file, `format::open` decides whether it is empty.
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::pragmas::apply_pragmas;
+use super::pragmas::{apply_pragmas, pragma_number};
 use super::recognise::{missing_derived_tables, objects};
-use super::{APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES, open};
+use super::{APPLICATION_ID, DERIVED_TABLES, FORMAT_VERSION, PAGE_SIZE, TABLES, open};
 use crate::config::Config;
 use crate::id::random_key;
 
@@ -50,13 +51,38 @@ fn has_hash_key(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Adds the derived tables to the file of an earlier program.
-pub(super) fn add_derived(connection: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn add_derived(connection: &Connection) -> rusqlite::Result<()> {
     if missing_derived_tables(connection)?.is_empty() && has_hash_key(connection)? {
         return Ok(());
     }
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     define_derived(&transaction)?;
+    transaction.commit()
+}
+
+/// Makes the derived tables anew, empty, without reading their pages, in which SQLite finds damage. `VACUUM` then leaves
+/// these pages out. (SQLite cannot drop such a table; its documentation of `PRAGMA writable_schema` names this way to
+/// recover.)
+pub(crate) fn replace_derived(connection: &Connection) -> rusqlite::Result<()> {
+    let replaced = connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)
+        .and_then(|_| connection.execute_batch("PRAGMA writable_schema = ON"))
+        .and_then(|()| forget_derived(connection));
+    // Also reads the schema again.
+    connection.execute_batch("PRAGMA writable_schema = RESET")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.flush_prepared_statement_cache();
+    replaced.and_then(|()| add_derived(connection))
+}
+
+fn forget_derived(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    for (table, _) in DERIVED_TABLES {
+        transaction.execute("DELETE FROM sqlite_schema WHERE tbl_name = ?1", [table])?;
+    }
+    // Tells all connections that the schema is another one.
+    let version = pragma_number(&transaction, "schema_version")?;
+    transaction.pragma_update(None, "schema_version", version.wrapping_add(1))?;
     transaction.commit()
 }
 
@@ -64,8 +90,7 @@ pub(super) fn add_derived(connection: &mut Connection) -> rusqlite::Result<()> {
 /// open a new store at the same time, one gets true.
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<bool> {
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let is_empty = objects(&transaction)?.is_empty();
     if is_empty {
         define(&transaction)?;

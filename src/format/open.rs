@@ -113,7 +113,7 @@ fn accept_and_configure(
     match accept(path, config, format)? {
         Accepted::Ready if config.read_only => {}
         Accepted::Ready => {
-            retry_while_locked(path, config, "open", || add_derived(&mut connection))?;
+            retry_while_locked(path, config, "open", || add_derived(&connection))?;
         }
         Accepted::Create => {
             created = retry_while_locked(path, config, "create", || create(&mut connection))?;

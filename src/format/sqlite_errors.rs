@@ -17,6 +17,11 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(|code| damages.contains(&code))
 }
 
+/// Returns whether SQLite cannot make sense of a page.
+pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
 /// Returns whether another connection is in the way, so that the same step may succeed in a moment.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(is_busy_code)

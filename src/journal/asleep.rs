@@ -21,6 +21,7 @@ use super::transaction::KeyIsHash;
 use super::{Journal, counts, run};
 use crate::config::IndexMode;
 use crate::error::{Error, Result};
+use crate::format::sqlite_errors::is_corrupt;
 use crate::id::Key;
 use crate::index::{Index, Slot, run_hash, stored};
 use crate::machine::index_size;
@@ -71,6 +72,8 @@ pub(super) struct FileIndex {
     pub(super) is_kept_up: bool,
     /// Whether this store uses runs: a file has them, and it hashes ids under the key of the file.
     pub(super) is_usable: bool,
+    /// Whether SQLite found damage in the pages of the index in the file. The store uses it no more.
+    pub(super) is_corrupt: bool,
     /// Ids that have no row up to the index's base. Rows are only appended, so that stays so.
     absent: HashSet<Key, BuildHasherDefault<KeyIsHash>>,
     /// How many rows were found in the file since the index was filled or emptied.
@@ -104,7 +107,7 @@ impl Journal {
         let is_usable = runs::has_tables(connection)?
             && runs::hash_key(connection)?.is_some_and(|key| self.hasher.has_key(key));
         self.file_index.reopened();
-        self.file_index.is_usable = is_usable;
+        (self.file_index.is_usable, self.file_index.is_corrupt) = (is_usable, false);
         if !is_usable {
             return Ok(0);
         }
@@ -140,6 +143,13 @@ impl Journal {
         }
     }
 
+    /// Records that SQLite finds damage in the pages of the index in the file, and returns the error with which a caller
+    /// begins again: a transaction that met such a page cannot be committed.
+    pub(super) fn index_is_corrupt(&mut self) -> Error {
+        (self.file_index.is_corrupt, self.file_index.is_usable) = (true, false);
+        Error::try_again()
+    }
+
     /// Records that a transaction of this store has thrown the runs away.
     pub(super) fn runs_are_gone(&mut self) {
         self.file_index.reopened();
@@ -148,6 +158,14 @@ impl Journal {
 
     /// Records that the runs are damaged, so that they are thrown away.
     pub(super) fn runs_are_damaged(&mut self, what: &'static str) {
+        if self.file_index.damage.is_none() {
+            let name = self.name();
+            log::warn!(
+                file = name.as_str();
+                "{name}: the index in the file is damaged: {what}; no mark is lost: it is read from the table, and is \
+                 made anew as soon as this store writes to it"
+            );
+        }
         let runs = self.connection.as_ref().and_then(|it| Runs::read(it, &self.hasher).ok());
         let known = &mut self.file_index;
         known.damage = Some(Damage { what, runs: runs.map(Arc::new) });
@@ -318,7 +336,8 @@ impl Journal {
         {
             return Ok(Arc::clone(runs));
         }
-        let runs = Runs::read(self.open_connection(), &self.hasher);
+        self.ensure_open()?;
+        let runs = self.sound_runs(self.open_connection());
         let runs = Arc::new(runs.map_err(|e| self.runs_failed(e))?);
         self.file_index.runs = Some((self.data_version, Arc::clone(&runs)));
         self.file_index.complete_to = runs.complete_to();
@@ -343,14 +362,21 @@ impl Journal {
         Error::try_again()
     }
 
-    /// Returns the number of the last row that the runs of the file cover, whether or not this store can use them.
+    /// Returns the number of the last row that the runs of the file cover, whether or not this store can use them; 0 if
+    /// SQLite finds damage in their pages.
     pub(super) fn covered_by_runs(&mut self) -> Result<i64> {
         if let Some((version, covered)) = self.file_index.covered
             && version == self.data_version
         {
             return Ok(covered);
         }
-        let covered = self.with("read", counts::covered)?;
+        if self.file_index.is_corrupt {
+            return Ok(0);
+        }
+        let covered = match counts::covered(self.open_connection()) {
+            Err(e) if is_corrupt(&e) => return Err(self.index_is_corrupt()),
+            covered => covered.map_err(|e| self.failure("read", e))?,
+        };
         self.file_index.covered = Some((self.data_version, covered));
         Ok(covered)
     }
@@ -359,8 +385,14 @@ impl Journal {
     pub(crate) fn forget_remembered(&mut self, index: &Index) {
         let known = &self.file_index;
         let may_forget = known.is_usable
+            && known.damage.is_none()
             && known.woken_to.is_none()
             && (!index.is_complete() || self.config.index == IndexMode::Asleep);
+        let tail = self.newest_seq() - known.complete_to;
+        if may_forget && tail >= max_remembered() && self.current_runs().is_err() {
+            return; // How far the runs of other stores have come is unknown.
+        }
+        let known = &self.file_index;
         let base = known.complete_to.min(self.newest_seq()).max(index.base());
         if may_forget && known.remembered + (base - index.base()) >= max_remembered() {
             let was_complete = index.is_complete();
@@ -428,7 +460,10 @@ impl Journal {
             let (mut keys, mut count, mut last) = (RowKeys::new(&hasher), 0, None);
             while let Some(row) = rows.next()? {
                 let row = keys.read(row)?;
-                if !row.is_over(now_ms) {
+                if row.is_over(now_ms) {
+                    // The id has no live row before this one either.
+                    index.drop_up_to(row.key, row.slot.seq);
+                } else {
                     index.put(row.key, row.slot);
                 }
                 (last, count) = (Some(row.slot.seq), count + 1);
@@ -440,6 +475,7 @@ impl Journal {
         if last.is_none() {
             index.set_base(0);
             self.file_index.filled();
+            log::debug!(file = name.as_str(); "{name}: the index is awake: all of it is in memory");
         }
         Ok(last.is_some())
     }

@@ -1,7 +1,7 @@
 //! How many marks the runs are about, by scope: so that a call need not count them.
 //!
-//! Owns the table `counts`. What always holds: for each scope it has the number of marks in the table `seen` whose `seq` is at
-//! most the last one that the runs cover, expired ones included. So it grows when a run is written, and every
+//! Owns the table `counts`. What always holds: for each scope, unless there are too many, and for all of them together, it has the
+//! number of marks in the table `seen` whose `seq` is at most the last one that the runs cover, expired ones included. So it grows when a run is written, and every
 //! transaction that deletes such a mark subtracts it. The marks after that, the tail, are few, and are counted when
 //! asked for.
 
@@ -11,13 +11,33 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::MAX_PROBLEMS;
-use super::load::{INDEX_REMEDY, ReadError, RowKeys, key_columns};
+use super::load::{ReadError, RowKeys, damaged_index, key_columns};
 use super::runs::{Entry, has_tables};
+use crate::format::sqlite_errors::is_damage;
 use crate::id::KeyHasher;
 use crate::index::MAX_SEQ;
+use crate::machine::index_size;
 
 /// The key of the number of marks of all scopes, so that it takes no longer where there are many. No scope is a number.
 const ALL_SCOPES: i64 = 0;
+
+/// The key of a row that says that the marks of each scope are not counted, because there are too many scopes.
+const MANY_SCOPES: i64 = 1;
+
+/// For how many scopes the marks are counted, and with names of how many bytes. Each changes a page of the table: 32,768 new
+/// ones in a transaction took a second.
+fn max_scopes() -> usize {
+    index_size!(1_024, in_tests: 8)
+}
+const LONGEST_NAME: usize = 256;
+
+/// How many marks there are, expired ones included.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) all: i64,
+    /// `None` if there are too many scopes.
+    pub(crate) by_scope: Option<ByScope>,
+}
 
 /// The number of marks by scope.
 pub(crate) type ByScope = BTreeMap<String, i64>;
@@ -88,14 +108,35 @@ pub(super) fn add(connection: &Connection, marks: &ByScope) -> rusqlite::Result<
         "INSERT INTO counts (scope, marks) VALUES (?1, ?2) \
          ON CONFLICT (scope) DO UPDATE SET marks = marks + ?2",
     )?;
-    for (scope, count) in marks {
-        add.execute((scope, count))?;
-    }
     let total: i64 = marks.values().sum();
+    if !has_many_scopes(connection)? {
+        let mut are_many = are_many(marks);
+        if !are_many {
+            for (scope, count) in marks {
+                add.execute((scope, count))?;
+            }
+            let mut count = connection.prepare_cached("SELECT count(*) FROM counts")?;
+            are_many = count.query_row([], |row| row.get::<_, u32>(0))? as usize > max_scopes() + 1;
+        }
+        if are_many {
+            connection
+                .prepare_cached("DELETE FROM counts WHERE scope != ?1")?
+                .execute([ALL_SCOPES])?;
+            add.execute((MANY_SCOPES, 0))?;
+        }
+    }
     if total != 0 {
         add.execute((ALL_SCOPES, total))?;
     }
     Ok(())
+}
+
+fn are_many(scopes: &ByScope) -> bool {
+    scopes.len() > max_scopes() || scopes.keys().any(|scope| scope.len() > LONGEST_NAME)
+}
+
+fn has_many_scopes(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM counts WHERE scope = ?1")?.exists([MANY_SCOPES])
 }
 
 /// Subtracts marks, because a transaction deleted them.
@@ -170,27 +211,51 @@ pub(super) fn covered_and_tail(connection: &Connection) -> rusqlite::Result<(i64
     Ok((covered, tail))
 }
 
-/// Counts all marks by scope, expired ones included.
-pub(crate) fn by_scope(connection: &Connection) -> rusqlite::Result<ByScope> {
-    let (mut marks, after) = (ByScope::new(), covered(connection)?);
-    if after > 0 {
-        let mut statement =
-            connection.prepare_cached("SELECT scope, marks FROM counts WHERE scope != 0")?;
-        let counted = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        marks = counted.collect::<rusqlite::Result<_>>()?;
-    }
+/// Counts all marks, expired ones included. Where the counts are damaged, the table is read.
+pub(crate) fn all(connection: &Connection) -> rusqlite::Result<Counts> {
+    let (mut counts, after) = match counted(connection) {
+        Err(e) if is_damage(&e) => {
+            (Counts { by_scope: Some(ByScope::new()), ..Counts::default() }, 0)
+        }
+        counted => counted?,
+    };
     let mut statement = connection.prepare_cached(
         "SELECT scope FROM seen WHERE seq > ?1 AND expires_at IS NOT 0 ORDER BY seq",
     )?;
     let mut rows = statement.query([after])?;
     while let Some(row) = rows.next()? {
+        counts.all = counts.all.saturating_add(1);
+        let Some(marks) = &mut counts.by_scope else { continue };
         let scope = row.get_ref(0)?.as_str()?;
         match marks.get_mut(scope) {
             Some(count) => *count = count.saturating_add(1),
-            None => add_to(&mut marks, scope, 1),
+            None => add_to(marks, scope, 1),
+        }
+        if marks.len() > max_scopes() || scope.len() > LONGEST_NAME {
+            counts.by_scope = None;
         }
     }
-    Ok(marks)
+    Ok(counts)
+}
+
+/// Returns the counts, and the `seq` of the last row that they are about.
+fn counted(connection: &Connection) -> rusqlite::Result<(Counts, i64)> {
+    let mut counts = Counts { all: 0, by_scope: Some(ByScope::new()) };
+    let last = covered(connection)?;
+    if last == 0 {
+        return Ok((counts, 0));
+    }
+    let all = "SELECT ifnull(max(marks), 0) FROM counts WHERE scope = ?1";
+    counts.all = connection.prepare_cached(all)?.query_row([ALL_SCOPES], |row| row.get(0))?;
+    counts.by_scope = if has_many_scopes(connection)? {
+        None
+    } else {
+        let mut statement =
+            connection.prepare_cached("SELECT scope, marks FROM counts WHERE scope != ?1")?;
+        let by_scope = statement.query_map([ALL_SCOPES], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Some(by_scope.collect::<rusqlite::Result<_>>()?)
+    };
+    Ok((counts, last))
 }
 
 /// Compares the counts with the table, in one snapshot.
@@ -209,27 +274,64 @@ pub(super) fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>>
     }
     add_to(&mut marks, &scope, of_scope);
     let mut problems = Vec::new();
-    let mut compare = |scope: &str, counted: i64, marks: i64| {
+    let mut compare = |of: &str, counted: i64, marks: i64| {
         if counted != marks && problems.len() < MAX_PROBLEMS {
-            problems.push(format!(
-                "{counted} marks of scope {scope:?} are counted, and the table has {marks}; {INDEX_REMEDY}"
-            ));
+            let what = format!("it counts {counted} marks in {of}, and the table has {marks}");
+            problems.push(damaged_index(&what));
         }
     };
     let mut statement = connection.prepare("SELECT scope, marks FROM counts ORDER BY scope")?;
     let mut rows = statement.query([])?;
     let all = marks.values().sum();
+    if has_many_scopes(connection)? {
+        marks.clear();
+    }
     while let Some(row) = rows.next()? {
-        if row.get_ref(0)? == ValueRef::Integer(ALL_SCOPES) {
-            compare("all", row.get(1)?, all);
-            continue;
+        match row.get_ref(0)? {
+            ValueRef::Integer(ALL_SCOPES) => {
+                compare("all scopes", row.get(1)?, all);
+                continue;
+            }
+            ValueRef::Integer(MANY_SCOPES) => continue,
+            _ => {}
         }
         let scope: String = row.get(0)?;
         let in_table = marks.remove(&scope).unwrap_or(0);
-        compare(&scope, row.get(1)?, in_table);
+        compare(&format!("scope {scope:?}"), row.get(1)?, in_table);
     }
     for (scope, in_table) in marks {
-        compare(&scope, 0, in_table);
+        compare(&format!("scope {scope:?}"), 0, in_table);
     }
     Ok(problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::format::create::create_in_memory;
+
+    #[test]
+    fn the_marks_of_each_scope_are_counted_until_there_are_too_many_scopes() {
+        let most = i64::try_from(max_scopes()).unwrap();
+        for (scopes, name, has_scopes) in [
+            (most, "s", true),
+            (most + 1, "s", false),
+            (3, &*"s".repeat(LONGEST_NAME - 1), true),
+            (3, &*"s".repeat(LONGEST_NAME), false),
+        ] {
+            let connection = create_in_memory(&Config::default()).unwrap();
+            for n in 0..scopes {
+                add(&connection, &ByScope::from([(format!("{name}{n}"), 2)])).unwrap();
+            }
+            let run = "INSERT INTO runs VALUES (1, 1, 0, 1000000, 0, 0, 0, 0)";
+            connection.execute(run, []).unwrap();
+            let counts = all(&connection).unwrap();
+            assert_eq!(counts.all, 2 * scopes);
+            assert_eq!(counts.by_scope.is_some_and(|it| it.len() == scopes as usize), has_scopes);
+            subtract(&connection, &ByScope::from([(format!("{name}1"), 1)])).unwrap();
+            assert_eq!(all(&connection).unwrap().all, 2 * scopes - 1);
+            assert_eq!(total(&connection).unwrap(), 2 * scopes - 1);
+        }
+    }
 }

@@ -26,7 +26,7 @@ impl IndexCheck {
         connection: &Connection,
         on_row: impl FnMut(&KeyRow),
     ) -> Result<Option<Vec<String>>, ReadError> {
-        match self.try_step(connection, on_row) {
+        match self.try_step(connection, on_row).map_err(ReadError::in_the_index) {
             Err(ReadError::Index(what)) => Ok(Some(vec![damaged_index(what)])),
             stepped => stepped,
         }

@@ -237,9 +237,7 @@ impl ReadError {
 
 /// Returns the sentence about runs that are not what a store writes.
 pub(super) fn damaged_index(what: &str) -> String {
-    format!("the index in the file is damaged: {what}; {INDEX_REMEDY}")
+    format!(
+        "the index in the file is damaged: {what}; no mark is lost: compact the store, which makes the index anew"
+    )
 }
-
-/// What is to be done about an index that is wrong.
-pub(super) const INDEX_REMEDY: &str =
-    "no mark is lost: compact the store, which makes the index anew";

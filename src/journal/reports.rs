@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::catch_up::read_data_version;
 use super::checkpoint::ALL_FRAMES;
 use super::index_check::index_problems;
-use super::load::{ReadError, RowKeys, key_columns};
+use super::load::{ReadError, RowKeys, damaged_index, key_columns};
 use super::stale::row_exists;
 use super::{Journal, Location, counts};
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::file::shown;
 use crate::format::pragmas::Pragmas;
 use crate::format::sqlite_errors::failure;
-use crate::format::{self, copy, open};
+use crate::format::{self, Problems, copy, open};
 use crate::index::Index;
 
 /// The result of [`verify`](crate::SeenStore::verify).
@@ -38,6 +38,18 @@ impl IntegrityReport {
     /// Returns whether there are no problems.
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Returns the report of what SQLite found, and whether that was nothing.
+    pub(crate) fn of(found: Problems) -> (Self, bool) {
+        let of_index = found.of_index.first().map(|first| {
+            let (count, pages) = (found.of_index.len(), "in pages that hold no mark");
+            damaged_index(&format!("SQLite finds {count} problems {pages}, the first {first:?}"))
+        });
+        let is_sound = found.of_marks.is_empty() && of_index.is_none();
+        let mut report = Self { problems: found.of_marks, ..Self::default() };
+        report.add_index_problems(of_index.into_iter().collect());
+        (report, is_sound)
     }
 
     pub(crate) fn add_index_problems(&mut self, problems: Vec<String>) {
@@ -62,7 +74,7 @@ impl Journal {
     }
 
     /// Runs SQLite's integrity check.
-    pub(crate) fn integrity_problems(&mut self) -> Result<Vec<String>> {
+    pub(crate) fn integrity_problems(&mut self) -> Result<Problems> {
         let problems = format::integrity_problems(self.connection()?);
         problems.map_err(|e| self.failure("verify", e))
     }
@@ -153,11 +165,11 @@ impl Journal {
         })
     }
 
-    /// Returns the number of marks by scope, expired ones included.
-    pub(crate) fn marks(&mut self) -> Result<counts::ByScope> {
+    /// Returns the number of marks, expired ones included.
+    pub(crate) fn marks(&mut self) -> Result<counts::Counts> {
         self.read(|connection| {
             let _one_snapshot = connection.unchecked_transaction()?;
-            counts::by_scope(connection)
+            counts::all(connection)
         })
     }
 
@@ -192,15 +204,18 @@ pub(crate) fn copy_file(path: &Path, target: &Path, config: &Config) -> Result<(
     copy::copy(&connection, target)
 }
 
-/// Runs SQLite's integrity check on the store at `path` while others write. Returns its findings and, if there are none,
-/// those about the index in the file.
-pub(crate) fn check_file(path: &Path, config: &Config) -> Result<(Vec<String>, Vec<String>)> {
+/// Runs SQLite's integrity check on the store at `path` while others write, and compares the index in the file, if that
+/// finds nothing.
+pub(crate) fn check_file(path: &Path, config: &Config) -> Result<IntegrityReport> {
     let connection = open::reader(path, config)?;
     let name = shown(path);
     let problems = format::integrity_problems(&connection);
     let problems = problems.map_err(|e| failure("verify", &name, e))?;
-    let of_index = if problems.is_empty() { index_of(&connection, &name)? } else { Vec::new() };
-    Ok((problems, of_index))
+    let (mut report, is_sound) = IntegrityReport::of(problems);
+    if is_sound {
+        report.add_index_problems(index_of(&connection, &name)?);
+    }
+    Ok(report)
 }
 
 /// Checks the index in the file of the store at `path` while others write. Returns its problems.

@@ -483,6 +483,26 @@ mod tests {
         assert!(steps > 4 && bench.runs.active.len() == 1, "{steps} steps: {:?}", bench.runs);
     }
 
+    #[test]
+    fn the_less_time_callers_leave_the_more_runs_are_merged_at_once() {
+        let mut bench = Bench::new();
+        let merged = |bench: &Bench, limits| match bench
+            .runs
+            .read_step(&bench.connection, &bench.hasher, MANY, limits)
+            .unwrap()
+        {
+            Some(Step::Begin(output)) => bench.runs.inputs(&output).count(),
+            _ => 0,
+        };
+        for runs in 1..=40 {
+            bench.append(5);
+            let at_once = |fan_in| if runs < fan_in { 0 } else { runs.min(32) };
+            assert_eq!(merged(&bench, StepLimits::small()), at_once(4));
+            assert_eq!(merged(&bench, StepLimits::beside_long_calls()), at_once(16));
+            assert_eq!(bench.runs.has_work(MANY), runs >= 4, "{runs} runs");
+        }
+    }
+
     /// Whatever is done to the tables, a lookup fails rather than miss a row.
     #[test]
     fn damage_is_noticed_by_the_lookups_that_it_would_mislead() {

@@ -19,7 +19,7 @@ use super::unknown_outcome::LastWrite;
 use super::{Journal, Tip, counts, run};
 use crate::clock::{CLOCK_WRITE_INTERVAL_MS, MIN_MS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::sqlite_errors::is_damage;
+use crate::format::sqlite_errors::{is_corrupt, is_damage};
 use crate::id::{Id, Key, KeyHasher};
 use crate::index::{BySeq, Index, MAX_SEQ, Refused, Repeats, Slot};
 use crate::item::Digest;
@@ -119,7 +119,8 @@ impl<'j> Transaction<'j> {
 
     /// Returns the id's row if it is live now, with this transaction's changes.
     pub(crate) fn live(&mut self, key: Key) -> Result<Option<Slot>> {
-        if self.index.may_be_stale() && !self.pending.contains_key(&key) {
+        let is_in_memory = || self.index.get(key).is_some();
+        if self.index.may_be_stale() && !self.pending.contains_key(&key) && is_in_memory() {
             return self.journal.live(self.index, key, self.now_ms);
         }
         Ok(self.newest_slot(key)?.filter(|slot| slot.is_live(self.now_ms)))
@@ -398,10 +399,7 @@ impl<'j> Transaction<'j> {
         }
         if self.has_deleted {
             let uncounted = mem::take(&mut self.uncounted);
-            let hasher = self.journal.hasher.clone();
-            if !self.with(|connection| subtract(connection, &hasher, &uncounted))? {
-                self.journal.runs_are_gone();
-            }
+            self.subtract(&uncounted)?;
             self.journal.note_deletions(uncounted.values().sum());
         }
         let committed = self.with(|connection| run(connection, "COMMIT"));
@@ -417,6 +415,24 @@ impl<'j> Transaction<'j> {
                     error.kind() == ErrorKind::Io && self.find_out_whether_committed(&error)?;
                 if committed { Ok(()) } else { Err(error) }
             }
+        }
+    }
+
+    /// Counts these marks no longer. Where SQLite finds damage in the pages of the counts, they stay wrong until the store
+    /// is compacted.
+    fn subtract(&mut self, uncounted: &counts::ByScope) -> Result<()> {
+        if self.journal.file_index.is_corrupt {
+            return Ok(());
+        }
+        let hasher = self.journal.hasher.clone();
+        match subtract(self.journal.open_connection(), &hasher, uncounted) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.journal.runs_are_gone();
+                Ok(())
+            }
+            Err(e) if is_corrupt(&e) => Err(self.journal.index_is_corrupt()),
+            Err(e) => Err(self.journal.failure("write to", e)),
         }
     }
 

@@ -6,7 +6,8 @@
 //!   write transaction, if the runs and the history of the file are still those that it was read from.
 //! - Rows that are deleted meanwhile do no harm: an entry is a hint. Only the counts of the marks must be exact, so the
 //!   rows of a tail are counted again if any may have been deleted since they were read.
-//! - Damaged runs are thrown away. No mark is lost: all of it is derived from the table.
+//! - Damaged runs are thrown away. No mark is lost: all of it is derived from the table. What cannot even be thrown away,
+//!   because SQLite cannot write to its pages, is left alone until the store is opened again.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use super::second_connection::SecondConnection;
 use super::{Journal, run};
 use crate::clock::Stopwatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::sqlite_errors::is_busy;
+use crate::format::create::replace_derived;
+use crate::format::sqlite_errors::{is_busy, is_corrupt};
 use crate::id::KeyHasher;
 use crate::index::Index;
 use crate::machine::{index_size, sleep};
@@ -47,6 +49,16 @@ fn rows_per_run_at_open() -> i64 {
     index_size!(262_144, in_tests: 7)
 }
 
+/// What callers do meanwhile. The more they write, the larger are the pieces: so each row is written less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callers {
+    WriteLittle,
+    /// A tail was written a moment ago.
+    WriteMuch,
+    /// They hold it for many milliseconds at a time.
+    HoldTheMutex,
+}
+
 /// How much is worth a piece of work.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -58,27 +70,32 @@ struct Limits {
 }
 
 impl Limits {
-    fn beside_callers() -> Self {
-        Self { shortest_tail: long_tail(), rows_per_run: rows_per_run(), step: StepLimits::small() }
-    }
-
-    fn beside_long_calls() -> Self {
-        Self {
-            shortest_tail: 2 * rows_per_run(),
-            rows_per_run: 2 * rows_per_run(),
-            step: StepLimits::beside_long_calls(),
+    fn beside(callers: Callers) -> Self {
+        let few = Self {
+            shortest_tail: long_tail(),
+            rows_per_run: rows_per_run(),
+            step: StepLimits::small(),
+        };
+        match callers {
+            Callers::WriteLittle => few,
+            Callers::WriteMuch => Self { shortest_tail: rows_per_run(), ..few },
+            Callers::HoldTheMutex => Self {
+                shortest_tail: 2 * rows_per_run(),
+                rows_per_run: 2 * rows_per_run(),
+                step: StepLimits::beside_long_calls(),
+            },
         }
     }
 
     fn at_close() -> Self {
-        Self { shortest_tail: tail_worth_writing(), ..Self::beside_callers() }
+        Self { shortest_tail: tail_worth_writing(), ..Self::beside(Callers::WriteLittle) }
     }
 
     fn at_open() -> Self {
         Self {
             shortest_tail: tail_to_write_first(),
             rows_per_run: rows_per_run_at_open(),
-            ..Self::beside_callers()
+            ..Self::beside(Callers::WriteLittle)
         }
     }
 
@@ -115,7 +132,7 @@ enum Wanted {
     /// The rows after this one.
     Tail(i64),
     Step(runs::Step),
-    /// Nothing now. `later` tells that something is, once callers do not hold the mutex for long any more.
+    /// Nothing now. `later` tells that something is, once callers do less.
     Nothing {
         later: bool,
     },
@@ -222,17 +239,21 @@ fn prepare(
     }
 }
 
+impl PreparedPiece {
+    pub(crate) fn is_tail(&self) -> bool {
+        matches!(self.piece, Piece::Tail(_))
+    }
+}
+
 impl SecondConnection {
     /// Reads the next piece beside callers. `begun` was asked for before.
     pub(crate) fn prepare(
         &mut self,
         hasher: &KeyHasher,
         begun: Deletions,
-        beside_long_calls: bool,
+        callers: Callers,
     ) -> Result<Prepared> {
-        let limits =
-            if beside_long_calls { Limits::beside_long_calls() } else { Limits::beside_callers() };
-        let prepared = prepare(self.reader()?, hasher, begun, limits);
+        let prepared = prepare(self.reader()?, hasher, begun, Limits::beside(callers));
         prepared.map_err(|e| e.at(&self.name()))
     }
 }
@@ -262,9 +283,14 @@ impl Journal {
         self.file_index.is_kept_up = false;
     }
 
-    /// Records that nothing is worth writing now to the index in the file, which is complete up to this row.
-    pub(crate) fn found_nothing(&mut self, complete_to: i64, later: bool) {
+    /// Records that nothing is worth writing now to the index in the file, which is complete up to this row. If it is known to
+    /// be damaged, throws it away instead, and returns true.
+    pub(crate) fn found_nothing(&mut self, complete_to: i64, later: bool) -> Result<bool> {
+        if let Some(Damage { what, .. }) = self.file_index.damage {
+            return self.throw_runs_away(what).map(|()| true);
+        }
         (self.file_index.complete_to, self.file_index.has_work) = (complete_to, later);
+        Ok(false)
     }
 
     /// Returns how many row numbers come after the last row that the runs cover, as far as this store knows.
@@ -318,16 +344,16 @@ impl Journal {
 
     /// Reads and writes a piece in one transaction, where there is no second connection.
     pub(crate) fn do_piece(&mut self) -> Result<bool> {
-        self.read_and_write_piece(Limits::beside_callers())
+        self.read_and_write_piece(Limits::beside(Callers::WriteLittle))
     }
 
     /// Returns false when nothing is worth doing.
     fn read_and_write_piece(&mut self, limits: Limits) -> Result<bool> {
         let done = self.change_runs(|connection, hasher, runs| {
-            let wanted = wanted(connection, hasher, runs, limits)?;
-            let Some(piece) = wanted.read(connection, hasher, limits)? else {
-                return Ok(false);
-            };
+            let piece = wanted(connection, hasher, runs, limits)
+                .and_then(|wanted| wanted.read(connection, hasher, limits))
+                .map_err(ReadError::in_the_index)?;
+            let Some(piece) = piece else { return Ok(false) };
             write_piece(connection, hasher, runs, piece, true)
         });
         match (done, &self.file_index.damage) {
@@ -403,6 +429,23 @@ impl Journal {
 
     /// Leaves all out of the runs that is about rows that are gone. Makes them anew if they are not sound.
     pub(super) fn compact_runs(&mut self, are_sound: bool) -> Result<()> {
+        let compacted = self.write_all_runs(are_sound);
+        if !self.file_index.is_corrupt {
+            return compacted;
+        }
+        let name = self.name();
+        log::warn!(
+            file = name.as_str();
+            "{name}: SQLite finds damage in the pages of the index in the file; they are given up; no mark is lost"
+        );
+        let replaced = replace_derived(self.connection()?);
+        self.discard_position();
+        replaced.map_err(|e| self.failure("compact", e))?;
+        (self.file_index.is_corrupt, self.file_index.is_usable) = (false, true);
+        self.write_all_runs(true)
+    }
+
+    fn write_all_runs(&mut self, are_sound: bool) -> Result<()> {
         if !are_sound && self.file_index.is_usable {
             self.throw_runs_away("a check of it found problems")?;
             self.write_long_tail_first()?;
@@ -441,9 +484,9 @@ impl Journal {
             }
             let mut runs = match self.sound_runs(connection).map_err(ReadError::in_the_index) {
                 Err(ReadError::Index(what)) => {
-                    log::warn!(
+                    log::info!(
                         file = name.as_str();
-                        "{name}: the index in the file is damaged and is made anew: {what}; no mark is lost"
+                        "{name}: the damaged index in the file is thrown away, and made anew: {what}"
                     );
                     counts::clear(connection)?;
                     Runs::drop_all(connection, hasher)?
@@ -455,7 +498,7 @@ impl Journal {
             run(connection, "COMMIT")?;
             Ok(Some((done, has_work, runs.complete_to())))
         };
-        let changed = changed().map_err(ReadError::in_the_index);
+        let changed = changed();
         self.file_index.reopened();
         match changed {
             Ok(Some((done, has_work, complete_to))) => {
@@ -471,16 +514,58 @@ impl Journal {
             Err(e) => {
                 self.rollback();
                 self.file_index.has_work = false;
-                let is_io = !matches!(e, ReadError::Index(_));
-                if let ReadError::Index(what) = e {
-                    self.runs_are_damaged(what);
-                }
-                let error = e.at(&name);
-                if is_io && error.kind() == ErrorKind::Io {
+                let error = match e {
+                    // The pages themselves are damaged: no run can be made anew among them.
+                    ReadError::Sqlite(e) if is_corrupt(&e) => {
+                        drop(self.index_is_corrupt());
+                        self.failure("write to", e)
+                    }
+                    e => {
+                        let e = e.in_the_index();
+                        if let ReadError::Index(what) = e {
+                            self.runs_are_damaged(what);
+                        }
+                        e.at(&name)
+                    }
+                };
+                if error.kind() == ErrorKind::Io {
                     self.drop_failed_connection();
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::format::create::create_in_memory;
+
+    #[test]
+    fn the_more_callers_write_the_longer_a_tail_is_left_for_later() {
+        let connection = create_in_memory(&Config::default()).unwrap();
+        let hasher = KeyHasher::random();
+        let runs = Runs::default();
+        let wanted = |callers| match wanted(&connection, &hasher, &runs, Limits::beside(callers)) {
+            Ok(Wanted::Tail(_)) => "tail",
+            Ok(Wanted::Nothing { later: true }) => "later",
+            Ok(Wanted::Nothing { later: false }) => "nothing",
+            Ok(Wanted::Step(_)) | Err(_) => panic!("there are no runs"),
+        };
+        for (rows, little, much, long) in [
+            (long_tail() - 1, "nothing", "nothing", "nothing"),
+            (long_tail(), "tail", "later", "later"),
+            (rows_per_run() - 1, "tail", "later", "later"),
+            (rows_per_run(), "tail", "tail", "later"),
+            (2 * rows_per_run(), "tail", "tail", "tail"),
+        ] {
+            let newest = "INSERT INTO seen (seq, id, first_seen, last_seen) VALUES (?1, 'x', 1, 1)";
+            connection.execute(newest, [rows]).unwrap();
+            let found =
+                [Callers::WriteLittle, Callers::WriteMuch, Callers::HoldTheMutex].map(wanted);
+            assert_eq!(found, [little, much, long], "{rows} rows");
         }
     }
 }

@@ -44,11 +44,16 @@ impl FileReader {
     pub(crate) fn verify(&mut self, now_ms: i64) -> Result<IntegrityReport> {
         self.read(1, |connections| {
             let snapshot = Snapshot::begin(connections[0])?;
-            let problems = format::integrity_problems(snapshot.0)?;
-            if !problems.is_empty() {
-                return Ok(IntegrityReport { problems, ..IntegrityReport::default() });
+            let found = format::integrity_problems(snapshot.0)?;
+            let (of_sqlite, is_sound) = IntegrityReport::of(found);
+            if !is_sound && of_sqlite.index_problems == 0 {
+                return Ok(of_sqlite);
             }
-            compare_all(snapshot.0, now_ms, PASS_SIZE)
+            let mut report = compare_all(snapshot.0, now_ms, PASS_SIZE)?;
+            if report.index_problems == 0 {
+                report.add_index_problems(of_sqlite.problems);
+            }
+            Ok(report)
         })
     }
 

@@ -33,7 +33,8 @@ pub struct Stats {
     /// expired and are not purged yet.
     pub seen: u64,
     /// The number of ids that are seen, by scope, with those that have expired and are not purged yet. Costs no count: the
-    /// file has it.
+    /// file has it. Empty where there are more than 1,024 scopes, or one has a name of more than 256 bytes:
+    /// [`Reader::stats`](crate::Reader::stats) counts them.
     pub scopes: BTreeMap<String, u64>,
     /// The number of ids that are claimed and in flight.
     pub in_flight: u64,
@@ -50,6 +51,8 @@ pub struct Stats {
     pub unresolved: u64,
     /// The number of expired ids that still take up memory, until the next purge; 0 while the index is asleep.
     pub expired: u64,
+    /// Whether the whole index is in memory: it is [awake](crate::IndexMode).
+    pub index_is_awake: bool,
     /// The memory of the index, in bytes.
     pub memory_bytes: u64,
     /// The size of the database file, in bytes; 0 in memory.
@@ -215,8 +218,8 @@ impl SeenStore {
     }
 
     /// Shrinks the file: the free pages, which a purge keeps for later marks, go back to the file system.
-    /// Other stores on the file stay open and correct; each reads the file once more, at about 0.3 µs for
-    /// each id.
+    /// Other stores on the file stay open and correct; each whose index is awake reads the file once more, at about 0.3 µs
+    /// for each id.
     ///
     /// First checks the index in the file as [`verify`](Self::verify) does, beside other callers, and makes it anew if it is
     /// damaged. Then writes the whole file again in one transaction: about a second for each 100 MB. Other writers wait
@@ -300,14 +303,14 @@ impl SeenStore {
             let claims = journal.count_claims(engine.clock.now_ms())?;
             Ok((journal.last_purge_ms()?, journal.path(), claims, journal.marks()?))
         })?;
-        let marks =
-            marks.into_iter().map(|(scope, count)| (scope, u64::try_from(count).unwrap_or(0)));
-        let scopes: BTreeMap<String, u64> = marks.collect();
+        let count = |marks: i64| u64::try_from(marks).unwrap_or(0);
         let (seen, expired) = if engine.index.is_complete() {
             engine.index.count(engine.clock.now_ms())
         } else {
-            (scopes.values().fold(0_u64, |sum, count| sum.saturating_add(*count)), 0)
+            (count(marks.all), 0)
         };
+        let by_scope = marks.by_scope.unwrap_or_default().into_iter();
+        let scopes: BTreeMap<_, _> = by_scope.map(|(scope, marks)| (scope, count(marks))).collect();
         Ok(Stats {
             seen,
             scopes,
@@ -318,6 +321,7 @@ impl SeenStore {
             abandoned: claims.abandoned,
             unresolved: claims.unresolved,
             expired,
+            index_is_awake: engine.index.is_complete(),
             memory_bytes: engine.index.memory_bytes(),
             file_bytes: path.as_deref().map_or(0, file::bytes),
             wal_bytes: path.as_deref().map_or(0, file::wal_bytes),
@@ -356,13 +360,18 @@ impl SeenStore {
     pub fn verify(&self) -> Result<IntegrityReport> {
         let engine = &self.engine;
         engine.check_open()?;
-        let (problems, of_index) = if let Some(path) = self.readable_path()? {
+        let of_file = if let Some(path) = self.readable_path()? {
             check_file(&path, &self.reading_config())?
         } else {
             let found = engine.with_journal(|writer| writer.journal.integrity_problems())?;
-            let is_sound = found.is_empty();
-            (found, if is_sound { self.index_problems()? } else { Vec::new() })
+            let (mut report, is_sound) = IntegrityReport::of(found);
+            if is_sound {
+                report.add_index_problems(self.index_problems()?);
+            }
+            report
         };
+        let (mut problems, index_problems) = (of_file.problems, of_file.index_problems);
+        let of_index = problems.split_off(problems.len() - index_problems);
         let mut report = IntegrityReport { problems, ..IntegrityReport::default() };
         engine.drop_stale_slots()?;
         let mut after = 0;

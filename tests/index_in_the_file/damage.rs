@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::Connection;
-use seen_store::{Reader, SeenStore};
+use seen_store::{Reader, SeenStore, Verdict};
 
 use crate::common::{Place, clock_and_config};
-use crate::{asleep, fill, id, place};
+use crate::{asleep, eventually, fill, id, missed, place};
 
 const IDS: usize = 60;
 
@@ -142,6 +142,97 @@ fn check_damage(damage: &str) {
     assert!(problems.is_empty(), "not healed: {problems:?}");
     let report = store.verify().unwrap();
     assert!(report.is_ok(), "{report:?}");
+}
+
+const PAGE: usize = 1024;
+
+fn overwrite_pages(place: &Place, pages: impl IntoIterator<Item = usize>) {
+    let mut file = std::fs::read(place.path()).unwrap();
+    for page in pages {
+        file[page * PAGE..(page + 1) * PAGE].fill(0);
+    }
+    std::fs::write(place.path(), file).unwrap();
+}
+
+/// Returns the pages of a table with rows, but for its root.
+fn leaves(place: &Place, table: &str) -> Vec<usize> {
+    let sql = place.sql();
+    let leaves = "SELECT pageno FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' AND path != '/'";
+    let mut statement = sql.prepare(leaves).unwrap();
+    let pages = statement.query_map([table], |row| row.get::<_, u32>(0)).unwrap();
+    pages.map(|page| page.unwrap() as usize - 1).collect()
+}
+
+#[test]
+fn a_damaged_block_is_made_anew_by_a_store_asleep_that_only_looks_up() {
+    let place = place();
+    let (_, config) = clock_and_config();
+    fill(&place, &config, 0..400);
+    let store = place.open(asleep(config));
+    let damage = "UPDATE blocks SET entries = zeroblob(length(entries))";
+    place.sql().execute_batch(damage).unwrap();
+    assert_eq!(missed(&store, 0..400), []);
+    let is_sound = || Reader::open(place.path()).unwrap().verify().unwrap().is_ok();
+    assert!(eventually(|| store.try_is_seen(id(7)).unwrap() && is_sound()));
+    let rebuilds = store.stats().unwrap().since_opened.rebuilds;
+    assert_eq!(missed(&store, 0..400), []);
+    assert_eq!(store.stats().unwrap().since_opened.rebuilds, rebuilds);
+}
+
+/// SQLite can neither read nor delete what is on these pages. All marks are elsewhere.
+#[test]
+fn damaged_pages_of_the_index_change_no_answer_and_are_healed_by_compacting() {
+    const MANY: usize = 900;
+    for damage in ["a block", "half", "all", "root of blocks", "root of counts", "root of runs"] {
+        let place = place();
+        let (_, config) = clock_and_config();
+        fill(&place, &config, 0..MANY);
+        if let Some(table) = damage.strip_prefix("root of ") {
+            let root = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            let root: u32 = place.sql().query_row(root, [table], |row| row.get(0)).unwrap();
+            overwrite_pages(&place, [root as usize - 1]);
+        } else {
+            let pages = leaves(&place, "blocks");
+            assert!(pages.len() > 3, "{pages:?}");
+            let step = ["all", "half", "a block"].iter().position(|it| *it == damage).unwrap();
+            overwrite_pages(&place, pages.into_iter().skip(1).step_by([1, 2, 1_000][step]));
+        }
+        let reader = Reader::open(place.path()).unwrap();
+        assert!((0..MANY).all(|n| reader.get(id(n)).unwrap().is_some()), "{damage}");
+        let report = reader.verify().unwrap();
+        assert!(report.index_problems > 0, "{damage}: {report:?}");
+        assert_eq!(report.index_problems, report.problems.len(), "{damage}: {report:?}");
+        assert!(report.problems[0].contains("no mark is lost"), "{damage}: {report:?}");
+        drop(reader);
+        for round in 0..3 {
+            let store = place.open(asleep(config.clone()));
+            assert_eq!(missed(&store, 0..MANY), [], "{damage}");
+            store.seed((0..40).map(|n| format!("{round}-{n}"))).unwrap();
+            for n in [round, 300 + round] {
+                let forgotten = store.forget(id(n)).unwrap_or_else(|e| panic!("{damage}: {e}"));
+                assert!(forgotten, "{damage}");
+                assert_eq!(store.check_and_mark(id(n)).unwrap(), Verdict::New, "{damage}");
+            }
+            assert!(store.verify().unwrap().index_problems > 0, "{damage}");
+            assert!(store.stats().unwrap().wal_bytes < 4_000_000, "{damage}");
+            store.close().unwrap();
+        }
+        let other = place.open(asleep(config.clone()));
+        assert_eq!(missed(&other, 0..MANY), [], "{damage}");
+        let store = place.open(asleep(config.clone()));
+        store.compact().unwrap_or_else(|e| panic!("{damage}: {e}"));
+        for store in [&store, &other] {
+            assert_eq!(missed(store, 0..MANY), [], "{damage}");
+            assert!(store.mark_seen("after").is_ok() && store.forget("after").unwrap());
+            let report = store.verify().unwrap();
+            assert!(report.is_ok(), "{damage}: {report:?}");
+        }
+        drop((store, other));
+        let report = Reader::open(place.path()).unwrap().verify().unwrap();
+        assert!(report.is_ok(), "{damage}: {report:?}");
+        let (covered, newest, _) = covered(&place.sql());
+        assert!(covered > 0 && newest - covered < 30, "{damage}: {covered} of {newest}");
+    }
 }
 
 fn check_damages(damages: &[&str]) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use seen_store::{Clock as _, Filter, IndexMode, Reader, Salvage, SeenStore, Ttl};
 
 use crate::common::{clock_and_config, ms, secs};
-use crate::{asleep, fill, id, missed, place};
+use crate::{asleep, fill, id, missed, place, wakes};
 
 const WITHOUT_INDEX: &str = "DROP TABLE runs; DROP TABLE blocks; DROP TABLE counts; \
                              DELETE FROM meta WHERE key = 'hash_key'";
@@ -96,28 +96,34 @@ fn what_is_marked_after_a_foreign_program_deleted_the_newest_rows_is_kept() {
 #[test]
 fn a_forgotten_id_stays_forgotten_when_the_clock_goes_back_before_the_end_of_an_earlier_mark() {
     let mut answers = Vec::new();
-    for mode in [IndexMode::Awake, IndexMode::Asleep] {
+    let modes = [IndexMode::Awake, IndexMode::Asleep, IndexMode::Wakes];
+    for (mode, other) in
+        modes.iter().flat_map(|mode| modes[..2].iter().map(move |other| (*mode, *other)))
+    {
         let place = place();
         let (clock, config) = clock_and_config();
-        let config = config.ttl(Ttl::Never).purge_interval(None).index(mode);
-        // So many that the purge at opening does not come as far as "x".
+        let config = config.ttl(Ttl::Never).purge_interval(None).purge_on_open(false).index(mode);
         place.open(config.clone()).seed((100..5_000).map(id)).unwrap();
         fill(&place, &config, 0..40);
         let store = place.open(config.clone());
         store.ttl(secs(3_600)).mark_seen("x").unwrap();
         store.close().unwrap();
         clock.advance(secs(7_200));
-        // The expired row is in no run yet.
-        let store = place.open(asleep(config.clone()));
+        // The expired row is in no run yet, and an index that is awake never learns of it.
+        let store = place.open(config.clone().index(other));
         store.mark_seen("x").unwrap();
         assert!(store.forget("x").unwrap());
         store.close().unwrap();
         fill(&place, &config, 40..80);
         clock.set(clock.now() - secs(5_400));
         let store = place.open(config.clone());
+        if mode == IndexMode::Wakes {
+            assert_eq!(missed(&store, 100..1_000), []);
+            assert!(wakes(&store));
+        }
         let reader = Reader::open_with(place.path(), config.clone()).unwrap();
         answers.push((
-            mode,
+            (mode, other),
             store.try_is_seen("x").unwrap(),
             store.get("x").unwrap().is_some(),
             reader.get("x").unwrap().is_some(),

@@ -61,6 +61,20 @@ pub(crate) fn fill(place: &Place, config: &Config, ids: std::ops::Range<usize>) 
     }
 }
 
+/// Waits until the whole index is in memory, without a call that would let it get there; returns false if it takes too
+/// long.
+pub(crate) fn wakes(store: &SeenStore) -> bool {
+    eventually(|| store.stats().unwrap().index_is_awake)
+}
+
+/// Waits for something that a thread does.
+pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    (0..600).any(|_| {
+        std::thread::sleep(common::ms(50));
+        is_so()
+    })
+}
+
 /// Asks a store for ids, and returns those that are not seen.
 pub(crate) fn missed(store: &SeenStore, ids: std::ops::Range<usize>) -> Vec<usize> {
     ids.filter(|n| !store.try_is_seen(id(*n)).unwrap()).collect()

@@ -154,25 +154,14 @@ fn what_was_acknowledged_is_seen_after_kills_at_any_time() {
             Child::spawn("worker", &[("STORE", place.path().to_str().unwrap()), ("FROM", &from)]);
         // Heard so much, it is killed.
         let lines = 20 + round * 37 % 200;
-        for _ in 0..lines {
-            let said = child.hear().expect("the child ended");
-            let (what, n) = said.split_once(' ').unwrap();
-            let n: usize = n.parse().unwrap();
-            if what == "marked" {
-                marked.insert(n)
-            } else {
-                forgotten.insert(n)
-            };
-        }
+        let mut said: Vec<String> =
+            (0..lines).map(|_| child.hear().expect("the child ended")).collect();
         child.kill();
-        while let Some(said) = child.hear() {
+        said.extend(std::iter::from_fn(|| child.hear()));
+        for said in said {
             let (what, n) = said.split_once(' ').unwrap();
-            let n: usize = n.parse().unwrap();
-            if what == "marked" {
-                marked.insert(n)
-            } else {
-                forgotten.insert(n)
-            };
+            let of = if what == "marked" { &mut marked } else { &mut forgotten };
+            of.insert(n.parse::<usize>().unwrap());
         }
         child.wait_for_death();
         let store = place.open(asleep(config.clone()));

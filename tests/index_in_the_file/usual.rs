@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use seen_store::{Config, IndexMode, SeenStore, Ttl};
 
 use crate::common::{Place, ms, secs};
-use crate::{USUAL, asleep, id};
+use crate::{USUAL, asleep, id, wakes};
 
 /// Runs the calling test again in a process with the usual sizes; returns true there.
 fn is_usual(name: &str) -> bool {
@@ -242,6 +242,8 @@ fn many_short_lived_processes_that_never_close_stay_fast() {
     let runs: i64 =
         place.sql().query_row("SELECT count(*) FROM runs", [], |row| row.get(0)).unwrap();
     eprintln!("= (median, longest) of each 100 openings: {figures:?}; {runs} runs");
+    // As long as reading a tail of 65,536 rows takes.
+    assert!(figures.iter().all(|(median, _)| *median < ms(100)), "{figures:?}");
 }
 
 #[test]
@@ -338,10 +340,121 @@ fn runs_stay_few_beside_stores_that_write_at_full_speed() {
             let runs: i64 =
                 place.sql().query_row("SELECT count(*) FROM runs", [], |row| row.get(0)).unwrap();
             eprintln!("= {runs} runs, {:?} for two lookups", sum / u32::try_from(count).unwrap());
+            assert!(runs < 16, "{runs} runs");
         }
         let begun = Instant::now();
         let listed = store.entries(seen_store::Filter::default()).map(Result::unwrap).count();
         eprintln!("= longest {longest:?}; listed {listed} in {:?}", begun.elapsed());
         stop.store(true, SeqCst);
     });
+}
+
+/// Returns the length of the tail, and the number of runs.
+fn tail_and_runs(place: &Place) -> (i64, i64) {
+    let figures = "SELECT (SELECT max(seq) FROM seen) - (SELECT ifnull(max(last), 0) FROM runs WHERE state = 1), \
+                          (SELECT count(*) FROM runs)";
+    place.sql().query_row(figures, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+#[test]
+fn what_is_left_beside_long_batches_is_done_once_they_pause() {
+    if !is_usual("what_is_left_beside_long_batches_is_done_once_they_pause") {
+        return;
+    }
+    let place = Place::in_ram();
+    let store = place.open(config());
+    for batch in 0..60 {
+        store.seed((batch * 10_000..batch * 10_000 + 10_000).map(id)).unwrap();
+    }
+    let left = tail_and_runs(&place);
+    let begun = Instant::now();
+    while let (tail, runs) = tail_and_runs(&place)
+        && (tail >= 4_096 || runs >= 8)
+    {
+        assert!(begun.elapsed() < secs(60), "a tail of {tail} rows and {runs} runs are left");
+        thread::sleep(ms(50));
+    }
+    eprintln!(
+        "= (tail, runs): {left:?}, and {:?} later {:?}",
+        begun.elapsed(),
+        tail_and_runs(&place)
+    );
+}
+
+#[test]
+fn a_store_wakes_beside_batches() {
+    if !is_usual("a_store_wakes_beside_batches") {
+        return;
+    }
+    let place = Place::in_ram();
+    many(&place, 400_000);
+    let store = place.open(config());
+    let is_awake = || store.stats().unwrap().index_is_awake;
+    assert!(!is_awake());
+    // A 32nd of all, so that it begins to wake.
+    for n in 0..12_600 {
+        assert!(store.try_is_seen(id(n * 31)).unwrap());
+    }
+    let mut batches = 0;
+    while !is_awake() {
+        let first = 1_000_000 + batches * 10_000;
+        store.seed((first..first + 10_000).map(id)).unwrap();
+        batches += 1;
+        assert!(batches < 100, "it is not awake");
+    }
+    eprintln!("= awake after {batches} batches of 10,000");
+}
+
+#[test]
+fn a_store_that_only_reads_wakes_by_itself() {
+    if !is_usual("a_store_that_only_reads_wakes_by_itself") {
+        return;
+    }
+    let place = Place::in_ram();
+    many(&place, 300_000);
+    let store = place.open(config().read_only(true));
+    // A 32nd of all lets it begin, and a step of the thread reads 1,000 rows.
+    for n in 0..9_400 {
+        assert!(store.try_is_seen(id(n * 31)).unwrap());
+    }
+    assert!(wakes(&store));
+}
+
+#[test]
+fn a_store_that_only_reads_stays_asleep_beside_one_that_marks() {
+    if !is_usual("a_store_that_only_reads_stays_asleep_beside_one_that_marks") {
+        return;
+    }
+    let place = Place::in_ram();
+    many(&place, 1_000);
+    let reading = place.open(asleep(config().read_only(true)));
+    let marking = place.open(config());
+    let mut most = 0;
+    for n in 0..60 {
+        marking.seed((0..10_000).map(|it| format!("{n}-{it}"))).unwrap();
+        assert!(reading.try_is_seen(format!("{n}-77")).unwrap());
+        most = most.max(reading.stats().unwrap().memory_bytes);
+    }
+    eprintln!("= at most {most} bytes");
+    assert!(most < 12_000_000, "{most}");
+}
+
+#[test]
+fn a_mark_does_not_wait_while_the_marks_of_many_scopes_are_counted() {
+    if !is_usual("a_mark_does_not_wait_while_the_marks_of_many_scopes_are_counted") {
+        return;
+    }
+    let place = Place::in_ram();
+    let store = place.open(config());
+    let beside = Beside::start(&place, IndexMode::Wakes);
+    let scope = |n: usize| format!("{:0200}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    for n in 0..70_000 {
+        store.scope(&scope(n)).mark_seen("x").unwrap();
+    }
+    store.close().unwrap();
+    let (longest, count) = beside.stop();
+    let stats = place.open(config()).stats().unwrap();
+    assert_eq!((stats.seen, stats.scopes.len()), (70_000 + count as u64, 0));
+    eprintln!("= a mark waited {longest:?} ({count} marks)");
+    assert!(longest < ms(500), "{longest:?}");
 }
