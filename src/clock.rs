@@ -1,7 +1,8 @@
 //! The store's clocks.
 //!
 //! Owns the conversion between `SystemTime` and the unix milliseconds of the file, the rule for clocks that step
-//! backwards, and the one for a system clock that was never set. A time that this module returns always lies in `MIN_MS..=MAX_MS`: 0 stays free to
+//! backwards, and the one for a system clock that was never set. A time that this module returns always lies in
+//! `MIN_MS..=MAX_MS`: 0 stays free to
 //! mean "tombstone" in the file, and a time fits the 48 bits that the index keeps of it.
 
 use std::any::Any;

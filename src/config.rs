@@ -175,11 +175,13 @@ pub enum IndexMode {
     /// Only what is asked for is kept in memory, at most 65,536 ids besides those that the end of the file has. For stores
     /// that are large and rarely asked, or where memory is short.
     Asleep,
-    /// The default. Asleep, until so much was asked for that reading all of it would have been cheaper: after as many lookups in the file
-    /// as a 32nd of its rows, and at least 1,000. Then a thread reads the whole file, about 0.3 s of work for a
+    /// The default. Asleep, until so much was asked for that reading all of it would have been cheaper: after as many
+    /// lookups in the file as a 32nd of its rows, and at least 1,000. Then a thread reads the whole file, about 0.3 s
+    /// of work for a
     /// million ids, while callers go on; from then on the index takes 36 to 54 bytes for each id.
     Wakes,
-    /// The whole file is read when the store opens: about 0.3 s for a million ids. For a store that is asked for much from the
+    /// The whole file is read when the store opens: about 0.3 s for a million ids. For a store that is asked for much
+    /// from the
     /// first moment on.
     Awake,
 }

@@ -47,7 +47,8 @@ pub enum ErrorKind {
     UnsupportedSqlite,
     /// Another process held the file for longer than the busy timeout.
     Busy,
-    /// No space is left on the file system, or no inodes, or a quota is used up. Nothing was marked; calls succeed again once there is space.
+    /// No space is left on the file system, or no inodes, or a quota is used up. Nothing was marked; calls succeed
+    /// again once there is space.
     StorageFull,
     /// The operating system failed a read, a write or a sync.
     Io,

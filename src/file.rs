@@ -318,16 +318,28 @@ fn metadata_error(path: &Path, error: io::Error) -> Error {
 
 /// Fails if the file at the path is gone, or not the one that was opened.
 pub(crate) fn check_not_replaced(path: &Path, opened: Identity) -> Result<()> {
-    let happened = match fs::symlink_metadata(path) {
-        Ok(metadata) if Identity::of(&metadata) == opened => return Ok(()),
-        Ok(_) => "was replaced by another file",
-        Err(e) if e.kind() == io::ErrorKind::NotFound => "was moved or deleted",
-        Err(e) => return Err(metadata_error(path, e)),
-    };
-    Err(Error::new(
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if Identity::of(&metadata) == opened => Ok(()),
+        Ok(_) => Err(replaced(path, "was replaced by another file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(replaced(path, "was moved or deleted"))
+        }
+        Err(e) => Err(metadata_error(path, e)),
+    }
+}
+
+/// Fails if a side file of an open store is gone: one more connection would make a new one.
+pub(crate) fn check_side_files_exist(path: &Path) -> Result<()> {
+    let side_files = ["-wal", "-shm"].map(|suffix| beside(path, suffix));
+    let gone = side_files.iter().find(|file| !exists(file));
+    gone.map_or(Ok(()), |file| Err(replaced(file, "was moved or deleted")))
+}
+
+fn replaced(path: &Path, happened: &str) -> Error {
+    Error::new(
         ErrorKind::FileReplaced,
         format!("{} {happened} while the store was open; close it and open it again", shown(path)),
-    ))
+    )
 }
 
 /// Returns the error for a log that has lost committed frames.

@@ -235,7 +235,8 @@ impl Index {
     }
 
     /// Removes the slots of one shard that had expired at `now_ms`, a time that was recorded as one of its use,
-    /// except those of rows that are kept, and those that nothing else tells of the end of. Frees the memory of a table that has become mostly empty. Returns how many slots it visited.
+    /// except those of rows that are kept, and those that nothing else tells of the end of. Frees the memory of a
+    /// table that has become mostly empty. Returns how many slots it visited.
     pub(crate) fn sweep_shard(&self, shard: usize, now_ms: i64) -> usize {
         // The index may have been rebuilt for an earlier time since this one was recorded.
         self.record_use(now_ms);

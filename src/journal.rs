@@ -4,12 +4,14 @@
 //! order, and the index in memory follows it, as in Bitcask. What always holds:
 //!
 //! - A committed row changes only in its `duplicates` count, and with it in `last_seen`. Any other change is a new
-//!   row with a higher `seq`. The rows that it replaces are deleted in the same transaction, after the new row was appended. So
+//!   row with a higher `seq`. The rows that it replaces are deleted in the same transaction, after the new row was
+//!   appended. So
 //!   the newest row is never deleted without a newer one after it, and no `seq` is used twice.
 //! - A **catch-up** reads what other connections appended since the last catch-up: see `catch_up`.
 //! - A deletion leaves a trace: a refresh leaves its newer row; a forget appends a *tombstone*
 //!   (`expires_at` 0); a cleanup, and a purge of marks that were retained, raises `generation` in `meta`; any
-//!   other purge deletes only what has expired for every store, and raises `floor` when it deletes tombstones. A store that finds `generation`
+//!   other purge deletes only what has expired for every store, and raises `floor` when it deletes tombstones. A store
+//!   that finds `generation`
 //!   raised, or its tip below `floor`, may have missed a deletion: see `stale`.
 //! - Nothing here waits for another process. A call that gets `Busy` releases the mutex, then sleeps.
 //!

@@ -157,7 +157,8 @@ impl SeenStore {
     /// Those of [`open`](Self::open), and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for settings
     /// that make no sense. A store that is not to be [created](Config::create), or read-only, also fails with
     /// [`NotFound`](crate::ErrorKind::NotFound) where there is no file, and with
-    /// [`NotADatabase`](crate::ErrorKind::NotADatabase) where it is empty; a read-only one with [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older
+    /// [`NotADatabase`](crate::ErrorKind::NotADatabase) where it is empty; a read-only one with
+    /// [`NeedsUpgrade`](crate::ErrorKind::NeedsUpgrade) for a file of an older
     /// format.
     pub fn open_with(path: impl AsRef<Path>, config: Config) -> Result<Self> {
         let (engine, expired) = Engine::open(path.as_ref(), config)?;
@@ -269,7 +270,8 @@ impl SeenStore {
     /// the TTL is. With `None`, the default, it is kept no longer than the id is seen.
     ///
     /// An id that is kept and no longer seen is [`Expired`](crate::State::Expired): [`get`](Self::get) returns its
-    /// entry. When it comes again it is new, and its entry then tells of the windows before: [`Entry::history`](crate::Entry::history).
+    /// entry. When it comes again it is new, and its entry then tells of the windows before:
+    /// [`Entry::history`](crate::Entry::history).
     /// [`purge_expired`](Self::purge_expired) removes it when its retention is over. An id that is kept takes as much
     /// memory and disk as one that is seen.
     ///

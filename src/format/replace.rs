@@ -148,7 +148,7 @@ fn copy_of_backup(backup: &Path, new: &Path) -> Result<()> {
     let copied = open_to_copy(new, &Config::default())?;
     let problems = integrity_problems(&copied.connection);
     let problems = problems.map_err(|e| failure("verify the copy of", &shown(backup), e))?;
-    // The index is made anew by the first store that writes to it, or when that is compacted.
+    // What is wrong with the index only is left to compacting.
     problems.of_marks.first().map_or(Ok(()), |problem| Err(damaged(problem)))
 }
 

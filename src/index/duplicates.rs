@@ -1,7 +1,8 @@
 //! What only memory knows of ids that come back: how often each was refused as a duplicate since the counts
 //! were last written to the file, and which marks cannot be extended any more.
 //!
-//! Owns counts in memory: by the `seq` of the id's row, or by the token of a claim. They are best effort: a crash loses the counts since
+//! Owns counts in memory: by the `seq` of the id's row, or by the token of a claim. They are best effort: a crash
+//! loses the counts since
 //! the last flush, and beyond [`MAX_COUNTED_IDS`] ids, further ones are not counted until then. So duplicates
 //! cause only reads, and the memory is bounded.
 //!

@@ -53,6 +53,17 @@ pub(super) struct Damage {
     runs: Option<Arc<Runs>>,
 }
 
+/// Whether a store reads and writes the index in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Usability {
+    /// It cannot: the file has none, or hashes ids under another key.
+    #[default]
+    None,
+    Usable,
+    /// It does so no more: SQLite found damage in its pages.
+    Corrupt,
+}
+
 /// What a store knows of the index in the file.
 #[derive(Default)]
 pub(super) struct FileIndex {
@@ -70,10 +81,7 @@ pub(super) struct FileIndex {
     pub(super) deletions: u64,
     /// Whether a thread was woken that writes to the index in the file.
     pub(super) is_kept_up: bool,
-    /// Whether this store uses runs: a file has them, and it hashes ids under the key of the file.
-    pub(super) is_usable: bool,
-    /// Whether SQLite found damage in the pages of the index in the file. The store uses it no more.
-    pub(super) is_corrupt: bool,
+    pub(super) usability: Usability,
     /// Ids that have no row up to the index's base. Rows are only appended, so that stays so.
     absent: HashSet<Key, BuildHasherDefault<KeyIsHash>>,
     /// How many rows were found in the file since the index was filled or emptied.
@@ -92,6 +100,14 @@ impl FileIndex {
         (self.runs, self.covered) = (None, None);
     }
 
+    pub(super) fn is_usable(&self) -> bool {
+        self.usability == Usability::Usable
+    }
+
+    pub(super) fn is_corrupt(&self) -> bool {
+        self.usability == Usability::Corrupt
+    }
+
     /// Records that the index in memory was filled.
     pub(super) fn filled(&mut self) {
         (self.remembered, self.lookups, self.woken_to) = (0, 0, None);
@@ -107,7 +123,7 @@ impl Journal {
         let is_usable = runs::has_tables(connection)?
             && runs::hash_key(connection)?.is_some_and(|key| self.hasher.has_key(key));
         self.file_index.reopened();
-        (self.file_index.is_usable, self.file_index.is_corrupt) = (is_usable, false);
+        self.file_index.usability = if is_usable { Usability::Usable } else { Usability::None };
         if !is_usable {
             return Ok(0);
         }
@@ -144,9 +160,15 @@ impl Journal {
     }
 
     /// Records that SQLite finds damage in the pages of the index in the file, and returns the error with which a caller
-    /// begins again: a transaction that met such a page cannot be committed.
+    /// begins again: SQLite commits no transaction that met such a page.
     pub(super) fn index_is_corrupt(&mut self) -> Error {
-        (self.file_index.is_corrupt, self.file_index.is_usable) = (true, false);
+        let name = self.name();
+        log::warn!(
+            file = name.as_str();
+            "{name}: SQLite finds damage in the pages of the index in the file, which is not used any more; no mark is \
+             lost: compact the store, which makes the index anew"
+        );
+        self.file_index.usability = Usability::Corrupt;
         Error::try_again()
     }
 
@@ -162,8 +184,8 @@ impl Journal {
             let name = self.name();
             log::warn!(
                 file = name.as_str();
-                "{name}: the index in the file is damaged: {what}; no mark is lost: it is read from the table, and is \
-                 made anew as soon as this store writes to it"
+                "{name}: the index in the file is damaged: {what}; no mark is lost: it is read from the table, and a \
+                 store that writes to the file makes it anew"
             );
         }
         let runs = self.connection.as_ref().and_then(|it| Runs::read(it, &self.hasher).ok());
@@ -370,7 +392,7 @@ impl Journal {
         {
             return Ok(covered);
         }
-        if self.file_index.is_corrupt {
+        if self.file_index.is_corrupt() {
             return Ok(0);
         }
         let covered = match counts::covered(self.open_connection()) {
@@ -384,7 +406,7 @@ impl Journal {
     /// Frees the memory of an index that is asleep, once it holds many rows that are found in the file too.
     pub(crate) fn forget_remembered(&mut self, index: &Index) {
         let known = &self.file_index;
-        let may_forget = known.is_usable
+        let may_forget = known.is_usable()
             && known.damage.is_none()
             && known.woken_to.is_none()
             && (!index.is_complete() || self.config.index == IndexMode::Asleep);

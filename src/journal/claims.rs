@@ -3,7 +3,8 @@
 //! Owns one row per id, from its first claim until the id is seen, forgotten or purged. What always holds:
 //! a claim is decided only under the write lock, so no index in memory follows the table. An id has a claim row
 //! or a live mark, and both only while a changed version of it is handled: then the digest of the claim is not that
-//! of the mark. An expired claim row that is found under the write lock is deleted there. When a claim ends, its row stays with an empty token, for its count of attempts. Whether a lease still runs
+//! of the mark. An expired claim row that is found under the write lock is deleted there. When a claim ends, its row
+//! stays with an empty token, for its count of attempts. Whether a lease still runs
 //! is for the reader of a row to decide. A claim whose lease has run out with its token in place is *abandoned*:
 //! whether its holder did the work is not known.
 //!

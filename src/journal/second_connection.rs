@@ -40,6 +40,7 @@ pub(crate) struct SecondConnection {
 
 impl SecondConnection {
     pub(crate) fn open(source: &ConnectionSource) -> Result<Self> {
+        file::check_side_files_exist(&source.path)?;
         let (connection, files) = open::reopen(&source.path, &source.config, source.identity)?;
         Ok(Self { connection, files, path: source.path.clone() })
     }

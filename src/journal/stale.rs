@@ -46,7 +46,8 @@ pub(super) fn row_exists(connection: &Connection, seq: i64) -> rusqlite::Result<
 }
 
 impl Journal {
-    /// Returns the id's mark if it is live at `now_ms`, from the index or the file. While the index may be stale, its row must be in the
+    /// Returns the id's mark if it is live at `now_ms`, from the index or the file. While the index may be stale, its
+    /// row must be in the
     /// table too.
     ///
     /// # Errors

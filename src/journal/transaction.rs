@@ -421,7 +421,7 @@ impl<'j> Transaction<'j> {
     /// Counts these marks no longer. Where SQLite finds damage in the pages of the counts, they stay wrong until the store
     /// is compacted.
     fn subtract(&mut self, uncounted: &counts::ByScope) -> Result<()> {
-        if self.journal.file_index.is_corrupt {
+        if self.journal.file_index.is_corrupt() {
             return Ok(());
         }
         let hasher = self.journal.hasher.clone();

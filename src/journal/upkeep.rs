@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::asleep::Damage;
+use super::asleep::{Damage, Usability};
 use super::catch_up::{read_data_version, read_newest, read_schema_version};
 use super::counts::{self, Tail};
 use super::load::ReadError;
@@ -270,7 +270,7 @@ impl Journal {
             return false;
         }
         let known = &self.file_index;
-        let may_write = known.is_usable && !self.config.read_only;
+        let may_write = known.is_usable() && !self.config.read_only;
         let is_due = may_write
             && (self.tail_rows() > long_tail() || known.has_work && is_open_long())
             || self.is_waking(index);
@@ -283,7 +283,8 @@ impl Journal {
         self.file_index.is_kept_up = false;
     }
 
-    /// Records that nothing is worth writing now to the index in the file, which is complete up to this row. If it is known to
+    /// Records that nothing is worth writing now to the index in the file, which is complete up to this row. If it is
+    /// known to
     /// be damaged, throws it away instead, and returns true.
     pub(crate) fn found_nothing(&mut self, complete_to: i64, later: bool) -> Result<bool> {
         if let Some(Damage { what, .. }) = self.file_index.damage {
@@ -301,7 +302,7 @@ impl Journal {
     /// To be asked before a piece is read. `None` if there is no index in the file that this store can write to.
     pub(crate) fn begin_piece(&mut self) -> Result<Option<Deletions>> {
         self.ensure_open()?;
-        if !self.file_index.is_usable || self.config.read_only {
+        if !self.file_index.is_usable() || self.config.read_only {
             return Ok(None);
         }
         self.deletions_so_far().map(Some)
@@ -371,7 +372,7 @@ impl Journal {
         limit: Duration,
     ) -> Result<()> {
         let begun = Stopwatch::start();
-        while self.file_index.is_usable
+        while self.file_index.is_usable()
             && !self.config.read_only
             && (self.tail_rows() >= tail_worth_writing()
                 || self.file_index.has_work
@@ -393,7 +394,8 @@ impl Journal {
     /// has to do the same again.
     pub(super) fn write_long_tail_first(&mut self) -> Result<()> {
         self.ensure_open()?;
-        if self.config.read_only || !self.with("read", runs::has_tables)? {
+        let is_writable = !self.config.read_only && !self.file_index.is_corrupt();
+        if !is_writable || !self.with("read", runs::has_tables)? {
             return Ok(());
         }
         if self.with("read", runs::hash_key)?.is_none_or(|key| !self.hasher.has_key(key)) {
@@ -430,27 +432,22 @@ impl Journal {
     /// Leaves all out of the runs that is about rows that are gone. Makes them anew if they are not sound.
     pub(super) fn compact_runs(&mut self, are_sound: bool) -> Result<()> {
         let compacted = self.write_all_runs(are_sound);
-        if !self.file_index.is_corrupt {
+        if !self.file_index.is_corrupt() {
             return compacted;
         }
-        let name = self.name();
-        log::warn!(
-            file = name.as_str();
-            "{name}: SQLite finds damage in the pages of the index in the file; they are given up; no mark is lost"
-        );
         let replaced = replace_derived(self.connection()?);
         self.discard_position();
         replaced.map_err(|e| self.failure("compact", e))?;
-        (self.file_index.is_corrupt, self.file_index.is_usable) = (false, true);
+        self.file_index.usability = Usability::Usable;
         self.write_all_runs(true)
     }
 
     fn write_all_runs(&mut self, are_sound: bool) -> Result<()> {
-        if !are_sound && self.file_index.is_usable {
+        if !are_sound && self.file_index.is_usable() {
             self.throw_runs_away("a check of it found problems")?;
             self.write_long_tail_first()?;
         }
-        while self.file_index.is_usable && self.read_and_write_piece(Limits::for_compacting())? {}
+        while self.file_index.is_usable() && self.read_and_write_piece(Limits::for_compacting())? {}
         Ok(())
     }
 
@@ -508,7 +505,7 @@ impl Journal {
             }
             Ok(None) => {
                 self.rollback();
-                self.file_index.is_usable = false;
+                self.file_index.usability = Usability::None;
                 Ok(false)
             }
             Err(e) => {
@@ -516,10 +513,7 @@ impl Journal {
                 self.file_index.has_work = false;
                 let error = match e {
                     // The pages themselves are damaged: no run can be made anew among them.
-                    ReadError::Sqlite(e) if is_corrupt(&e) => {
-                        drop(self.index_is_corrupt());
-                        self.failure("write to", e)
-                    }
+                    ReadError::Sqlite(e) if is_corrupt(&e) => self.index_is_corrupt(),
                     e => {
                         let e = e.in_the_index();
                         if let ReadError::Index(what) = e {

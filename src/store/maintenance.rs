@@ -473,7 +473,8 @@ impl SeenStore {
     /// [`Closed`](crate::ErrorKind::Closed), and `is_seen` returns false. Dropping the last handle does the
     /// same and logs errors.
     ///
-    /// Takes the time for a sync of the disk. If there is much to write or to merge in the index in the file, it works on that
+    /// Takes the time for a sync of the disk. If there is much to write or to merge in the index in the file, it works
+    /// on that
     /// for up to 10 ms, or a 20th of the time that the store was open, at most 2 s, and copies what it wrote from the log.
     ///
     /// # Errors

@@ -231,10 +231,12 @@ impl SeenStore {
     /// call this at the same time, exactly one gets [`Verdict::New`]. A live mark is not extended, except in
     /// a [sliding window](crate::Window::Sliding).
     ///
-    /// An id whose attempts failed, even finally, is new. Only the caller that gets `New` handles the id. If it fails to, the id stays marked and no other
+    /// An id whose attempts failed, even finally, is new. Only the caller that gets `New` handles the id. If it fails
+    /// to, the id stays marked and no other
     /// caller tries again; use [`claim`](Self::claim) where that matters.
     ///
-    /// A duplicate costs a lookup in memory, or in the file while the index is [asleep](crate::IndexMode); a new id one commit,
+    /// A duplicate costs a lookup in memory, or in the file while the index is [asleep](crate::IndexMode); a new id
+    /// one commit,
     /// as [`mark_seen`](Self::mark_seen).
     ///
     /// ```

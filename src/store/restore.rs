@@ -95,7 +95,8 @@ impl SeenStore {
     /// - An expired entry is left out, unless its [retention](Self::retention) lasts and nothing is known of the id.
     /// - An entry that the store cannot take is left out and listed in [`RestoreSummary::refused`], with an error
     ///   of the kind [`InvalidId`](crate::ErrorKind::InvalidId),
-    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt of more than 1 MiB, an error of more than 65,536 bytes, or a holder of more than 255)
+    ///   [`InvalidClaim`](crate::ErrorKind::InvalidClaim) (a receipt of more than 1 MiB, an error of more than 65,536
+    ///   bytes, or a holder of more than 255)
     ///   or [`Corrupt`](crate::ErrorKind::Corrupt) (what the file holds of its id cannot be read). All others
     ///   are restored.
     ///

@@ -73,7 +73,8 @@ enum ClaimStatus {
 }
 
 impl SeenStore {
-    /// Confirms a claim by its token, like [`Lease::confirm`](crate::Lease::confirm). For a worker that has no [`Lease`](crate::Lease), such as
+    /// Confirms a claim by its token, like [`Lease::confirm`](crate::Lease::confirm). For a worker that has no
+    /// [`Lease`](crate::Lease), such as
     /// one in another process.
     ///
     /// ```

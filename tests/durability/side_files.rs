@@ -123,6 +123,18 @@ fn a_deleted_side_file_is_told_within_100_ms_and_closing_brings_all_marks_into_t
 }
 
 #[test]
+fn no_thread_of_the_store_makes_a_side_file_that_was_deleted() {
+    let place = Place::new();
+    let store = place.open(Config::default());
+    mark_all(&store, ids("early", 50));
+    delete(&place, &["-wal", "-shm"]);
+    // So many that they are written to the index in the file, by a thread with a connection of its own.
+    let _ = store.seed(ids("late", 20_000));
+    std::thread::sleep(ms(500));
+    assert_eq!(place.files(), ["seen.db"]);
+}
+
+#[test]
 fn closing_at_once_after_the_deletion_loses_nothing_either() {
     for (suffixes, _) in DELETIONS {
         let place = Place::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
-use seen_store::{Claim, Config, ErrorKind, Ownership, SeenStore, Verdict};
+use seen_store::{Claim, Config, ErrorKind, IndexMode, Ownership, SeenStore, Verdict};
 
 use crate::new_file;
 use crate::shim::{Action, Faults, Op};
@@ -117,9 +117,12 @@ fn claims_that_a_full_disk_refused_are_neither_held_nor_in_anybodys_way() {
 #[test]
 fn a_read_error_in_the_midst_of_a_transaction_fails_that_call_and_leaves_no_transaction_open() {
     let (folder, path) = new_file();
-    let store = SeenStore::open_with(&path, Config::default().cache_size(1)).unwrap();
+    let config = Config::default().cache_size(1).index(IndexMode::Awake);
+    let store = SeenStore::open_with(&path, config.clone()).unwrap();
     store.seed((0..20_000).map(|n| format!("id-{n}"))).unwrap();
-    store.checkpoint().unwrap();
+    store.close().unwrap();
+    // Now no thread reads the file too.
+    let store = SeenStore::open_with(&path, config).unwrap();
     for nth in 1..=3 {
         // A refresh reads the old row's page, which has long left so small a cache.
         let id = format!("id-{}", nth * 5_000);

@@ -192,18 +192,3 @@ fn a_store_that_only_reads_asleep_follows_others() {
         writing.seed((0..400).map(id)).unwrap();
     }
 }
-
-#[test]
-fn opening_waits_no_longer_for_a_lock_than_it_needs_it() {
-    let place = place();
-    let (_, config) = clock_and_config();
-    place.open(config.clone()).seed((0..200).map(id)).unwrap();
-    let sql = place.sql();
-    sql.execute_batch("DELETE FROM runs; DELETE FROM blocks; DELETE FROM counts; BEGIN IMMEDIATE")
-        .unwrap();
-    let begun = std::time::Instant::now();
-    let store = place.open(config.busy_timeout(secs(60)).purge_on_open(false));
-    assert!(begun.elapsed() < secs(20), "{:?}", begun.elapsed());
-    assert_eq!(missed(&store, 0..200), []);
-    sql.execute_batch("ROLLBACK").unwrap();
-}

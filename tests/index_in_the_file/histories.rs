@@ -195,3 +195,21 @@ fn dropping_a_store_whose_index_is_waking_ends_at_once() {
     });
     assert!(ended);
 }
+
+#[test]
+fn opening_waits_no_longer_for_a_lock_than_it_needs_it() {
+    let place = place();
+    let (_, config) = clock_and_config();
+    place.open(config.clone()).seed((0..200).map(id)).unwrap();
+    let sql = place.sql();
+    let without_runs = "DELETE FROM runs; DELETE FROM blocks; DELETE FROM counts; BEGIN IMMEDIATE";
+    sql.execute_batch(without_runs).unwrap();
+    let path = place.path().to_owned();
+    let opened = within(secs(20), move || {
+        let config = config.busy_timeout(secs(60)).purge_on_open(false);
+        let store = SeenStore::open_with(path, config).unwrap();
+        assert_eq!(missed(&store, 0..200), []);
+    });
+    assert!(opened);
+    sql.execute_batch("ROLLBACK").unwrap();
+}

@@ -449,7 +449,7 @@ fn a_mark_does_not_wait_while_the_marks_of_many_scopes_are_counted() {
     let beside = Beside::start(&place, IndexMode::Wakes);
     let scope = |n: usize| format!("{:0200}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     for n in 0..70_000 {
-        store.scope(&scope(n)).mark_seen("x").unwrap();
+        store.scope(scope(n)).mark_seen("x").unwrap();
     }
     store.close().unwrap();
     let (longest, count) = beside.stop();

@@ -1,7 +1,8 @@
 //! Random sequences of verbs on two stores of one file, against a model of each id.
 //!
 //! The model is written from the contract, not from the code. It knows one state for each id (a mark or none, which
-//! may be kept after its expiry, and a claim or none) and what each verb answers and leaves; that is exact except where the contract
+//! may be kept after its expiry, and a claim or none) and what each verb answers and leaves; that is exact except
+//! where the contract
 //! leaves more than one answer open:
 //!
 //! - What has expired for one of the stores, under a clock that was then set back by more than a
@@ -20,7 +21,8 @@
 //! - A cleanup may leave what another store has turned away since.
 //!
 //! Each store has a clock of its own (see `clocks`), and may rest while the other one is used and the clocks
-//! are set: then it reads its clock, and hears of what the other one did, only when it is used again. Mostly they differ by at most a minute, as the contract
+//! are set: then it reads its clock, and hears of what the other one did, only when it is used again. Mostly they
+//! differ by at most a minute, as the contract
 //! asks. Farther apart each store goes by its own clock, and what expires for one of them is a ghost. A
 //! restore returns the file to the state that the model kept at the backup, claims and their tokens
 //! included; each store keeps its time.

@@ -2,7 +2,8 @@
 //!
 //! Owns the reading of leaf pages and records (<https://sqlite.org/fileformat2.html>, 1.6 and 2.1). What always holds: a
 //! row is returned only if all its bytes were read and they are what a store writes. Other tables and the schema have leaf
-//! pages of this kind too, but no row of theirs has as many columns, nor parts on other pages. The content of an id is not mistaken for such a page: an
+//! pages of this kind too, but no row of theirs has as many columns, nor parts on other pages. The content of an id is
+//! not mistaken for such a page: an
 //! overflow page begins with the number of the next. A page that holds only zeros was lost: no row has a part there.
 
 use std::collections::{BTreeMap, HashSet};

@@ -4,7 +4,8 @@
 //! any moment between its call and its return (Herlihy and Wing, "Linearizability"); an answer rules out the
 //! worlds in which no such moment gives it (as in Lowe, "Testing for linearizability"). What always holds: an
 //! operation whose process was killed has taken effect before that or never will; one that failed has not,
-//! unless it may have done a part or cannot know. Where no world is left, a promise was broken. Knows nothing of stores; what a verb does to one id is in `state`.
+//! unless it may have done a part or cannot know. Where no world is left, a promise was broken. Knows nothing of
+//! stores; what a verb does to one id is in `state`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr;

@@ -1,7 +1,8 @@
 //! A store's files in the page cache, and out of it.
 //!
 //! What always holds: files that are said to be out of the page cache were looked for in it afterwards. Nothing else on the
-//! machine is dropped from it: neither other files, nor programs, nor what the kernel knows about the files (their inodes, and
+//! machine is dropped from it: neither other files, nor programs, nor what the kernel knows about the files (their
+//! inodes, and
 //! where their blocks are).
 
 use std::fs::File;

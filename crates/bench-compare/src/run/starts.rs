@@ -1,6 +1,7 @@
 //! The figures of opening: processes that open a store, ask, close it and end.
 //!
-//! What always holds: each figure is a new process, and the contenders take turns. What is said to be cold was out of the page
+//! What always holds: each figure is a new process, and the contenders take turns. What is said to be cold was out of
+//! the page
 //! cache when the process began, and the process had the disk read.
 
 use harness::{Outcome, Result};

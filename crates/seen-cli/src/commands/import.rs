@@ -31,7 +31,8 @@ const BATCH: usize = 1_000;
 /// An import may be repeated, also after an interruption: known entries are merged, and never shortened or
 /// doubled. For a known id, the earliest and latest times, the latest expiry and the largest counts are kept. An id
 /// without a time counts as seen at the time of the import. A failed claim keeps its attempts and its error. A claim
-/// in flight cannot be confirmed, and ends with its lease, after which it may wait for `seen resolve`. Expired entries are left out. An entry that no store can
+/// in flight cannot be confirmed, and ends with its lease, after which it may wait for `seen resolve`. Expired entries
+/// are left out. An entry that no store can
 /// hold, such as one whose id is too long, is left out with a message on standard error; all others are imported,
 /// and the status is 2. The import ends at the first line that is not understood; the lines before it are imported.
 #[derive(Args)]
