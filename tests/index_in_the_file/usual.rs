@@ -440,6 +440,7 @@ fn a_store_that_only_reads_stays_asleep_beside_one_that_marks() {
 }
 
 #[test]
+#[ignore = "takes long, and measures"]
 fn a_mark_does_not_wait_while_the_marks_of_many_scopes_are_counted() {
     if !is_usual("a_mark_does_not_wait_while_the_marks_of_many_scopes_are_counted") {
         return;
