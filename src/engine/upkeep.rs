@@ -227,10 +227,11 @@ impl Worker {
                 Next::Here | Next::Unknown => Stepped::Done,
                 Next::Prepared(Prepared::Piece(piece)) => {
                     let is_tail = piece.as_ref().is_some_and(PreparedPiece::is_tail);
-                    if is_tail {
+                    let is_written = journal.write_piece(piece)?;
+                    if is_tail && is_written {
                         self.tail_written = Some(Stopwatch::start());
                     }
-                    if journal.write_piece(piece)? { Stepped::Done } else { Stepped::Busy }
+                    if is_written { Stepped::Done } else { Stepped::Busy }
                 }
                 Next::Prepared(Prepared::Damage(what)) => {
                     journal.throw_runs_away(what)?;

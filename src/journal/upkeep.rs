@@ -1,6 +1,6 @@
 //! Keeping the index in the file: the tail is written to runs, and runs are merged, in small pieces.
 //!
-//! Owns what is written to the index in the file, and when. What always holds:
+//! Owns what is written to the index in the file, and when; `limits` has the sizes. What always holds:
 //!
 //! - A piece is *read* first, in any snapshot, also on a second connection beside callers. Then it is *written*, in a short
 //!   write transaction, if the runs and the history of the file are still those that it was read from.
@@ -9,15 +9,20 @@
 //! - Damaged runs are thrown away. No mark is lost: all of it is derived from the table. What cannot even be thrown away,
 //!   because SQLite cannot write to its pages, is left alone until the store is opened again.
 
+mod limits;
+
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+pub(crate) use self::limits::Callers;
+use self::limits::{Limits, long_tail, tail_to_write_first, tail_worth_writing};
 
 use super::asleep::{Damage, Usability};
 use super::catch_up::{read_data_version, read_newest, read_schema_version};
 use super::counts::{self, Tail};
 use super::load::ReadError;
-use super::runs::{self, Runs, StepLimits, gone_left};
+use super::runs::{self, Runs, gone_left};
 use super::second_connection::SecondConnection;
 use super::{Journal, run};
 use crate::clock::Stopwatch;
@@ -26,83 +31,7 @@ use crate::format::create::replace_derived;
 use crate::format::sqlite_errors::{is_busy, is_corrupt};
 use crate::id::KeyHasher;
 use crate::index::Index;
-use crate::machine::{index_size, sleep};
-
-/// The length of a tail, in rows, that is written to a run beside commits: opening reads as much in a millisecond.
-fn long_tail() -> i64 {
-    index_size!(4_096, in_tests: 9)
-}
-/// How many rows are written to one run: half a megabyte, and two milliseconds.
-fn rows_per_run() -> i64 {
-    index_size!(32_768, in_tests: 9)
-}
-/// The length of a tail that is worth writing when a store closes: reading it takes a third of a millisecond.
-fn tail_worth_writing() -> i64 {
-    index_size!(1_024, in_tests: 4)
-}
-/// The length of a tail that is written to runs before the index is filled.
-fn tail_to_write_first() -> i64 {
-    index_size!(65_536, in_tests: 12)
-}
-/// How many rows are written to one run when a file without runs is opened: about 4 MB of memory.
-fn rows_per_run_at_open() -> i64 {
-    index_size!(262_144, in_tests: 7)
-}
-
-/// What callers do meanwhile. The more they write, the larger are the pieces: so each row is written less often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Callers {
-    WriteLittle,
-    /// A tail was written a moment ago.
-    WriteMuch,
-    /// They hold it for many milliseconds at a time.
-    HoldTheMutex,
-}
-
-/// How much is worth a piece of work.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// The shortest tail, in rows, that is written to a run.
-    shortest_tail: i64,
-    /// The most rows that are written to one.
-    rows_per_run: i64,
-    step: StepLimits,
-}
-
-impl Limits {
-    fn beside(callers: Callers) -> Self {
-        let few = Self {
-            shortest_tail: long_tail(),
-            rows_per_run: rows_per_run(),
-            step: StepLimits::small(),
-        };
-        match callers {
-            Callers::WriteLittle => few,
-            Callers::WriteMuch => Self { shortest_tail: rows_per_run(), ..few },
-            Callers::HoldTheMutex => Self {
-                shortest_tail: 2 * rows_per_run(),
-                rows_per_run: 2 * rows_per_run(),
-                step: StepLimits::beside_long_calls(),
-            },
-        }
-    }
-
-    fn at_close() -> Self {
-        Self { shortest_tail: tail_worth_writing(), ..Self::beside(Callers::WriteLittle) }
-    }
-
-    fn at_open() -> Self {
-        Self {
-            shortest_tail: tail_to_write_first(),
-            rows_per_run: rows_per_run_at_open(),
-            ..Self::beside(Callers::WriteLittle)
-        }
-    }
-
-    fn for_compacting() -> Self {
-        Self { step: StepLimits::for_compacting(), ..Self::at_close() }
-    }
-}
+use crate::machine::sleep;
 
 /// What is to be written next.
 enum Piece {
@@ -533,6 +462,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use super::limits::rows_per_run;
     use super::*;
     use crate::config::Config;
     use crate::format::create::create_in_memory;

@@ -192,3 +192,24 @@ fn a_store_that_only_reads_asleep_follows_others() {
         writing.seed((0..400).map(id)).unwrap();
     }
 }
+
+#[test]
+fn the_marks_of_many_scopes_are_counted_together_only() {
+    let place = place();
+    let (_, config) = clock_and_config();
+    for (scopes, counted) in [(3, 3), (60, 0)] {
+        for some in (0..scopes).collect::<Vec<_>>().chunks(7) {
+            let store = place.open(config.clone());
+            for n in some {
+                store.scope(format!("scope-{n}")).seed((0..5).map(id)).unwrap();
+            }
+            store.close().unwrap();
+        }
+        let store = place.open(asleep(config.clone()));
+        assert!(store.scope("scope-1").forget(id(3)).unwrap());
+        let stats = store.stats().unwrap();
+        assert_eq!((stats.seen, stats.scopes.len()), (5 * scopes - 1, counted));
+        assert!(store.verify().unwrap().is_ok());
+        store.scope("scope-1").mark_seen(id(3)).unwrap();
+    }
+}
