@@ -2,7 +2,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check deny bench compare simulate prove
+.PHONY: help demo test check deny bench compare simulate prove desktop
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -15,7 +15,7 @@ demo: ## Runs the example alert bot on a sample feed, twice: alerts once
 test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
 	SEEN_SMALL_INDEX=1 SEEN_MODEL_SEED=3 SEEN_MODEL_CASES=250 $(CARGO) test --all-features --test model
-	$(CARGO) test --package bench-compare --package bench-harness
+	$(CARGO) test --package bench-compare --package bench-harness --package async-feed-fetcher
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
 # SEEN_SIMULATE_SEED, _SEEDS, _STEPS and _SECONDS say which seeds run, and for how long.
@@ -29,9 +29,13 @@ prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. A
 	tests/bugs/prove
 
 # The packages beside the library and the command: the rest of the workspace, and what cannot be in it.
-others := --package seen-demo --package seen-simulator --package bench-compare --package bench-four-ways \
+others := --package seen-demo --package async-feed-fetcher --package seen-simulator --package bench-compare --package bench-four-ways \
     --package bench-harness --package bench-peers
 pools := --manifest-path crates/bench-pools/Cargo.toml
+
+# Not part of the other targets: Tauri takes minutes to build. Debian: libwebkit2gtk-4.1-dev librsvg2-dev xvfb
+desktop: ## The Tauri example, for real: builds it, runs it under Xvfb, compares its page with the store
+	examples/tauri_state/check
 
 check: ## Formatting, lints, documentation, layers, licences
 	$(CARGO) fmt --all --check

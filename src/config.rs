@@ -18,6 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest receipt that a store can be set to take, in bytes.
 pub(crate) const MAX_RECEIPT_BYTES: usize = 1 << 20;
 
+/// The most calls that the queue of an async store can be set to take.
+const MAX_ASYNC_QUEUE: usize = 1_000_000;
+
 /// The longest label of a holder, in bytes.
 pub(crate) const MAX_HOLDER_BYTES: usize = 255;
 
@@ -306,6 +309,12 @@ settings! {
     /// overloaded. Only [`compact`](crate::SeenStore::compact) holds the file for longer.
     busy_timeout(busy_timeout: Duration): Duration = Duration::from_secs(30);
 
+    /// Sets how many small calls of an `AsyncSeenStore` (feature `tokio`) may be in its queue at once. Default: 1,024; 1 to
+    /// 1,000,000. A task that calls while the queue is full waits for a place, in the order in which they came. A call in
+    /// the queue takes some 500 bytes, and its id. Up to 256 of them share a commit, so fewer places than that make
+    /// commits smaller; more than the default only let more calls wait in the store instead of before it.
+    async_queue(calls: usize): usize = 1_024;
+
     /// Makes this store the file's only user. Default: off. When on, no lookup and no mark asks what other
     /// processes have done, so both are cheaper, and no `-shm` file is used; any second open, by this process or another,
     /// fails with [`ErrorKind::Busy`].
@@ -385,6 +394,7 @@ impl Config {
     /// | `SEEN_INDEX` | `asleep`, `wakes` or `awake` | |
     /// | `SEEN_CACHE_SIZE` | a number of pages, of KiB when negative | `SQLITE_CACHE_SIZE` |
     /// | `SEEN_BUSY_TIMEOUT` | a duration | |
+    /// | `SEEN_ASYNC_QUEUE` | a number of calls | |
     /// | `SEEN_EXCLUSIVE`, `SEEN_READ_ONLY`, `SEEN_CREATE` | `true` or `false` | |
     /// | `SEEN_WAL_AUTOCHECKPOINT` | a number of pages | |
     /// | `SEEN_JOURNAL_SIZE_LIMIT` | a number of bytes | |
@@ -440,6 +450,9 @@ impl Config {
         if self.max_receipt > MAX_RECEIPT_BYTES {
             return invalid("max_receipt must be at most 1048576 bytes");
         }
+        if !(1..=MAX_ASYNC_QUEUE).contains(&self.async_queue) {
+            return invalid("async_queue must be 1 to 1000000 calls; the default is 1024");
+        }
         if self.holder.as_ref().is_some_and(|holder| holder.len() > MAX_HOLDER_BYTES) {
             return invalid("holder must have at most 255 bytes");
         }
@@ -486,6 +499,8 @@ mod tests {
         for config in [
             Config::default().cache_size(0),
             Config::default().cache_size(1 << 40),
+            Config::default().async_queue(0),
+            Config::default().async_queue(1_000_001),
             Config::default().wal_autocheckpoint(u32::MAX),
             Config::default().journal_size_limit(u64::MAX),
             Config::default().purge_interval(Duration::ZERO),

@@ -24,6 +24,8 @@ mod meters;
 pub(crate) mod purge;
 mod read;
 pub(crate) mod renewal;
+#[cfg(feature = "tokio")]
+pub(crate) mod task_queue;
 mod upkeep;
 pub(crate) mod waiters;
 mod write;
@@ -79,6 +81,8 @@ pub(crate) type SharedWriter = Arc<GroupCommit<Option<Writer>, Job, Result<()>>>
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     busy_timeout: Duration,
+    /// Whether a caller that finds another process in the way tries again by itself, so that this is no error yet.
+    tries_again: bool,
 }
 
 /// What the callers of a store share.
@@ -116,6 +120,8 @@ pub(crate) struct Shared {
     upkeep: Upkeep,
     renewals: Renewals,
     pub(crate) waiters: Waiters,
+    #[cfg(feature = "tokio")]
+    tasks: Mutex<task_queue::Slot>,
 }
 
 impl Engine {
@@ -194,13 +200,22 @@ impl Engine {
             upkeep: Upkeep::new(connection_source),
             renewals: Renewals::default(),
             waiters: Waiters::default(),
+            #[cfg(feature = "tokio")]
+            tasks: Mutex::default(),
         });
-        Self { shared, busy_timeout }
+        Self { shared, busy_timeout, tries_again: false }
     }
 
     /// Returns the engine for callers that wait this long for other processes.
     pub(crate) fn waiting_at_most(&self, busy_timeout: Duration) -> Self {
-        Self { shared: Arc::clone(&self.shared), busy_timeout }
+        Self { shared: Arc::clone(&self.shared), busy_timeout, tries_again: false }
+    }
+
+    /// Counts an error that a call on an open store met.
+    pub(crate) fn count_error(&self, error: &Error) {
+        if !(self.tries_again && error.kind() == ErrorKind::Busy) {
+            self.counters.add_error(error);
+        }
     }
 
     pub(crate) fn busy_timeout(&self) -> Duration {
@@ -278,7 +293,7 @@ impl WeakEngine {
     /// Returns the engine with the store's own timeout, unless it is gone.
     fn upgrade(&self) -> Option<Engine> {
         let shared = self.0.upgrade()?;
-        Some(Engine { busy_timeout: shared.config.busy_timeout, shared })
+        Some(Engine { busy_timeout: shared.config.busy_timeout, tries_again: false, shared })
     }
 }
 
@@ -299,6 +314,19 @@ impl Handle {
     pub(crate) fn waiting_at_most(&self, busy_timeout: Duration) -> Self {
         let engine = self.engine.waiting_at_most(busy_timeout);
         Self { engine, owner: Arc::clone(&self.owner) }
+    }
+
+    /// Returns another handle on the same store, whose calls try once, for a caller that tries again by itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn trying_once(&self) -> Self {
+        let engine = Engine { tries_again: true, ..self.engine.waiting_at_most(Duration::ZERO) };
+        Self { engine, owner: Arc::clone(&self.owner) }
+    }
+
+    /// Drops this handle. If it is the last, returns what closes the store when it is dropped.
+    #[cfg(feature = "tokio")]
+    fn into_last(self) -> Option<Owner> {
+        Arc::into_inner(self.owner)
     }
 }
 

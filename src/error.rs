@@ -20,7 +20,8 @@ pub enum ErrorKind {
     InvalidId,
     /// The id was used with another [payload](crate::Item::payload) before. Nothing was changed.
     Conflict,
-    /// A setting or an environment variable has a value that makes no sense.
+    /// A setting or an environment variable has a value that makes no sense, or a long call of an async store was made
+    /// outside a Tokio runtime.
     InvalidConfig,
     /// The path cannot be a store: a directory, a symbolic link, `:memory:`, a URL, a path that was not expanded
     /// (`~/seen.db`, `$HOME/seen.db`) or that has quotation marks or white space around it, a file with a

@@ -76,6 +76,13 @@ impl<'a> Item<'a> {
         Self { digest: Some(digest), has_both, ..self }
     }
 
+    /// Returns the item with an id of its own.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_owned(self) -> Item<'static> {
+        let Self { id, digest, has_both } = self;
+        Item { id: Cow::Owned(id.into_owned()), digest, has_both }
+    }
+
     /// Returns the id.
     pub fn id(&self) -> &[u8] {
         &self.id

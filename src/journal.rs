@@ -56,7 +56,7 @@ pub use self::reports::IntegrityReport;
 pub(crate) use self::reports::{MAX_PROBLEMS, check_file, check_index, copy_file};
 pub(crate) use self::row::{MarkRow, NewMark};
 pub(crate) use self::second_connection::{ConnectionSource, SecondConnection};
-pub(crate) use self::transaction::Transaction;
+pub(crate) use self::transaction::{ChangedClaims, Transaction};
 pub(crate) use self::upkeep::{Callers, Deletions, Prepared, PreparedPiece};
 use crate::backoff::retry_while_busy;
 use crate::clock::{FileTime, MIN_MS, Stopwatch};

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(feature = "tokio")]
+mod async_store;
 mod backoff;
 mod clock;
 mod config;
@@ -23,15 +25,16 @@ mod store;
 mod texts;
 mod token;
 
-/// Compiles and runs the examples of the guide.
-#[cfg(doctest)]
+/// What is not offered and what to do instead, the store in async code, damaged stores, other programs.
 #[doc = include_str!("../docs/guide.md")]
-struct Guide;
+pub mod guide {}
 
 /// What a store tells about itself, and what to watch.
 #[doc = include_str!("../docs/monitoring.md")]
 pub mod monitoring {}
 
+#[cfg(feature = "tokio")]
+pub use async_store::{AsyncClaim, AsyncEntries, AsyncKnown, AsyncLease, AsyncSeenStore};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
 pub use decide::claim::Previous;

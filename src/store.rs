@@ -17,12 +17,20 @@ mod settle;
 mod sight;
 
 pub use claims::{Claim, Known};
+#[cfg(feature = "tokio")]
+pub(crate) use claims::{Decided, checked_lease};
+#[cfg(feature = "tokio")]
+pub(crate) use counted::end_of;
 pub use entries::Entries;
 pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
 pub use marks::{Observation, Verdict};
+#[cfg(feature = "tokio")]
+pub(crate) use once::panic_message;
 pub use once::{Once, OnceError};
 pub use restore::{LegacyFile, Refused, RestoreSummary};
+#[cfg(feature = "tokio")]
+pub(crate) use settle::{Confirmed, is_large};
 pub use settle::{Ownership, Resolution};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
@@ -34,7 +42,7 @@ use crate::engine::purge::PurgeThread;
 use crate::engine::{Engine, Handle};
 use crate::error::Result;
 use crate::id::{Id, Key, Scope};
-use crate::item::Item;
+use crate::item::{Digest, Item};
 use crate::journal::Transaction;
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
@@ -347,10 +355,11 @@ impl SeenStore {
         Self { renewing: Some(at_most), ..self.clone() }
     }
 
-    /// Returns a handle on the same store whose [`claim`](Self::claim) waits for the present holder for at most
-    /// this long before it answers [`InFlight`](Claim::InFlight). Batches do not wait.
+    /// Returns a handle on the same store whose [`claim`](Self::claim) waits for the present holder, or for the end of a
+    /// retry delay, for at most this long before it answers [`InFlight`](Claim::InFlight). Batches do not wait.
     ///
-    /// A waiter is woken when the claim ends in this process; claims of other processes it looks at every 50 ms.
+    /// A waiter is woken when the claim ends in this process; claims of other processes it looks at every 50 ms (beyond 256
+    /// ids that are waited for, more rarely: 10,000 ids each every 2 s).
     /// Of several waiters for an id in this process, the one that came first asks first, except that one whose time
     /// is over asks a last time. A waiter does not wait longer than asked for, even if the holder never ends; its
     /// last question may wait for other processes like any other claim, for up to the busy timeout.
@@ -426,11 +435,9 @@ impl SeenStore {
         let answer = self.engine.write_one(
             |transaction| direct(self, transaction, id),
             || {
-                let (store, bytes, mut decide) = (self.clone(), id.bytes.to_vec(), decide);
-                let Id { key, digest, .. } = id;
+                let (owned, mut decide) = (OwnedId::new(self, id), decide);
                 move |transaction: &mut Transaction<'_>| {
-                    let id = Id { scope: store.scope.name(), bytes: &bytes, key, digest };
-                    decide(&store, transaction, id)
+                    decide(&owned.store, transaction, owned.id())
                 }
             },
         );
@@ -451,6 +458,26 @@ impl SeenStore {
             answers.extend(self.engine.write(|transaction| decide(transaction, batch))?);
         }
         Ok(answers)
+    }
+}
+
+/// An id and the handle that it was given to, for a decision that another thread may make.
+pub(crate) struct OwnedId {
+    pub(crate) store: SeenStore,
+    bytes: Vec<u8>,
+    key: Key,
+    digest: Option<Digest>,
+}
+
+impl OwnedId {
+    pub(crate) fn new(store: &SeenStore, id: Id<'_>) -> Self {
+        let Id { bytes, key, digest, .. } = id;
+        Self { store: store.clone(), bytes: bytes.to_vec(), key, digest }
+    }
+
+    pub(crate) fn id(&self) -> Id<'_> {
+        let Self { store, bytes, key, digest } = self;
+        Id { scope: store.scope.name(), bytes, key: *key, digest: *digest }
     }
 }
 

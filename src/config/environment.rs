@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
@@ -80,6 +81,8 @@ pub(crate) fn read_settings(
     })?;
     set(&mut config.index, index);
     set(&mut config.busy_timeout, read.get("SEEN_BUSY_TIMEOUT", DURATION, duration)?);
+    let calls = read.get("SEEN_ASYNC_QUEUE", POSITIVE, positive)?;
+    set(&mut config.async_queue, calls);
     set(&mut config.exclusive, read.get("SEEN_EXCLUSIVE", SWITCH, switch)?);
     set(&mut config.read_only, read.get("SEEN_READ_ONLY", SWITCH, switch)?);
     set(&mut config.create, read.get("SEEN_CREATE", SWITCH, switch)?);
@@ -176,8 +179,8 @@ fn duration_or_never(text: &str) -> Option<Option<Duration>> {
     if text == "never" { Some(None) } else { duration(text).map(Some) }
 }
 
-fn positive(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number| *number > 0)
+fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number| *number > T::default())
 }
 
 fn switch(text: &str) -> Option<bool> {
@@ -252,7 +255,7 @@ mod tests {
     }
 
     /// Every setting of a file, with its variables.
-    const ALL: [(&str, &[(&str, &str)]); 22] = [
+    const ALL: [(&str, &[(&str, &str)]); 23] = [
         ("ttl", &[("SEEN_TTL", "36h"), ("SEEN_TTL_DAYS", "3")]),
         ("window", &[("SEEN_WINDOW", "sliding"), ("SEEN_MAX_AGE", "90d")]),
         ("retention", &[("SEEN_RETENTION", "1w 2d")]),
@@ -266,6 +269,7 @@ mod tests {
         ("cache_size", &[("SEEN_CACHE_SIZE", "-2000"), ("SQLITE_CACHE_SIZE", "5")]),
         ("index", &[("SEEN_INDEX", "asleep")]),
         ("busy_timeout", &[("SEEN_BUSY_TIMEOUT", "500ms")]),
+        ("async_queue", &[("SEEN_ASYNC_QUEUE", "64")]),
         ("exclusive", &[("SEEN_EXCLUSIVE", "Yes")]),
         ("read_only", &[("SEEN_READ_ONLY", "1")]),
         ("create", &[("SEEN_CREATE", "false")]),
@@ -295,6 +299,7 @@ mod tests {
             .cache_size(-2_000)
             .index(IndexMode::Asleep)
             .busy_timeout(Duration::from_millis(500))
+            .async_queue(64)
             .exclusive(true)
             .read_only(true)
             .create(false)
@@ -333,6 +338,7 @@ mod tests {
             ("SEEN_WINDOW", "open"),
             ("SEEN_MAX_AGE", "never"),
             ("SEEN_MAX_ATTEMPTS", "0"),
+            ("SEEN_ASYNC_QUEUE", "0"),
             ("SEEN_ABANDONED", "drop"),
             ("SQLITE_SYNCHRONOUS", "OFF"),
             ("SEEN_SYNCHRONOUS", "0"),

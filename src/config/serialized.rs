@@ -35,6 +35,7 @@ struct ConfigForm {
     index: IndexMode,
     #[serde(with = "texts::duration")]
     busy_timeout: Duration,
+    async_queue: usize,
     exclusive: bool,
     read_only: bool,
     create: bool,

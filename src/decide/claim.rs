@@ -19,7 +19,8 @@ use crate::token::Token;
 pub enum Previous {
     /// There was none, or it is forgotten.
     None,
-    /// Its holder gave it up as if nothing had been tried.
+    /// Its holder gave it up as if nothing had been tried: by a call, or by dropping its lease. A task that was cancelled
+    /// while it sent has dropped its lease too.
     Released,
     /// It failed, for this reason.
     Failed {

@@ -33,6 +33,17 @@ const SLOTS_CHECKED_PER_STEP: usize = step_size!(1_000, in_a_simulation: 5);
 /// How many ids are looked for in the file while the mutex is held: about a millisecond.
 const IDS_PER_LOOK: usize = step_size!(64, in_a_simulation: 2);
 
+/// What the index tells of an id.
+enum InIndex {
+    Live(Slot),
+    /// It was live at the last catch-up, more than 100 ms ago.
+    LiveLately(Slot),
+    /// It has a slot that only a look into the file can judge.
+    Stale,
+    /// The index does not know that it is live.
+    NotLive,
+}
+
 /// What a catch-up finds besides rows.
 pub(super) struct CaughtUp {
     number: u64,
@@ -57,11 +68,7 @@ impl Engine {
         if hit.is_some() {
             return Ok(hit);
         }
-        // Both times: an index that is emptied, or filled, meanwhile may lack the id.
-        let is_complete = was_complete && self.index.is_complete();
-        if self.private && is_complete && !self.index.is_ahead_of(now_ms) {
-            // No other store can have written. But in a forked child the index no longer changes.
-            self.check_process()?;
+        if self.misses_for_sure(was_complete, now_ms)? {
             return Ok(None);
         }
         self.live_in_file(key, begun)
@@ -111,30 +118,77 @@ impl Engine {
     /// Like [`live`](Self::live), from the index alone. A hit is at most 100 ms out of date; a miss may be
     /// older.
     pub(crate) fn live_in_index(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
-        self.check_open()?;
-        let known = self.index.get_if_free(key, || self.check_process())?;
-        let hit = known.filter(|slot| slot.is_live(now_ms));
-        if hit.is_none() {
-            return Ok(None);
-        }
-        if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
-            return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
-        }
-        if coarse_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
-            return Ok(hit);
-        }
+        let slot = match self.in_index(key, now_ms)? {
+            InIndex::Live(slot) => return Ok(Some(slot)),
+            InIndex::NotLive => return Ok(None),
+            InIndex::Stale => {
+                return self.live_in_file(key, self.catch_ups_begun.load(SeqCst));
+            }
+            InIndex::LiveLately(slot) => slot,
+        };
         self.check_process()?;
-        if self.private {
-            self.caught_up_at_ms.store(coarse_ms(), Relaxed);
-            return Ok(hit);
-        }
         // Catch up to notice marks that other stores removed, but do not wait for a commit of this store.
-        let Some(mut writer) = self.writer.try_lock() else { return Ok(hit) };
+        let Some(mut writer) = self.writer.try_lock() else { return Ok(Some(slot)) };
         let writer = writer.as_mut().ok_or_else(|| self.closed_error())?;
         match self.catch_up(writer).and_then(|()| self.live_after_catch_up(writer, key)) {
-            Err(e) if e.kind() == ErrorKind::Busy => Ok(hit),
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(Some(slot)),
             found => found.inspect_err(|e| self.counters.add_error(e)),
         }
+    }
+
+    /// Returns what the index tells of an id. Waits for nothing but another lookup or commit that uses the same part
+    /// of the index.
+    fn in_index(&self, key: Key, now_ms: i64) -> Result<InIndex> {
+        self.check_open()?;
+        let known = self.index.get_if_free(key, || self.check_process())?;
+        let Some(slot) = known.filter(|slot| slot.is_live(now_ms)) else {
+            return Ok(InIndex::NotLive);
+        };
+        if self.index.may_be_stale() || self.index.is_ahead_of(now_ms) {
+            return Ok(InIndex::Stale);
+        }
+        if coarse_ms() < self.caught_up_at_ms.load(Relaxed) + CATCH_UP_INTERVAL_MS {
+            return Ok(InIndex::Live(slot));
+        }
+        if !self.private {
+            return Ok(InIndex::LiveLately(slot));
+        }
+        self.check_process()?;
+        self.caught_up_at_ms.store(coarse_ms(), Relaxed);
+        Ok(InIndex::Live(slot))
+    }
+
+    /// Like [`live`](Self::live), for callers that must not wait: `None` where only the file can tell.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_live_at_once(&self, key: Key) -> Result<Option<bool>> {
+        let now_ms = self.clock.now_ms();
+        let was_complete = self.index.is_complete();
+        if self.live_at_once(key, now_ms)?.is_some() {
+            return Ok(Some(true));
+        }
+        self.misses_for_sure(was_complete, now_ms).map(|misses| misses.then_some(false))
+    }
+
+    /// Returns whether an id that the index does not know is not seen: no other store can have written. `was_complete`:
+    /// whether the index was complete before it was asked.
+    fn misses_for_sure(&self, was_complete: bool, now_ms: i64) -> Result<bool> {
+        // Both times: an index that is emptied, or filled, meanwhile may lack the id.
+        let is_complete = was_complete && self.index.is_complete();
+        if !(self.private && is_complete && !self.index.is_ahead_of(now_ms)) {
+            return Ok(false);
+        }
+        // But in a forked child the index no longer changes.
+        self.check_process()?;
+        Ok(true)
+    }
+
+    /// Returns the id's mark if the index knows it and no look into the file is due. For callers that must not wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn live_at_once(&self, key: Key, now_ms: i64) -> Result<Option<Slot>> {
+        Ok(match self.in_index(key, now_ms)? {
+            InIndex::Live(slot) => Some(slot),
+            _ => None,
+        })
     }
 
     /// Returns the id's mark if it is live now and, while slots of the index may be stale, its row is in the

@@ -16,16 +16,34 @@ use super::{Engine, Job, Writer};
 use crate::backoff::Backoff;
 use crate::clock::Stopwatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Transaction;
+use crate::journal::{ChangedClaims, Transaction};
 use crate::machine::Mutex;
 
 /// The most calls that share one transaction: enough to spread its cost, and few enough that the first of
 /// them does not wait long for the last.
-const MAX_GROUP: usize = 256;
+pub(super) const MAX_GROUP: usize = 256;
 
 /// How long after another store's last commit this store goes on pausing for others. A store that is alone
 /// never pauses.
 const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// A small decision that shares a transaction with others.
+pub(super) trait Member {
+    fn decide(&mut self, transaction: &mut Transaction<'_>) -> Result<()>;
+
+    /// Tells its caller what became of it. Called with the mutex held.
+    fn answer(self, outcome: Result<()>);
+}
+
+impl Member for TakenJob<Job, Result<()>> {
+    fn decide(&mut self, transaction: &mut Transaction<'_>) -> Result<()> {
+        self.job()(transaction)
+    }
+
+    fn answer(self, outcome: Result<()>) {
+        TakenJob::answer(self, outcome);
+    }
+}
 
 impl Writer {
     /// Returns true when other stores have written to the file a short time ago.
@@ -78,58 +96,62 @@ impl Engine {
                 Ok(answer.lock().take().expect("a job that ran has answered"))
             }
             JobOutcome::Withdrawn => Err(self.busy_error()),
-            JobOutcome::Abandoned => Err(Error::new(
-                ErrorKind::Io,
-                format!(
-                    "{}: a thread panicked while it committed for this call, whose ids may be marked or not; ask for \
-                     them again",
-                    self.name
-                ),
-            )),
+            JobOutcome::Abandoned => Err(self.abandoned_error()),
         }
     }
 
-    /// Runs the waiting jobs as one transaction. When the commit fails, all of them fail. When one of the
-    /// decisions fails, each job runs again in a transaction of its own, so that only that decision fails.
+    /// Runs the waiting jobs as one transaction: see [`commit_members`](Self::commit_members).
     pub(super) fn commit_group(
         &self,
         writer: &mut Option<Writer>,
         jobs: &Jobs<'_, Job, Result<()>>,
     ) -> LeadResult {
+        let give_back = |taken: Vec<_>| jobs.give_back(taken.into_iter());
+        self.commit_members(writer, |most| jobs.take(most), give_back)
+    }
+
+    /// Runs decisions as one transaction. When the commit fails, all of them fail. When one of the decisions fails,
+    /// each runs again in a transaction of its own, so that only that one fails.
+    pub(super) fn commit_members<M: Member>(
+        &self,
+        writer: &mut Option<Writer>,
+        mut take: impl FnMut(usize) -> Vec<M>,
+        give_back: impl FnOnce(Vec<M>),
+    ) -> LeadResult {
         let Some(writer) = writer else {
-            for job in jobs.take(usize::MAX) {
-                job.answer(Err(self.closed_error()));
+            for member in take(usize::MAX) {
+                member.answer(Err(self.closed_error()));
             }
             return LeadResult::Done;
         };
         let (mut group, mut refused) = (Vec::new(), false);
         let committed = self.try_write_small(writer, &mut |transaction| {
-            // Take the jobs only now that the write lock is held: all callers that came until now join the
+            // Take the members only now that the write lock is held: all callers that came until now join the
             // group.
-            group = jobs.take(MAX_GROUP);
-            let decided = group.iter_mut().try_for_each(|taken| taken.job()(transaction));
+            group = take(MAX_GROUP);
+            let decided = group.iter_mut().try_for_each(|member| member.decide(transaction));
             refused = decided.is_err();
             decided
         });
         if refused && group.len() > 1 {
-            return self.commit_one_by_one(writer, group, jobs);
+            return self.commit_one_by_one(writer, group, give_back);
         }
         match &committed {
             Err(e) if group.is_empty() && e.kind() == ErrorKind::Busy => return LeadResult::Busy,
             // A decision has to be made again, from what the file has now.
             Err(e) if e.kind() == ErrorKind::Busy => {
-                jobs.give_back(group.into_iter());
+                give_back(group);
                 return LeadResult::Busy;
             }
-            // The transaction failed before it had the write lock: its error answers the waiting jobs.
-            Err(_) if group.is_empty() => group = jobs.take(MAX_GROUP),
+            // The transaction failed before it had the write lock: its error answers the waiting calls.
+            Err(_) if group.is_empty() => group = take(MAX_GROUP),
             _ => {}
         }
         if committed.is_ok() && !group.is_empty() {
             self.counters.add_group(group.len());
         }
-        for taken in group {
-            taken.answer(committed.clone());
+        for member in group {
+            member.answer(committed.clone());
         }
         if committed.is_ok() {
             self.maintenance_step(writer);
@@ -149,23 +171,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn commit_one_by_one(
+    pub(super) fn commit_one_by_one<M: Member>(
         &self,
         writer: &mut Writer,
-        group: Vec<TakenJob<Job, Result<()>>>,
-        jobs: &Jobs<'_, Job, Result<()>>,
+        group: Vec<M>,
+        give_back: impl FnOnce(Vec<M>),
     ) -> LeadResult {
         let mut left = group.into_iter();
-        while let Some(mut taken) = left.next() {
-            match self.try_write(writer, taken.job()) {
+        while let Some(mut member) = left.next() {
+            match self.try_write(writer, &mut |transaction| member.decide(transaction)) {
                 Ok(()) => {
                     self.counters.add_group(1);
-                    taken.answer(Ok(()));
+                    member.answer(Ok(()));
                 }
-                Err(e) if e.kind() != ErrorKind::Busy => taken.answer(Err(e)),
+                Err(e) if e.kind() != ErrorKind::Busy => member.answer(Err(e)),
                 Err(_) => {
-                    // Another process has the write lock now: these jobs wait in the queue again.
-                    jobs.give_back(std::iter::once(taken).chain(left));
+                    // Another process has the write lock now: these wait again.
+                    give_back(std::iter::once(member).chain(left).collect());
                     return LeadResult::Busy;
                 }
             }
@@ -288,11 +310,11 @@ impl Engine {
         };
         transaction.now_ms = self.clock.now_ms();
         let timer = Counters::commit_timer();
-        let (mut changed_file, mut changed_claims) = (false, false);
+        let (mut changed_file, mut changed_claims) = (false, ChangedClaims::default());
         let done = match decide(&mut transaction) {
             Ok(answer) => {
                 changed_file = transaction.has_changes();
-                changed_claims = transaction.changed_claims;
+                changed_claims = std::mem::take(&mut transaction.changed_claims);
                 transaction.commit().map(|()| answer)
             }
             Err(e) => {
@@ -307,9 +329,7 @@ impl Engine {
         if changed_file {
             self.counters.add_commit(timer);
         }
-        if changed_claims {
-            self.waiters.wake();
-        }
+        self.waiters.wake(&changed_claims);
         self.checkpointer.after_commit(&mut writer.journal);
         Ok(answer)
     }
@@ -318,7 +338,7 @@ impl Engine {
     /// in the way. Between two tries the mutex is released and the call pauses.
     pub(crate) fn with_journal<T>(&self, step: impl FnMut(&mut Writer) -> Result<T>) -> Result<T> {
         let done = self.with_journal_within(self.busy_timeout, step);
-        done.inspect_err(|e| self.counters.add_error(e))
+        done.inspect_err(|e| self.count_error(e))
     }
 
     pub(super) fn with_journal_within<T>(
@@ -341,6 +361,17 @@ impl Engine {
                 return Err(self.busy_error());
             }
         }
+    }
+
+    pub(crate) fn abandoned_error(&self) -> Error {
+        Error::new(
+            ErrorKind::Io,
+            format!(
+                "{}: a thread panicked while it committed for this call, whose ids may be marked or not; ask for them \
+                 again",
+                self.name
+            ),
+        )
     }
 
     pub(super) fn busy_error(&self) -> Error {

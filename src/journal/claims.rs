@@ -26,7 +26,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::claim_row::{ClaimRow, columns};
 use super::purge::Step;
 use super::selection::Selection;
-use super::transaction::KeyIsHash;
+use super::transaction::{ChangedClaims, KeyIsHash};
 use super::{Journal, Transaction};
 use crate::entry::Counts;
 use crate::error::Result;
@@ -181,7 +181,7 @@ impl Transaction<'_> {
     pub(crate) fn put_claims(&mut self, mut claims: Vec<(Id<'_>, ClaimRow)>) -> Result<()> {
         // In the table's order: neighbours share a page, which is in the cache then.
         claims.sort_unstable_by(|(one, _), (other, _)| sort_key(*one).cmp(&sort_key(*other)));
-        self.changed_claims = true;
+        self.changed_claims.add(claims.iter().map(|(id, _)| id.key));
         self.with(|connection| put(connection, &claims))?;
         for (id, claim) in &claims {
             self.journal.claims.put(*id, claim);
@@ -198,7 +198,7 @@ impl Transaction<'_> {
 
     /// Deletes the claims of these ids. Returns how many were deleted.
     pub(crate) fn delete_claims(&mut self, mut ids: Vec<Id<'_>>) -> Result<usize> {
-        self.changed_claims = true;
+        self.changed_claims.add(ids.iter().map(|id| id.key));
         if let ClaimsCache::All(claims) = &mut self.journal.claims {
             ids.retain(|id| claims.remove(&id.key).is_some());
             if ids.is_empty() {
@@ -268,7 +268,7 @@ impl Transaction<'_> {
         for (position, _) in page.iter().filter(|(position, claim)| should_delete(position, claim))
         {
             self.journal.claims = ClaimsCache::Unknown;
-            self.changed_claims = true;
+            self.changed_claims = ChangedClaims::Any;
             self.with(|connection| {
                 connection
                     .prepare_cached(DELETE)?

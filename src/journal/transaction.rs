@@ -52,6 +52,27 @@ impl Hasher for KeyIsHash {
     }
 }
 
+/// Of which ids claims were changed.
+pub(crate) enum ChangedClaims {
+    Of(Vec<Key>),
+    /// Of any ids: they were removed by what they have in common.
+    Any,
+}
+
+impl Default for ChangedClaims {
+    fn default() -> Self {
+        Self::Of(Vec::new())
+    }
+}
+
+impl ChangedClaims {
+    pub(super) fn add(&mut self, keys: impl Iterator<Item = Key>) {
+        if let Self::Of(changed) = self {
+            changed.extend(keys);
+        }
+    }
+}
+
 /// See the module's header.
 pub(crate) struct Transaction<'j> {
     pub(super) journal: &'j mut Journal,
@@ -77,8 +98,8 @@ pub(crate) struct Transaction<'j> {
     clock_ms: i64,
     /// How many rows the connection had changed before this transaction.
     changes_before: u64,
-    /// Whether this transaction has written or deleted a claim.
-    pub(crate) changed_claims: bool,
+    /// The claims that this transaction has written or deleted.
+    pub(crate) changed_claims: ChangedClaims,
     /// What is in the file if and only if this transaction was committed.
     pub(super) last_write: Option<LastWrite>,
     open: bool,
@@ -104,7 +125,7 @@ impl<'j> Transaction<'j> {
             counters: (generation, floor),
             clock_ms,
             changes_before,
-            changed_claims: false,
+            changed_claims: ChangedClaims::default(),
             last_write: None,
             open: true,
         }

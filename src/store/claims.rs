@@ -23,13 +23,13 @@ use crate::item::{Comparison, Digest, Item, compare, is_same};
 use crate::journal::Transaction;
 use crate::token::Token;
 
-/// The answer of [`SeenStore::claim`].
+/// The answer of [`SeenStore::claim`], with a [`Lease`] and what is [`Known`].
 #[derive(Debug)]
 #[must_use = "a granted claim that is dropped is released"]
 #[non_exhaustive]
-pub enum Claim {
+pub enum Claim<L = Lease, K = Known> {
     /// The id belongs to this worker until the lease ends.
-    Granted(Lease),
+    Granted(L),
     /// Another worker has it, or it failed and its retry delay is not over. It can be claimed after `until`.
     InFlight {
         /// When the other worker's lease, or the retry delay, ends.
@@ -38,7 +38,7 @@ pub enum Claim {
         holder: Option<String>,
     },
     /// It was handled before, in this version.
-    Seen(Known),
+    Seen(K),
     /// Its claim was abandoned, and is [held](crate::Abandoned::Hold) until a decision: see
     /// [`resolve`](SeenStore::resolve).
     Unresolved {
@@ -62,7 +62,7 @@ pub enum Claim {
 /// refreshed or forgotten in between: then it is what is known of it now.
 #[derive(Clone)]
 pub struct Known {
-    store: SeenStore,
+    pub(crate) store: SeenStore,
     key: Key,
     slot: Slot,
     digest: Option<Digest>,
@@ -76,7 +76,12 @@ impl Known {
     ///
     /// Those of [`SeenStore::try_is_seen`].
     pub fn entry(&self) -> Result<Option<Entry>> {
-        let entry = self.store.engine.entry_of(self.key, self.slot)?;
+        self.entry_by(&self.store)
+    }
+
+    /// Returns the [`entry`](Self::entry), read by another handle on the store.
+    pub(crate) fn entry_by(&self, store: &SeenStore) -> Result<Option<Entry>> {
+        let entry = store.engine.entry_of(self.key, self.slot)?;
         Ok(entry.filter(|entry| is_same(entry.digest, self.digest)))
     }
 
@@ -97,9 +102,16 @@ impl fmt::Debug for Known {
 }
 
 /// The decision on a claim.
-enum Decided {
+pub(crate) enum Decided {
     Seen(Slot),
     Unseen(Decision),
+}
+
+impl<L, K> Claim<L, K> {
+    /// Whether a waiter need not ask again.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::InFlight { .. })
+    }
 }
 
 impl SeenStore {
@@ -148,7 +160,7 @@ impl SeenStore {
     pub fn claim<'a>(&self, id: impl Into<Item<'a>>, lease: Duration) -> Result<Claim> {
         let item = id.into();
         let (id, terms) = (self.id(&item)?, checked_lease(lease)?);
-        let is_final = |claim: &Claim| !matches!(claim, Claim::InFlight { .. });
+        let is_final = Claim::is_final;
         let claim = if self.waiting.is_zero() {
             self.claim_now(id, lease, terms)?
         } else {
@@ -156,7 +168,7 @@ impl SeenStore {
             let ask = || self.claim_now(id, lease, terms);
             self.engine.waiters.ask_until(id.key, self.waiting, ask, is_final)?
         };
-        self.count_claim(&claim);
+        self.count_claim(&claim, Lease::previous);
         if !self.waiting.is_zero() && !is_final(&claim) {
             self.count_waiter(id)?;
         }
@@ -164,7 +176,7 @@ impl SeenStore {
     }
 
     /// Counts a waiter that was refused: once, however often it asked.
-    fn count_waiter(&self, id: Id<'_>) -> Result<()> {
+    pub(crate) fn count_waiter(&self, id: Id<'_>) -> Result<()> {
         let now_ms = self.engine.clock.now_ms();
         let claim = self.engine.with_journal(|writer| writer.journal.claim(id, now_ms))?;
         if let Some(token) = claim.and_then(|claim| claim.token) {
@@ -220,7 +232,7 @@ impl SeenStore {
         )?;
         let claims = ids.iter().zip(decisions).map(|(id, decided)| {
             let claim = self.to_claim(*id, decided, length)?;
-            self.count_claim(&claim);
+            self.count_claim(&claim, Lease::previous);
             Ok(claim)
         });
         claims.collect()
@@ -261,7 +273,7 @@ impl SeenStore {
         Ok(decisions)
     }
 
-    fn claim_one(
+    pub(crate) fn claim_one(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -308,7 +320,7 @@ impl SeenStore {
         Ok(Decided::Unseen(decision))
     }
 
-    fn to_claim(&self, id: Id<'_>, decided: Decided, lease: Duration) -> Result<Claim> {
+    pub(crate) fn to_claim(&self, id: Id<'_>, decided: Decided, lease: Duration) -> Result<Claim> {
         let label = |holder: Option<Arc<str>>| holder.as_deref().map(str::to_owned);
         Ok(match decided {
             Decided::Seen(slot) => {
@@ -358,7 +370,7 @@ impl SeenStore {
     }
 
     /// Returns whether the claim is this token's and its lease has not run out.
-    pub(super) fn is_held(&self, id: &[u8], token: Token) -> Result<bool> {
+    pub(crate) fn is_held(&self, id: &[u8], token: Token) -> Result<bool> {
         let id = self.scope.id(id)?;
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {
@@ -369,7 +381,7 @@ impl SeenStore {
     }
 }
 
-pub(super) fn checked_lease(lease: Duration) -> Result<Ttl> {
+pub(crate) fn checked_lease(lease: Duration) -> Result<Ttl> {
     if lease.is_zero() {
         return Err(Error::new(
             ErrorKind::InvalidClaim,

@@ -9,7 +9,7 @@ use crate::engine::counters::Event;
 use crate::error::Error;
 
 impl SeenStore {
-    pub(super) fn count_verdict(&self, verdict: Verdict) {
+    pub(crate) fn count_verdict(&self, verdict: Verdict) {
         self.engine.counters.add(event_of(verdict), 1);
     }
 
@@ -20,7 +20,8 @@ impl SeenStore {
         }
     }
 
-    pub(super) fn count_claim(&self, claim: &Claim) {
+    /// Counts the answer to a claim; `previous` is how the attempt before a granted one ended.
+    pub(crate) fn count_claim<L, K>(&self, claim: &Claim<L, K>, previous: fn(&L) -> &Previous) {
         let event = match claim {
             Claim::Granted(_) => Event::ClaimGranted,
             Claim::InFlight { .. } => Event::ClaimInFlight,
@@ -30,7 +31,7 @@ impl SeenStore {
         };
         self.engine.counters.add(event, 1);
         if let Claim::Granted(lease) = claim
-            && let Previous::Abandoned { .. } = lease.previous()
+            && let Previous::Abandoned { .. } = previous(lease)
         {
             self.engine.counters.add(Event::ClaimAbandoned, 1);
         }
@@ -46,7 +47,7 @@ impl SeenStore {
     }
 
     /// Counts the error of a holder that has lost its claim.
-    pub(super) fn count_lost(&self, lost: Error) -> Error {
+    pub(crate) fn count_lost(&self, lost: Error) -> Error {
         self.engine.counters.add(Event::ClaimLost, 1);
         self.engine.counters.add_error(&lost);
         lost
@@ -63,7 +64,7 @@ fn event_of(verdict: Verdict) -> Event {
 }
 
 /// Returns the event of a claim that this change ends. A renewal ends none, and a retry ends what is over.
-pub(super) fn end_of(change: &Change) -> Option<Event> {
+pub(crate) fn end_of(change: &Change) -> Option<Event> {
     match change {
         Change::Release => Some(Event::ClaimReleased),
         Change::Fail(_) => Some(Event::ClaimFailed),

@@ -12,7 +12,7 @@ use super::SeenStore;
 use crate::engine::Writer;
 use crate::entry::{Entry, Filter, State, newest};
 use crate::error::{Error, Result};
-use crate::id::{Key, Scope};
+use crate::id::{Id, Key, Scope};
 use crate::index::stored;
 use crate::item::{Digest, Item, is_change};
 use crate::journal::claims::ClaimPosition;
@@ -65,7 +65,10 @@ impl SeenStore {
     /// Those of [`try_is_seen`](Self::try_is_seen).
     pub fn get<'a>(&self, id: impl Into<Item<'a>>) -> Result<Option<Entry>> {
         let item = id.into();
-        let id = self.id(&item)?;
+        self.known(self.id(&item)?)
+    }
+
+    pub(crate) fn known(&self, id: Id<'_>) -> Result<Option<Entry>> {
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {
             let seen = self.engine.seen_entry(writer, id.key)?;
@@ -151,22 +154,27 @@ impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.page.pop_front() {
-                return Some(Ok(entry));
-            }
-            if matches!(self.phase, Phase::Done) {
-                return None;
-            }
-            if let Err(e) = self.read_page() {
-                self.phase = Phase::Done;
-                return Some(Err(e));
-            }
+        match self.fill() {
+            Ok(()) => self.next_of_page().map(Ok),
+            Err(e) => Some(Err(e)),
         }
     }
 }
 
 impl Entries {
+    /// Returns the next entry of those that were read.
+    pub(crate) fn next_of_page(&mut self) -> Option<Entry> {
+        self.page.pop_front()
+    }
+
+    /// Reads until there is an entry or the listing has ended.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        while self.page.is_empty() && !matches!(self.phase, Phase::Done) {
+            self.read_page().inspect_err(|_| self.phase = Phase::Done)?;
+        }
+        Ok(())
+    }
+
     fn read_page(&mut self) -> Result<()> {
         let store = self.store.clone();
         store.engine.check_open()?;

@@ -67,7 +67,7 @@ impl<T: Into<String>> From<T> for Failure {
 #[must_use = "a lease that is dropped is released"]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Lease {
-    pub(super) store: SeenStore,
+    pub(crate) store: SeenStore,
     pub(super) id: Vec<u8>,
     pub(super) token: Token,
     pub(super) attempt: u32,
@@ -123,7 +123,7 @@ impl Lease {
     }
 
     /// Ends this lease object without releasing the claim, and returns its token. The holder of the token
-    /// confirms, fails or releases the claim.
+    /// confirms, fails or releases the claim. The claim no longer [renews itself](SeenStore::renewing).
     pub fn into_token(mut self) -> Token {
         self.end_attempted = true;
         self.stop_renewing();
@@ -145,15 +145,30 @@ impl Lease {
         &mut self,
         verb: impl FnOnce(&SeenStore, &Item<'_>, &Token) -> Result<T>,
     ) -> Result<T> {
-        self.end_attempted = true;
+        self.begin_end();
         let ended = verb(&self.store, &Item::from(&self.id), &self.token);
-        if ended.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::LeaseLost) {
-            self.stop_renewing();
-        }
+        self.after_end(&ended);
         ended
     }
 
-    fn stop_renewing(&mut self) {
+    /// From now on, dropping the lease does not release the claim.
+    pub(crate) fn begin_end(&mut self) {
+        self.end_attempted = true;
+    }
+
+    /// Whether a verb that ends the claim was called.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_ended(&self) -> bool {
+        self.end_attempted
+    }
+
+    pub(crate) fn after_end<T>(&mut self, ended: &Result<T>) {
+        if ended.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::LeaseLost) {
+            self.stop_renewing();
+        }
+    }
+
+    pub(crate) fn stop_renewing(&mut self) {
         if std::mem::take(&mut self.renews) {
             self.store.engine.stop_renewing(self.token);
         }
@@ -169,8 +184,12 @@ impl Lease {
     /// [`SeenStore::mark_seen`].
     pub fn renew(&mut self, lease: Duration) -> Result<()> {
         let until_ms = self.store.renew_until(&Item::from(&self.id), self.token, lease)?;
-        self.until_ms.store(until_ms, Relaxed);
+        self.was_renewed(until_ms);
         Ok(())
+    }
+
+    pub(crate) fn was_renewed(&self, until_ms: i64) {
+        self.until_ms.store(until_ms, Relaxed);
     }
 
     /// Makes the id seen. Call it after the send. To confirm twice succeeds as long as the mark lives.
@@ -200,8 +219,12 @@ impl Lease {
 
     fn confirm_and_note(&mut self, receipt: Option<&[u8]>) -> Result<()> {
         let confirmed = self.end(|store, item, token| store.confirm_claim(item, *token, receipt));
-        self.was_late |= confirmed? == Confirmed::Late;
+        self.was_confirmed(confirmed?);
         Ok(())
+    }
+
+    pub(crate) fn was_confirmed(&mut self, confirmed: Confirmed) {
+        self.was_late |= confirmed == Confirmed::Late;
     }
 
     /// Gives the claim up, as if the id had never been claimed, except that the attempt counts.
@@ -250,7 +273,14 @@ impl Drop for Lease {
         if self.end_attempted {
             return;
         }
-        match self.store.release(&self.id, &self.token) {
+        self.was_released(self.store.release(&self.id, &self.token));
+    }
+}
+
+impl Lease {
+    /// Logs that a dropped lease could not be released.
+    pub(crate) fn was_released(&self, released: Result<()>) {
+        match released {
             Ok(()) => {}
             // In a forked child the claim belongs to the parent, which goes on with it.
             Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Forked) => {}

@@ -88,7 +88,12 @@ impl SeenStore {
     /// # Ok(()) }
     /// ```
     pub fn is_seen<'a>(&self, id: impl Into<Item<'a>>) -> bool {
-        self.try_is_seen(id).unwrap_or_else(|e| {
+        self.or_not_seen(self.try_is_seen(id))
+    }
+
+    /// Returns false for an error, which is logged and counted.
+    pub(crate) fn or_not_seen(&self, is_seen: Result<bool>) -> bool {
+        is_seen.unwrap_or_else(|e| {
             self.engine.counters.add(Event::FailedOpen, 1);
             log::warn!(
                 file = self.engine.name.as_str(), scope = self.scope.name(),
@@ -122,7 +127,19 @@ impl SeenStore {
     /// - [`Forked`](crate::ErrorKind::Forked) in a child that was forked while a store or a reader was open.
     pub fn try_is_seen<'a>(&self, id: impl Into<Item<'a>>) -> Result<bool> {
         let item = id.into();
-        let id = self.id(&item)?;
+        self.has_seen(self.id(&item)?)
+    }
+
+    /// Returns whether the id is seen, for callers that must not wait; `None` where only the file can tell.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_seen_at_once(&self, id: Id<'_>) -> Result<Option<bool>> {
+        if id.digest.is_some() {
+            return Ok(None);
+        }
+        self.engine.is_live_at_once(id.key)
+    }
+
+    pub(crate) fn has_seen(&self, id: Id<'_>) -> Result<bool> {
         let Some(slot) = self.engine.live(id.key)? else { return Ok(false) };
         let is_of = |slot| {
             let entry = self.engine.entry_of(id.key, slot)?;
@@ -199,7 +216,7 @@ impl SeenStore {
     }
 
     /// Marks the id. Returns false when the mark would expire at once beside a claim that binds.
-    pub(super) fn mark(
+    pub(crate) fn mark(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -267,7 +284,7 @@ impl SeenStore {
         Ok(verdict)
     }
 
-    fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
+    pub(crate) fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
         let old = match self.sight(transaction, id)? {
             Look::Same(_) => return Ok(Verdict::Duplicate),
             Look::Changed(old) => Some(old),
@@ -311,13 +328,19 @@ impl SeenStore {
     pub fn observe<'a>(&self, id: impl Into<Item<'a>>) -> Result<Observation> {
         let item = id.into();
         let id = self.id(&item)?;
-        let observation = self.write_one(id, |store, transaction, id| {
-            let before = store.known_of(transaction, id)?;
-            let verdict = store.check(transaction, id)?;
-            Ok(Observation { verdict, before })
-        })?;
+        let observation = self.write_one(id, Self::observe_one)?;
         self.count_verdict(observation.verdict);
         Ok(observation)
+    }
+
+    pub(crate) fn observe_one(
+        &self,
+        transaction: &mut Transaction<'_>,
+        id: Id<'_>,
+    ) -> Result<Observation> {
+        let before = self.known_of(transaction, id)?;
+        let verdict = self.check(transaction, id)?;
+        Ok(Observation { verdict, before })
     }
 
     /// Marks those of the ids that are not seen, and returns a verdict for each id, in their order. Of equal

@@ -131,7 +131,7 @@ impl SeenStore {
         lease: Duration,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<Once<T>, OnceError<E>> {
-        let (handle, item) = (self.renewing(self.renewing.unwrap_or(RENEWED_AT_MOST)), id.into());
+        let (handle, item) = (self.renewing_for_once(), id.into());
         let mut lease = loop {
             match handle.claim(&item, lease)? {
                 Claim::Granted(lease) => break lease,
@@ -141,21 +141,12 @@ impl SeenStore {
                     }
                     // It was forgotten, or changed to another version, since: ask again.
                 }
-                Claim::InFlight { until, holder } => return Ok(Once::InFlight { until, holder }),
-                Claim::Unresolved { since, holder } => {
-                    return Ok(Once::Unresolved { since, holder });
-                }
-                Claim::GivenUp { attempts } => return Ok(Once::GivenUp { attempts }),
+                refused => return Ok(Once::refused(refused)),
             }
         };
         let failed = |lease: &mut Lease, reason: String| {
             if let Err(e) = lease.fail(Failure::new(reason)) {
-                log::warn!(
-                    file = self.engine.name.as_str(), scope = self.scope.name(),
-                    id = shown(lease.id()).as_str(),
-                    error:% = e, error_kind = e.kind().word();
-                    "{}: a failure could not be written down: {e}", self.engine.name
-                );
+                self.failure_is_lost(lease.id(), &e);
             }
         };
         match catch_unwind(AssertUnwindSafe(work)) {
@@ -179,9 +170,34 @@ impl SeenStore {
             }
         }
     }
+
+    /// Returns the handle by which [`once`](Self::once) claims.
+    pub(crate) fn renewing_for_once(&self) -> Self {
+        self.renewing(self.renewing.unwrap_or(RENEWED_AT_MOST))
+    }
+
+    pub(crate) fn failure_is_lost(&self, id: &[u8], e: &Error) {
+        log::warn!(
+            file = self.engine.name.as_str(), scope = self.scope.name(),
+            id = shown(id).as_str(), error:% = e, error_kind = e.kind().word();
+            "{}: a failure could not be written down: {e}", self.engine.name
+        );
+    }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
+impl<T> Once<T> {
+    /// Returns the answer for a claim that was refused although the id is not seen.
+    pub(crate) fn refused<L, K>(claim: Claim<L, K>) -> Self {
+        match claim {
+            Claim::InFlight { until, holder } => Self::InFlight { until, holder },
+            Claim::Unresolved { since, holder } => Self::Unresolved { since, holder },
+            Claim::GivenUp { attempts } => Self::GivenUp { attempts },
+            Claim::Granted(_) | Claim::Seen(_) => unreachable!("it was not refused so"),
+        }
+    }
+}
+
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -55,7 +55,7 @@ pub enum Ownership {
 
 /// The result of a confirm that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Confirmed {
+pub(crate) enum Confirmed {
     InTime,
     /// After the lease had run out.
     Late,
@@ -118,6 +118,20 @@ impl SeenStore {
         receipt: Option<&[u8]>,
     ) -> Result<Confirmed> {
         let id = self.id(item)?;
+        self.check_receipt(receipt)?;
+        let confirmed = if is_large(receipt) {
+            // The others of a group would wait while it is written.
+            self.engine.write(|transaction| self.confirm_in(transaction, id, token, receipt))
+        } else {
+            let receipt = receipt.map(<[u8]>::to_vec);
+            self.write_one(id, move |store, transaction, id| {
+                store.confirm_in(transaction, id, token, receipt.as_deref())
+            })
+        };
+        self.confirmed(id, confirmed?)
+    }
+
+    pub(crate) fn check_receipt(&self, receipt: Option<&[u8]>) -> Result<()> {
         let (length, most) = (receipt.map_or(0, <[u8]>::len), self.engine.config.max_receipt);
         if length > most {
             return Err(Error::new(
@@ -127,28 +141,18 @@ impl SeenStore {
                 ),
             ));
         }
-        let confirmed = match receipt {
-            // The others of a group would wait while it is written.
-            Some(receipt) if receipt.len() > LONGEST_GROUPED_RECEIPT => self
-                .engine
-                .write(|transaction| self.confirm_in(transaction, id, token, Some(receipt))),
-            _ => {
-                let receipt = receipt.map(<[u8]>::to_vec);
-                self.write_one(id, move |store, transaction, id| {
-                    store.confirm_in(transaction, id, token, receipt.as_deref())
-                })
-            }
-        };
-        match confirmed? {
-            Some(confirmed) => {
-                self.engine.counters.add(Event::ClaimConfirmed, 1);
-                Ok(confirmed)
-            }
-            None => Err(self.count_lost(lease_lost(id, &self.engine.name))),
-        }
+        Ok(())
     }
 
-    fn confirm_in(
+    /// Counts and tells the outcome of [`confirm_in`](Self::confirm_in).
+    pub(crate) fn confirmed(&self, id: Id<'_>, confirmed: Option<Confirmed>) -> Result<Confirmed> {
+        let confirmed =
+            confirmed.ok_or_else(|| self.count_lost(lease_lost(id, &self.engine.name)))?;
+        self.engine.counters.add(Event::ClaimConfirmed, 1);
+        Ok(confirmed)
+    }
+
+    pub(crate) fn confirm_in(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -335,14 +339,18 @@ impl SeenStore {
         token: &Token,
         failure: impl Into<Failure>,
     ) -> Result<()> {
-        let Failure { reason, retry_after, is_final } = failure.into();
-        let change = Change::Fail(Fail {
+        self.change_claim(&id.into(), *token, self.failing(failure.into())).map(drop)
+    }
+
+    /// Returns what a failure makes of a claim.
+    pub(crate) fn failing(&self, failure: Failure) -> Change {
+        let Failure { reason, retry_after, is_final } = failure;
+        Change::Fail(Fail {
             reason: first_bytes(&reason, MAX_NOTE_BYTES).to_owned(),
             is_final,
             retry_delay: retry_after.map_or(self.engine.config.retry_delay, RetryDelay::Fixed),
             chance: machine::random_u64(),
-        });
-        self.change_claim(&id.into(), *token, change).map(drop)
+        })
     }
 
     /// Decides on an id whose last attempt is over without success, however it ended:
@@ -365,7 +373,7 @@ impl SeenStore {
         })
     }
 
-    fn resolve_in(
+    pub(crate) fn resolve_in(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -425,6 +433,16 @@ impl SeenStore {
         let until_ms = self.write_one(id, move |store, transaction, id| {
             store.change(transaction, id, token, &change)
         })?;
+        self.changed(id, end, until_ms)
+    }
+
+    /// Counts and tells the outcome of [`change`](Self::change), which ended the claim by `end` if it was held.
+    pub(crate) fn changed(
+        &self,
+        id: Id<'_>,
+        end: Option<Event>,
+        until_ms: Option<i64>,
+    ) -> Result<i64> {
         if let (Some(end), Some(_)) = (end, until_ms) {
             self.engine.counters.add(end, 1);
         }
@@ -432,7 +450,7 @@ impl SeenStore {
     }
 
     /// Changes a claim in a transaction. `None`: the claim is no longer held.
-    fn change(
+    pub(crate) fn change(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
@@ -452,13 +470,19 @@ impl SeenStore {
     }
 }
 
+/// Whether a receipt is written in a transaction of its own.
+pub(crate) fn is_large(receipt: Option<&[u8]>) -> bool {
+    receipt.is_some_and(|receipt| receipt.len() > LONGEST_GROUPED_RECEIPT)
+}
+
 fn lease_lost(id: Id<'_>, store: &str) -> Error {
     Error::new(
         ErrorKind::LeaseLost,
         format!(
             "{store}: the claim of {} is no longer held: it was ended, or its lease ran out and another \
-             worker took it over",
-            id.shown()
+             worker took it over (or it was made in another scope than {:?})",
+            id.shown(),
+            id.scope
         ),
     )
 }

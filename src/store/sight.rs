@@ -26,11 +26,27 @@ pub(super) enum Look {
 impl SeenStore {
     /// Returns the id's mark if the index shows that it is seen, and, for an item with a version or a payload, its row
     /// that it is the same. Then the duplicate is counted.
-    pub(super) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
+    pub(crate) fn duplicate_in_index(&self, id: Id<'_>) -> Result<Option<Slot>> {
         self.engine.look_ahead([id.key].into_iter())?;
         // A decision under the write lock catches up first, so a miss need not do so here.
         let now_ms = self.engine.clock.now_ms();
         let Some(slot) = self.engine.live_in_index(id.key, now_ms)? else { return Ok(None) };
+        self.repeat(id, slot, now_ms)
+    }
+
+    /// Like [`duplicate_in_index`](Self::duplicate_in_index), for callers that must not wait: `None` also where only the
+    /// file can tell.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn duplicate_at_once(&self, id: Id<'_>) -> Result<Option<Slot>> {
+        let now_ms = self.engine.clock.now_ms();
+        match self.engine.live_at_once(id.key, now_ms)? {
+            Some(slot) if id.digest.is_none() => self.repeat(id, slot, now_ms),
+            _ => Ok(None),
+        }
+    }
+
+    /// Counts the sighting of a mark as a duplicate. `None` where it is of another digest, or extends the mark.
+    fn repeat(&self, id: Id<'_>, slot: Slot, now_ms: i64) -> Result<Option<Slot>> {
         if self.needs_extension(slot, now_ms)? {
             return Ok(None);
         }

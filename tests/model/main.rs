@@ -30,12 +30,15 @@
 //! What is left exact, among the rest: a sighting in a sliding window extends a mark exactly when less
 //! than a TTL is left, to 17/16 of it, but not beyond its maximum age.
 //!
+//! Each store is used by threads or by tasks (`face`): for both it is the same model.
+//!
 //! `SEEN_MODEL_CASES` sets how many sequences are run, `SEEN_MODEL_SEED` repeats a run.
 
 mod checks;
 mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod face;
 mod file;
 mod histories;
 mod ids;

@@ -46,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) max_attempts: Option<u32>,
     pub(crate) max_abandoned: Option<u32>,
     pub(crate) index: [IndexMode; 2],
+    /// Whether tasks use the store.
+    pub(crate) by_tasks: [bool; 2],
 }
 
 impl Setup {
@@ -72,13 +74,15 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     let index =
         || prop_oneof![Just(IndexMode::Wakes), Just(IndexMode::Asleep), Just(IndexMode::Awake)];
     let index = [index(), index()];
-    (window, retry_delay_ms, max_attempts, max_abandoned, index).prop_map(
-        |(window, retry_delay_ms, max_attempts, max_abandoned, index)| Setup {
+    let by_tasks = [any::<bool>(), any::<bool>()];
+    (window, retry_delay_ms, max_attempts, max_abandoned, index, by_tasks).prop_map(
+        |(window, retry_delay_ms, max_attempts, max_abandoned, index, by_tasks)| Setup {
             window,
             retry_delay_ms,
             max_attempts,
             max_abandoned,
             index,
+            by_tasks,
         },
     )
 }

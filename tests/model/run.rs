@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use seen_store::{
-    Claim as Granting, Entry, Error, ErrorKind, Failure, IndexMode, Item, Lease, ManualClock,
-    Previous, Resolution, Result, SeenStore, State as Label, Token, Verdict,
+    AsyncSeenStore, Claim as Granting, Entry, Error, ErrorKind, Failure, IndexMode, Item,
+    ManualClock, Previous, Resolution, Result, SeenStore, State as Label, Token, Verdict,
 };
 
 use crate::clocks::{StoreClocks, time};
 use crate::common::{Place, ms, rows, unix_ms};
+use crate::face::{Handle, Held, wait};
 use crate::file::{
     doomed_marks, forgotten_claims, held_in, marks_by_scope, old_claims, old_marks, reached,
     version,
@@ -35,7 +36,7 @@ struct Ticket {
     token: Token,
     store: usize,
     through: Through,
-    lease: Option<Lease>,
+    lease: Option<Held>,
     /// When the lease believes to end.
     until: i64,
     attempt: u32,
@@ -53,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) backup: Option<Names>,
     /// The file as it was when the stores last learned of it.
     version: i64,
+    /// Of the stores that are used by tasks. They go before the stores, which are closed where they are dropped.
+    tasks: [Option<AsyncSeenStore>; 2],
     stores: [Option<SeenStore>; 2],
     /// A view of the file beside the stores.
     pub(crate) file: Connection,
@@ -71,6 +74,11 @@ fn open(
     // A hang is a failure here: nobody else holds this file.
     let config = setup.config(store).purge_on_open(purge).busy_timeout(ms(500));
     place.open(config.clock(clock.clone()))
+}
+
+/// The store as tasks use it, if they do. While it is kept, the thread for their calls goes on.
+fn tasks_of(setup: Setup, store: usize, opened: Option<&SeenStore>) -> Option<AsyncSeenStore> {
+    opened.filter(|_| setup.by_tasks[store]).map(|opened| opened.clone().into())
 }
 
 fn verdict(verdict: Verdict) -> Answer {
@@ -114,7 +122,7 @@ fn is_zero(how: How) -> bool {
     matches!(how, How::Renew(Span::Ms(0)))
 }
 
-fn by_token(handle: &SeenStore, id: &[u8], token: &Token, how: How) -> Result<()> {
+fn by_token(handle: &Handle, id: &[u8], token: &Token, how: How) -> Result<()> {
     match how {
         How::Confirm => handle.confirm(id, token),
         How::ConfirmWith(receipt) => handle.confirm_with(id, token, RECEIPTS[receipt]),
@@ -127,7 +135,7 @@ fn by_token(handle: &SeenStore, id: &[u8], token: &Token, how: How) -> Result<()
     }
 }
 
-fn by_lease(lease: &mut Lease, how: How) -> Result<()> {
+fn by_lease(lease: &mut Held, how: How) -> Result<()> {
     match how {
         How::Confirm => lease.confirm(),
         How::ConfirmWith(receipt) => lease.confirm_with(RECEIPTS[receipt]),
@@ -158,6 +166,7 @@ impl Run {
         let place = Place::in_ram();
         let mut clocks = StoreClocks::new(START_MS);
         let stores = [0, 1].map(|store| Some(open(&place, setup, store, clocks.of(store), true)));
+        let tasks = [0, 1].map(|store| tasks_of(setup, store, stores[store].as_ref()));
         let file = place.sql();
         for store in 0..2 {
             clocks.hear(store, reached(&file), false);
@@ -171,6 +180,7 @@ impl Run {
             clocks,
             backup: None,
             version,
+            tasks,
             stores,
             file,
             place,
@@ -181,6 +191,16 @@ impl Run {
 
     pub(crate) fn store(&self, store: usize) -> &SeenStore {
         self.stores[store].as_ref().unwrap()
+    }
+
+    /// The handle by which threads or tasks use a store.
+    fn handle(&self, store: usize, through: Through, scope: usize) -> Handle {
+        let handle = through.handle(self.store(store), SCOPES[scope]);
+        if self.setup.by_tasks[store] {
+            Handle::Tasks(handle.into())
+        } else {
+            Handle::Threads(handle)
+        }
     }
 
     fn setting(&self, store: usize, through: Through) -> Setting {
@@ -195,8 +215,8 @@ impl Run {
 
     /// The handle, the id and its name in the model; `None` after checking that an id or a handle that is not
     /// valid is refused by every verb.
-    fn target(&self, which: Which, through: Through) -> Option<(SeenStore, &[u8], Name)> {
-        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
+    fn target(&self, which: Which, through: Through) -> Option<(Handle, &[u8], Name)> {
+        let handle = self.handle(which.store, through, which.scope);
         let id = &*self.ids[which.id];
         let right = match (through.is_refused(), is_valid(id)) {
             (false, true) => return Some((handle, id, (which.scope, which.id))),
@@ -477,7 +497,7 @@ impl Run {
     /// Asks for the entry, which always looks, and compares it.
     pub(crate) fn get(&mut self, store: usize, name: Name) {
         let (scope, id) = name;
-        let entry = self.store(store).scope(SCOPES[scope]).get(&self.ids[id]).unwrap();
+        let entry = self.handle(store, Through::PLAIN, scope).get(&self.ids[id]).unwrap();
         self.model.looked(store);
         self.check_entry(store, name, entry);
     }
@@ -583,8 +603,8 @@ impl Run {
         which: Which,
         through: Through,
         batch: &'b [(usize, Option<Tag>)],
-    ) -> Option<(SeenStore, Vec<Item<'b>>)> {
-        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
+    ) -> Option<(Handle, Vec<Item<'b>>)> {
+        let handle = self.handle(which.store, through, which.scope);
         let items: Vec<_> = batch.iter().map(|(id, tag)| Tag::item(*tag, &self.ids[*id])).collect();
         let right = if through.is_refused() && !batch.is_empty() {
             ErrorKind::InvalidConfig
@@ -706,7 +726,7 @@ impl Run {
         (store, name, tag): (usize, Name, Option<Tag>),
         through: Through,
         length: Span,
-        claim: Result<Granting>,
+        claim: Result<Granting<Held, ()>>,
     ) -> Answer {
         let mut granted = None;
         let answer = match claim {
@@ -724,10 +744,10 @@ impl Run {
                 Answer::Granted { attempt, until, previous }
             }
             Ok(Granting::InFlight { until, .. }) => Answer::InFlight { until: unix_ms(until) },
-            Ok(Granting::Seen(_)) => Answer::Seen,
+            Ok(Granting::Seen(())) => Answer::Seen,
             Ok(Granting::Unresolved { since, .. }) => Answer::Unresolved { since: unix_ms(since) },
             Ok(Granting::GivenUp { attempts }) => Answer::GivenUp { attempts },
-            Ok(other) => panic!("{other:?} is new to the model"),
+            Ok(_) => panic!("an answer to a claim is new to the model"),
         };
         let verb = Verb::Claim { tag, lease: length, hold: through.hold, granted };
         self.step(store, name, through, &verb, Some(&answer));
@@ -763,7 +783,7 @@ impl Run {
 
     fn by_token(&mut self, ticket: usize, which: Which, through: Through, how: How) {
         let token = self.tickets[ticket].token;
-        let handle = through.handle(self.store(which.store), SCOPES[which.scope]);
+        let handle = self.handle(which.store, through, which.scope);
         if through.is_refused() {
             self.target(which, through);
             return;
@@ -788,6 +808,10 @@ impl Run {
         }
         let (store, name, token, through) =
             (ticket.store, ticket.name, ticket.token, ticket.through);
+        if let Some(tasks) = &self.tasks[store] {
+            // The store's thread releases it. What comes after it in the queue is decided after it.
+            wait(tasks.scope("a scope of its own").forget("nothing")).unwrap();
+        }
         self.model.looked(store);
         self.step(store, name, through, &Verb::Release { token }, None);
     }
@@ -822,8 +846,9 @@ impl Run {
         let now = self.model.now[store];
         let newest = rows(&self.file).last().map_or(0, |row| row.seq);
         let expected = doomed_marks(&self.file, now);
-        assert_eq!(self.store(store).count_expired().unwrap(), expected);
-        assert_eq!(self.store(store).purge_expired().unwrap(), expected);
+        let handle = self.handle(store, Through::PLAIN, 0);
+        assert_eq!(handle.count_expired().unwrap(), expected);
+        assert_eq!(handle.purge_expired().unwrap(), expected);
         assert_eq!(doomed_marks(&self.file, now), 0);
         self.model.looked(store);
         self.model.purged(store);
@@ -839,7 +864,7 @@ impl Run {
             old_marks(file, SCOPES[scope], before_ms) + old_claims(file, SCOPES[scope], before_ms)
         };
         let expected = old(&self.file);
-        let (handle, older_than) = (self.store(store).scope(SCOPES[scope]), ms(older_than_ms));
+        let (handle, older_than) = (self.handle(store, Through::PLAIN, scope), ms(older_than_ms));
         assert_eq!(handle.count_old_entries(older_than).unwrap(), expected);
         // What this store has turned away since is written down before.
         assert!(handle.cleanup_old_entries(older_than).unwrap() <= expected);
@@ -870,10 +895,12 @@ impl Run {
                 }
             }
         }
+        self.tasks[store] = None;
         self.stores[store] = None;
         self.clocks.reopen(store, reached(&self.file));
         self.stores[store] =
             Some(open(&self.place, self.setup, store, self.clocks.of(store), purge));
+        self.tasks[store] = tasks_of(self.setup, store, self.stores[store].as_ref());
         self.go_by_the_clocks();
         self.model.looked(store);
     }

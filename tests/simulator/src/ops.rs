@@ -3,6 +3,9 @@
 //! To add a verb: a function that draws what it is given and says what it does to each id (as [`Act`]s) and
 //! how it is called, and its line in [`TABLE`].
 //!
+//! The verbs for tasks are the same [`Act`]s; of a future that is dropped it is not known whether it was done
+//! ([`Says::was_left`]).
+//!
 //! Some ids come in versions, and one with payloads: [`Draw::tag`]. Batches are drawn so that no payload refuses them.
 //!
 //! One that does what no other verb does needs an [`Act`] too, with its arm in `model::Pending::ways`. Where it
@@ -16,6 +19,7 @@
 mod claims;
 mod marks;
 mod reading;
+mod tasks;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -62,6 +66,8 @@ pub struct Says {
     pub told: Vec<Vec<Told>>,
     /// What it found wrong with the file.
     pub problems: Vec<String>,
+    /// Whether its caller left before it was told anything.
+    pub was_left: bool,
 }
 
 pub type Run = Box<dyn FnOnce(&SeenStore, &Config) -> Result<Says> + Send>;
@@ -314,6 +320,15 @@ pub const TABLE: &[(u32, Make)] = &[
     (1, upkeep::checkpoint),
     (1, upkeep::compact),
     (1, upkeep::pragmas),
+    (4, tasks::mark_seen),
+    (8, tasks::check_and_mark),
+    (6, tasks::claim),
+    (4, tasks::lease),
+    (4, tasks::confirm),
+    (2, tasks::fail),
+    (3, tasks::forget),
+    (4, tasks::try_is_seen),
+    (3, tasks::get),
 ];
 
 pub fn draw_from(draw: &mut Draw<'_>) -> Call {

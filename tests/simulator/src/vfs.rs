@@ -64,7 +64,7 @@ static mut SCHEDULER: Option<&'static Scheduler> = None;
 static STORE: OnceLock<CString> = OnceLock::new();
 static mut REAL: *mut ffi::sqlite3_vfs = ptr::null_mut();
 
-fn scheduler() -> &'static Scheduler {
+pub fn scheduler() -> &'static Scheduler {
     // SAFETY: written once, before the first file is opened.
     unsafe { SCHEDULER.expect("the file system was mounted") }
 }

@@ -434,8 +434,8 @@ impl World {
                     self.violation(&format!("{name} of store {store}: {:?}", says.problems));
                 }
                 // A lease that could not be given back when it was dropped says so in the log only.
-                let says =
-                    if under_way.in_steps && !unhurt { Err(Ended::Unknown) } else { Ok(&says) };
+                let is_unknown = says.was_left || under_way.in_steps && !unhurt;
+                let says = if is_unknown { Err(Ended::Unknown) } else { Ok(&says) };
                 self.tell(number, on_all, &under_way.on, says);
                 self.has_looked(name, store, reached_before);
             }

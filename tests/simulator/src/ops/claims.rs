@@ -1,7 +1,7 @@
 //! Claims and what their holders do with them.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::ffi::SQLITE_IOERR;
 use seen_store::{
@@ -16,8 +16,12 @@ use crate::state::{Answer, Before, Outcome, Tag, View};
 use crate::vfs::{self, Fault};
 
 fn granted(lease: &Lease) -> Told {
-    let (attempt, until) = (lease.attempt(), ms_of(lease.expires_at()));
-    let previous = match lease.previous() {
+    told_of(lease.attempt(), lease.expires_at(), lease.previous(), lease.token())
+}
+
+pub(super) fn told_of(attempt: u32, until: SystemTime, previous: &Previous, token: Token) -> Told {
+    let until = ms_of(until);
+    let previous = match previous {
         Previous::None => Before::Nothing,
         Previous::Released => Before::Ended(Outcome::Released),
         Previous::Failed { .. } => Before::Ended(Outcome::Failed),
@@ -25,25 +29,30 @@ fn granted(lease: &Lease) -> Told {
         Previous::Superseded(old) => Before::Superseded(Box::new(View::of(old).fixed())),
         other => panic!("{other:?} is new to the simulator"),
     };
-    Told::Granted { attempt, until, previous, token: lease.token() }
+    Told::Granted { attempt, until, previous, token }
 }
 
 fn claimed(claim: Claim) -> Told {
+    answer_of(claim, |lease| {
+        let told = granted(&lease);
+        lease.into_token();
+        told
+    })
+}
+
+/// What a claim was told; `granted` takes the lease.
+pub(super) fn answer_of<L, K>(claim: Claim<L, K>, granted: impl FnOnce(L) -> Told) -> Told {
     match claim {
-        Claim::Granted(lease) => {
-            let told = granted(&lease);
-            lease.into_token();
-            told
-        }
+        Claim::Granted(lease) => granted(lease),
         Claim::InFlight { until, .. } => Told::Answer(Answer::InFlight { until: ms_of(until) }),
         Claim::Seen(_) => Told::Answer(Answer::Seen),
         Claim::Unresolved { since, .. } => Told::Answer(Answer::Unresolved { since: ms_of(since) }),
         Claim::GivenUp { attempts } => Told::Answer(Answer::GivenUp { attempts }),
-        other => panic!("{other:?} is new to the simulator"),
+        _ => panic!("an answer to a claim is new to the simulator"),
     }
 }
 
-fn held(outcome: Result<()>) -> Result<Told> {
+pub(super) fn held(outcome: Result<()>) -> Result<Told> {
     match outcome {
         Ok(()) => Ok(Told::Answer(Answer::Held)),
         Err(e) if e.kind() == ErrorKind::LeaseLost => Ok(Told::Answer(Answer::Lost)),

@@ -10,7 +10,7 @@ use crate::setup::choose;
 use crate::state::{Answer, Span, View};
 use crate::through::Through;
 
-fn told(verdict: Verdict) -> Told {
+pub(super) fn told(verdict: Verdict) -> Told {
     Told::Answer(answer(verdict))
 }
 

@@ -99,7 +99,7 @@ fn listed(names: &[Name], entries: &[Entry], tell: fn(Vec<View>) -> Told) -> Say
         let key = (SCOPES[name.0].to_owned(), id_of(*name).into_bytes());
         vec![tell(views.get(&key).cloned().unwrap_or_default())]
     });
-    Says { told: told.collect(), problems }
+    Says { told: told.collect(), problems, ..Says::default() }
 }
 
 /// Whether the counts of a store are those of these entries.
@@ -178,7 +178,8 @@ pub fn read(draw: &mut Draw<'_>) -> Call {
         } else {
             Told::IsSeen(reader.scope(scope).try_is_seen(Tag::item(tag, id.as_bytes()))?)
         };
-        Ok(Says { told: vec![vec![told]], problems: reader.verify()?.problems })
+        let problems = reader.verify()?.problems;
+        Ok(Says { told: vec![vec![told]], problems, ..Says::default() })
     };
     let act = if whole { Act::Get } else { Act::IsSeen { tag } };
     let call =
