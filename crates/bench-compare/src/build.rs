@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use harness::Result;
 
-use crate::contenders::rivals;
+use crate::contenders::{optional, rivals};
 use crate::root;
 
 pub(crate) struct Programs {
@@ -50,12 +50,12 @@ pub(crate) fn all(only: Option<&str>) -> Result<Programs> {
 fn left_out(only: Option<&str>) -> Result<BTreeMap<String, String>> {
     let Some(only) = only else { return Ok(BTreeMap::new()) };
     let named: Vec<_> = only.split(',').map(str::trim).collect();
-    if let Some(name) = named.iter().find(|name| rivals().all(|rival| rival.name != **name)) {
-        let known: Vec<_> = rivals().map(|rival| rival.name).collect();
+    if let Some(name) = named.iter().find(|name| optional().all(|other| other.name != **name)) {
+        let known: Vec<_> = optional().map(|other| other.name).collect();
         return Err(format!("COMPARE_ONLY: {name:?} is none of {}", known.join(", ")).into());
     }
-    let others = rivals().filter(|rival| !named.contains(&rival.name));
-    Ok(others.map(|rival| (rival.name.to_owned(), "left out by COMPARE_ONLY".to_owned())).collect())
+    let others = optional().filter(|other| !named.contains(&other.name));
+    Ok(others.map(|other| (other.name.to_owned(), "left out by COMPARE_ONLY".to_owned())).collect())
 }
 
 impl Programs {

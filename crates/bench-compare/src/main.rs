@@ -1,7 +1,7 @@
 //! Compares this store with what a user might pick instead, and writes docs/performance.md.
 //!
 //! `compare` runs everything; `COMPARE_QUICK=1` a short version; `COMPARE_ONLY=lmdb,fjall` this store
-//! beside those only; `compare render` only writes the report again from the figures of the last run.
+//! beside those only, also without its async form unless `store-async` is named; `compare render` only writes the report again from the figures of the last run.
 //! The contenders are programs of their own, run in turn, each figure once a round, so that whatever
 //! disturbs the machine disturbs all of them alike.
 

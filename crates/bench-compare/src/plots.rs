@@ -11,9 +11,10 @@ use crate::results::Results;
 use crate::schedule::{Cell, STEADY_THREADS};
 
 const SIZE: (u32, u32) = (900, 520);
-const COLOURS: [RGBColor; 12] = [
+const COLOURS: [RGBColor; 13] = [
     RGBColor(200, 16, 46),
     RGBColor(245, 130, 48),
+    RGBColor(240, 180, 0),
     RGBColor(0, 95, 135),
     RGBColor(70, 160, 200),
     RGBColor(120, 190, 225),
@@ -110,9 +111,12 @@ fn rate(per_second: f64) -> String {
     }
 }
 
+fn contending() -> impl Iterator<Item = &'static Contender> {
+    ALL.iter().filter(|contender| contender.contends())
+}
+
 fn lines<T>(xs: &[T], y: impl Fn(&str, &T) -> Option<f64>) -> Vec<Line> {
-    let takes_part = ALL.iter().filter(|contender| contender.kind != Kind::Baseline);
-    takes_part
+    contending()
         .map(|contender| {
             let points = xs.iter().enumerate();
             let points = points.filter_map(|(i, x)| Some((i as f64, y(contender.name, x)?)));
@@ -152,9 +156,9 @@ impl Plot<'_> {
             .max_light_lines(0)
             .draw()?;
         for (i, line) in lines.iter().enumerate() {
-            let index = ALL.iter().position(|contender| contender.name == line.contender.name);
+            let index = contending().position(|other| other.name == line.contender.name);
             let colour = COLOURS[index.unwrap_or(0) % COLOURS.len()];
-            let own = line.contender.kind == Kind::Own;
+            let own = matches!(line.contender.kind, Kind::Own | Kind::Async);
             let style = colour.stroke_width(if own { 4 } else { 2 });
             chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
             let circles = line.points.iter().map(|point| Circle::new(*point, 4, colour.filled()));

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use harness::{Durability, IdLength, Result, Workload};
 
-use crate::contenders::{ALL, Contender, EXCLUSIVE, Kind, STORE, label, rivals};
+use crate::contenders::{ALL, ASYNC, Contender, EXCLUSIVE, Kind, STORE, label, rivals};
 use crate::plots;
 use crate::results::Results;
 use crate::run::{filled_cell, resident_cell};
-use crate::schedule::{Cell, MEDIUM, PageCache, STEADY_THREADS};
+use crate::schedule::{Cell, MANY_TASKS, MEDIUM, PageCache, STEADY_THREADS, WAITING_TASKS};
 use crate::targets;
 
 pub(crate) mod opening;
+mod tasks;
 
 /// A time for people.
 pub(crate) fn duration(ns: f64) -> String {
@@ -52,6 +53,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     target_table(out, results)?;
     losses(out, results)?;
     throughput(out, results)?;
+    tasks::write(out, results)?;
     latency(out, results)?;
     growth(out, results)?;
     opening::write(out, results)?;
@@ -99,8 +101,9 @@ fn head(out: &mut String, results: &Results) -> Result<()> {
     }
     writeln!(
         out,
-        "\nIn the tables, `1.00×` is this store in shared mode: another's `2.00×` took twice as long \
-         an id. `±` is the range over the rounds as a share of the median.\n"
+        "\nIn the tables, `1.00×` is this store in shared mode, unless a section names another: \
+         another's `2.00×` took twice as long an id. `±` is the range over the rounds as a share of the \
+         median.\n"
     )?;
     Ok(())
 }
@@ -204,15 +207,16 @@ fn losses(out: &mut String, results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// A table of contenders by cells.
+/// A table of contenders by cells, with ratios to the contender `base`.
 fn table(
     out: &mut String,
     results: &Results,
+    base: &str,
     columns: &[(String, Cell)],
     include: impl Fn(&Contender) -> bool,
 ) -> Result<()> {
     let measured: Vec<_> =
-        columns.iter().filter(|(_, cell)| results.ns(STORE, *cell).is_some()).collect();
+        columns.iter().filter(|(_, cell)| results.ns(base, *cell).is_some()).collect();
     write!(out, "| |")?;
     for (name, _) in &measured {
         write!(out, " {name} |")?;
@@ -224,7 +228,7 @@ fn table(
         }
         write!(out, "| {} |", contender.label)?;
         for (_, cell) in &measured {
-            match (results.ns(contender.name, *cell), results.ns(STORE, *cell)) {
+            match (results.ns(contender.name, *cell), results.ns(base, *cell)) {
                 (Some(ns), Some(own)) => {
                     write!(out, " {:.2}× · {}", ns / own, duration(ns))?;
                     if let Some(spread) = results.spread(contender.name, *cell) {
@@ -243,14 +247,14 @@ fn table(
 
 fn threads_of(results: &Results, workload: Workload) -> Vec<(String, Cell)> {
     let cells = results.scale.cells().into_iter().filter(move |cell| {
-        *cell == Cell::new(workload, cell.threads) && cell.workload != Workload::Steady
+        *cell == Cell::new(workload, cell.threads) && cell.threads != MANY_TASKS
     });
     let name = |n: usize| if n == 1 { "1 thread".to_owned() } else { format!("{n} threads") };
     cells.map(|cell| (name(cell.threads), cell)).collect()
 }
 
 fn throughput(out: &mut String, results: &Results) -> Result<()> {
-    let contends = |contender: &Contender| contender.kind != Kind::Baseline;
+    let contends = Contender::contends;
     for (workload, title) in [
         (Workload::New, "New ids"),
         (Workload::Duplicate, "Duplicates"),
@@ -261,7 +265,7 @@ fn throughput(out: &mut String, results: &Results) -> Result<()> {
             "## {title}\n\nA million ids of 25 bytes held. A mark survives a killed process.\n"
         )?;
         // The harness alone shows how much of the smallest figures is not the store's.
-        table(out, results, &threads_of(results, workload), |contender| {
+        table(out, results, STORE, &threads_of(results, workload), |contender| {
             contends(contender) || contender.name == "nothing"
         })?;
     }
@@ -271,7 +275,9 @@ fn throughput(out: &mut String, results: &Results) -> Result<()> {
         ("16 threads".to_owned(), Cell::new(Workload::New, 16).power()),
         ("batches of 1,000".to_owned(), Cell::new(Workload::Batch, 1).power()),
     ];
-    table(out, results, &power, |contender| contends(contender) || contender.name == "fsync")?;
+    table(out, results, STORE, &power, |contender| {
+        contends(contender) || contender.name == "fsync"
+    })?;
     for contender in ALL {
         if let Some(why) = results.unsupported(contender.name, power[0].1) {
             writeln!(out, "Without {}: {why}.\n", contender.label)?;
@@ -287,7 +293,7 @@ fn throughput(out: &mut String, results: &Results) -> Result<()> {
         ),
         ("duplicate URLs".to_owned(), Cell::new(Workload::Duplicate, 1).ids(urls).url()),
     ];
-    table(out, results, &columns, contends)
+    table(out, results, STORE, &columns, contends)
 }
 
 fn latency_rows(out: &mut String, results: &Results, rows: &[(&str, &str, Cell)]) -> Result<()> {
@@ -314,7 +320,7 @@ fn latency(out: &mut String, results: &Results) -> Result<()> {
         results.scale.own_steady_seconds, results.scale.steady_seconds
     )?;
     let steady = Cell::new(Workload::Steady, STEADY_THREADS);
-    let contends = ALL.iter().filter(|contender| contender.kind != Kind::Baseline);
+    let contends = ALL.iter().filter(|contender| contender.contends());
     let mut rows: Vec<_> = contends.map(|c| (c.label, c.name, steady)).collect();
     rows.push(("a bare fsync, nothing else", "fsync", Cell::new(Workload::New, 1).power()));
     latency_rows(out, results, &rows)
@@ -328,7 +334,7 @@ fn growth(out: &mut String, results: &Results) -> Result<()> {
             columns.push((format!("{name}, {}", count(size)), Cell::new(workload, 1).ids(size)));
         }
     }
-    table(out, results, &columns, |contender| contender.kind != Kind::Baseline)
+    table(out, results, STORE, &columns, Contender::contends_everywhere)
 }
 
 fn room(out: &mut String, results: &Results) -> Result<()> {
@@ -343,7 +349,7 @@ fn room(out: &mut String, results: &Results) -> Result<()> {
         "| | private memory an id | with mapped files | disk an id | disk a 200-byte URL |\n\
          |---|---|---|---|---|"
     )?;
-    for contender in ALL.iter().filter(|contender| contender.kind != Kind::Baseline) {
+    for contender in ALL.iter().filter(|contender| contender.contends_everywhere()) {
         let name = contender.name;
         if results.ns(name, resident_cell()).is_none() {
             continue;
@@ -378,7 +384,8 @@ fn own(out: &mut String, results: &Results) -> Result<()> {
     writeln!(out, "## This store's modes, and what only it does\n")?;
     writeln!(
         out,
-        "| | shared, Normal | exclusive, Normal | shared, Full | exclusive, Full |\n|---|---|---|---|---|"
+        "| | shared, Normal | exclusive, Normal | async, Normal | shared, Full | exclusive, Full | async, Full |\n\
+         |---|---|---|---|---|---|---|"
     )?;
     for (workload, threads) in [
         (Workload::New, 1),
@@ -390,7 +397,7 @@ fn own(out: &mut String, results: &Results) -> Result<()> {
         let cell = Cell::new(workload, threads);
         write!(out, "| {} |", describe(cell))?;
         for cell in [cell, cell.power()] {
-            for name in [STORE, EXCLUSIVE] {
+            for name in [STORE, EXCLUSIVE, ASYNC] {
                 let ns = results.ns(name, cell).map_or("-".to_owned(), duration);
                 write!(out, " {ns} |")?;
             }
@@ -433,8 +440,10 @@ fn contenders(out: &mut String, results: &Results) -> Result<()> {
     for contender in ALL.iter().filter(|contender| contender.kind != Kind::Baseline) {
         let cell = Cell::new(Workload::New, 16);
         let Some((version, settings)) = results.about(contender.name, cell) else { continue };
-        let power =
-            results.about(contender.name, cell.power()).map_or("-", |(_, settings)| settings);
+        let power = [cell.power(), WAITING_TASKS]
+            .iter()
+            .find_map(|cell| results.about(contender.name, *cell))
+            .map_or("-", |(_, settings)| settings);
         let survival = results.survival.get(contender.name).map_or("-".to_owned(), |survival| {
             format!("{} of {}", count(survival.lost), count(survival.acknowledged))
         });
@@ -476,6 +485,8 @@ fn method(out: &mut String, results: &Results) -> Result<()> {
          - Callers are threads, with as much processor time as is left; more threads than processors \
          make the slowest calls the scheduler's. Waiting times are therefore measured under a paced \
          load.\n\
+         - Callers of this store's async form and of tokio-rusqlite are tasks, as many as the tables have \
+         threads. All tasks are measured in the same time: of many, one may get through few calls in it.\n\
          - Redis is a server: its processor time is not the caller's, its memory is counted, and a \
          call is a round trip.\n\
          - Short runs flatter log-structured trees (fjall, RocksDB): what they write is not compacted \
@@ -492,20 +503,27 @@ mod tests {
     use harness::{Latency, Outcome};
 
     use super::*;
-    use crate::schedule::{LARGE, STARTS, Scale};
+    use crate::results::Survival;
+    use crate::schedule::{self, LARGE, STARTS, Scale};
 
     /// As if everybody had taken part in everything, and taken a time that grows with the number of ids.
     fn results() -> Results {
         let mut results = Results::new(&Scale::full(), Vec::new(), BTreeMap::new());
         for contender in ALL {
+            let survival = Survival { acknowledged: 100, lost: 0 };
+            results.survival.insert(contender.name.to_owned(), survival);
             for cell in results.scale.cells() {
                 let ns = cell.ids as f64;
-                let extra = ["answered_ns", "peak_bytes", "private_bytes", "read_bytes"];
+                let extra =
+                    ["answered_ns", "index_bytes", "peak_bytes", "private_bytes", "read_bytes"];
+                let extra = extra.iter().map(|name| ((*name).to_owned(), 24e6));
                 let outcome = Outcome {
                     ops: 1,
                     ns_per_op: ns,
                     latency: Latency { p50: ns, p99: ns, p999: ns, max: ns },
-                    extra: extra.iter().map(|name| ((*name).to_owned(), 24e6)).collect(),
+                    // 24 MB of it are the index.
+                    anon_bytes: if contender.kind == Kind::Baseline { 26 } else { 30 } * 1_000_000,
+                    extra: extra.chain([("threads".to_owned(), 12.0)]).collect(),
                     ..Outcome::default()
                 };
                 results.add(contender.name, cell, outcome);
@@ -575,5 +593,79 @@ mod tests {
         let target =
             row(&report, "## Targets", "open, ask one id, close; 10M ids, cold page cache");
         assert!(target.ends_with("| not measured | - |"), "{target}");
+    }
+
+    #[test]
+    fn the_report_has_async_callers_beside_the_blocking_form() {
+        let mut results = results();
+        let cell = Cell::new(Workload::New, MANY_TASKS);
+        // A slower second round: twice as long by the median.
+        for contender in ["store-blocking", "tokio-rusqlite"] {
+            let again = Outcome { ops: 1, ns_per_op: 3e6, ..Outcome::default() };
+            results.add(contender, cell, again);
+        }
+        let report = report(&results);
+        let (_, section) = report.split_once("\n## Async callers\n").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let header = "| | duplicates, 1 task | 16 tasks | 1,000 tasks | new ids, 1 task |";
+        assert!(section.contains(header), "{section}");
+        for label in ["this store, shared", "this store, async"] {
+            let row = row(section, "", label);
+            assert_eq!(row.matches(" 1.00× · 1.00 ms |").count(), schedule::TASKS.len(), "{row}");
+        }
+        for label in ["this store, spawn_blocking", "SQLite, tokio-rusqlite"] {
+            assert!(row(section, "", label).contains(" 2.00× · 2.00 ms ±100 % |"));
+        }
+        assert!(!section.contains("SQLite, one mutex"));
+        let waiting = row(section, "\n| | memory, 1 task |", "this store, async");
+        assert_eq!(waiting, "| this store, async | 4.0 | 4.0 | 12 | 1.00 ms | 1.00 ms |");
+    }
+
+    #[test]
+    fn the_async_form_stands_beside_the_four_ways_to_use_sqlite_but_not_under_spawn_blocking() {
+        let report = report(&results());
+        for section in ["\n## New ids", "\n## Duplicates", "\n## Power-cut safe", "\n## Waiting"] {
+            let (_, section) = report.split_once(section).unwrap();
+            let (section, _) = section.split_once("\n## ").unwrap();
+            for way in ["one mutex", "thread-local", "r2d2 pool", "tokio-rusqlite"] {
+                row(section, "", &format!("SQLite, {way}"));
+            }
+            row(section, "", "this store, async");
+            assert!(!section.contains("spawn_blocking"), "{section}");
+            assert!(!section.contains("1,000 tasks") && !section.contains("1000 threads"));
+        }
+        assert!(row(&report, "## The contenders", "this store, spawn_blocking").contains("0 of"));
+    }
+
+    #[test]
+    fn without_the_async_form_there_is_no_section_of_it() {
+        let missing = BTreeMap::from([("store-async".to_owned(), "left out".to_owned())]);
+        let report = report(&Results::new(&Scale::full(), Vec::new(), missing));
+        assert!(!report.contains("## Async callers"));
+        assert!(report.contains("**Without this store, async**: left out."));
+        let target = row(&report, "## Targets", "duplicate, async, 1 task");
+        assert!(target.ends_with("| not measured | - |"), "{target}");
+    }
+
+    #[test]
+    fn an_async_duplicate_may_cost_a_third_more_or_a_little() {
+        let cell = Cell::new(Workload::Duplicate, 1);
+        for (thread, task, met) in [
+            (1000.0, 1290.0, "met"),
+            (1000.0, 1310.0, "**missed**"),
+            (200.0, 299.0, "met"),
+            (200.0, 301.0, "**missed**"),
+            (200.0, 150.0, "met"),
+        ] {
+            let mut results = Results::new(&Scale::full(), Vec::new(), BTreeMap::new());
+            for (contender, ns_per_op) in [(STORE, thread), (ASYNC, task)] {
+                results.add(contender, cell, Outcome { ops: 1, ns_per_op, ..Outcome::default() });
+            }
+            let report = report(&results);
+            let target = row(&report, "## Targets", "duplicate, async, 1 task");
+            assert!(target.ends_with(&format!("| {met} |")), "{target}");
+            let ratio = format!("| {:.2}× (", task / thread);
+            assert!(target.contains(&ratio), "{target}");
+        }
     }
 }

@@ -13,6 +13,9 @@ pub(crate) const LARGE: u64 = 10_000_000;
 /// The paced load's callers, and the purge's readers.
 pub(crate) const STEADY_THREADS: usize = 4;
 
+/// More tasks than a program would have threads.
+pub(crate) const MANY_TASKS: usize = 1_000;
+
 /// Whether a store's files are in the page cache when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum PageCache {
@@ -69,7 +72,9 @@ impl Cell {
             seconds: match self.workload {
                 // A limit is made of its rarest values.
                 _ if contender.name == "fsync" => scale.own_steady_seconds,
-                Workload::Steady if contender.kind == Kind::Own => scale.own_steady_seconds,
+                Workload::Steady if matches!(contender.kind, Kind::Own | Kind::Async) => {
+                    scale.own_steady_seconds
+                }
                 Workload::Steady | Workload::Purge => scale.steady_seconds,
                 _ => scale.seconds,
             },
@@ -135,6 +140,7 @@ impl Scale {
         for &threads in &self.threads {
             cells.extend([Cell::new(New, threads), Cell::new(Duplicate, threads)]);
         }
+        cells.extend(TASKS);
         for threads in [1, 16] {
             cells.push(Cell::new(Mixed, threads));
             cells.push(Cell::new(New, threads).power());
@@ -171,9 +177,30 @@ pub(crate) const STARTS: [Cell; 5] = [
     Cell::new(Workload::OpenMany, 1).cold(),
 ];
 
+/// The figures of callers that are tasks.
+pub(crate) const TASKS: [Cell; 7] = [
+    Cell::new(Workload::Duplicate, 1),
+    Cell::new(Workload::Duplicate, 16),
+    Cell::new(Workload::Duplicate, MANY_TASKS),
+    Cell::new(Workload::New, 1),
+    Cell::new(Workload::New, 16),
+    Cell::new(Workload::New, MANY_TASKS),
+    WAITING_TASKS,
+];
+
+/// Where most tasks wait at any time.
+pub(crate) const WAITING_TASKS: Cell = Cell::new(Workload::New, MANY_TASKS).power();
+
 /// Whether a contender takes part in a figure.
 pub(crate) fn includes(contender: &Contender, cell: Cell, round: usize) -> bool {
     match contender.kind {
+        _ if cell.threads == MANY_TASKS && !contender.by_tasks => false,
+        Kind::Blocking => TASKS.contains(&cell),
+        Kind::Baseline if contender.by_tasks => TASKS.contains(&cell),
+        Kind::Async => {
+            let medium = cell.ids == MEDIUM && cell.id_length == IdLength::Short;
+            medium && !cell.workload.is_start() && cell.workload != Workload::Purge
+        }
         Kind::Baseline if contender.name == "fsync" => cell == Cell::new(Workload::New, 1).power(),
         Kind::Baseline => {
             let works = [Workload::New, Workload::Duplicate].contains(&cell.workload);
@@ -186,5 +213,51 @@ pub(crate) fn includes(contender: &Contender, cell: Cell, round: usize) -> bool 
         _ if matches!(cell.workload, Workload::Claim | Workload::Purge) => false,
         // The large ones cost the most time and vary the least.
         _ => cell.ids < LARGE || (contender.large && round < 2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contenders::ALL;
+
+    #[test]
+    fn only_tasks_are_as_many_as_no_program_has_threads() {
+        for scale in [Scale::quick(), Scale::full()] {
+            let cells = scale.cells();
+            assert!(TASKS.iter().all(|cell| cells.contains(cell)));
+            for (contender, tasks) in [
+                ("store", false),
+                ("store-exclusive", false),
+                ("store-async", true),
+                ("store-blocking", true),
+                ("mutex", false),
+                ("r2d2", false),
+                ("tokio-rusqlite", true),
+                ("redis", false),
+                ("nothing", false),
+                ("nothing-tasks", true),
+                ("fsync", false),
+            ] {
+                let contender = ALL.iter().find(|other| other.name == contender).unwrap();
+                let many = cells.iter().filter(|cell| cell.threads == MANY_TASKS);
+                assert!(many.clone().count() == 3);
+                assert!(many.into_iter().all(|cell| includes(contender, *cell, 0) == tasks));
+            }
+        }
+    }
+
+    #[test]
+    fn the_forms_for_tasks_are_measured_where_the_report_has_a_place_for_them() {
+        let cells = Scale::full().cells();
+        let count = |name| {
+            let contender = ALL.iter().find(|contender| contender.name == name).unwrap();
+            cells.iter().filter(|cell| includes(contender, **cell, 0)).count()
+        };
+        // New and duplicate ids of 1, 2, 16, 64 and 1,000 callers and 1,000 that survive a power cut; 95 % duplicates,
+        // new ids that survive it and both kinds of claims by 1 and 16; both kinds of batches; the steady load.
+        assert_eq!(count("store-async"), 2 * 5 + 1 + 2 * 4 + 2 + 1);
+        assert_eq!(count("store-blocking"), TASKS.len());
+        assert_eq!(count("nothing-tasks"), TASKS.len());
     }
 }

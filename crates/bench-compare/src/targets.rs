@@ -2,7 +2,7 @@
 
 use harness::{IdLength, Latency, Workload};
 
-use crate::contenders::{EXCLUSIVE, STORE, label, rivals};
+use crate::contenders::{ASYNC, EXCLUSIVE, STORE, label, rivals};
 use crate::report::opening::{megabytes, peak_bytes};
 use crate::report::{count, duration};
 use crate::results::Results;
@@ -51,6 +51,7 @@ impl Against<'_> {
 /// All targets.
 pub(crate) fn all(results: &Results) -> Vec<Target> {
     let mut targets = speed(results);
+    targets.push(tasks(results));
     targets.extend(growth(results));
     targets.extend(waits(results));
     targets.extend(starts(results));
@@ -117,6 +118,19 @@ fn speed(results: &Results) -> Vec<Target> {
             against.best(STORE, mixed, 0.4),
         ),
     ]
+}
+
+fn tasks(results: &Results) -> Target {
+    let cell = Cell::new(Workload::Duplicate, 1);
+    let measured = results.ns(ASYNC, cell).zip(results.ns(STORE, cell)).map(|(task, thread)| {
+        let text = format!("{:.2}× ({} to {})", task / thread, duration(task), duration(thread));
+        (text, task <= 1.3 * thread || task <= thread + 100.0)
+    });
+    target(
+        "duplicate, async, 1 task",
+        "at most 1.3× the synchronous call, or 100 ns more",
+        measured,
+    )
 }
 
 fn growth(results: &Results) -> Vec<Target> {

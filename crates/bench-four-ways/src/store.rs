@@ -12,12 +12,19 @@ use seen_store::{Claim, Config, IndexMode, SeenStore, Synchronous, Verdict};
 /// How long a mark of the steady load lasts: short, so that its purges have something to remove.
 const STEADY_TTL: Duration = Duration::from_secs(1);
 const STEADY_PURGE_INTERVAL: Duration = Duration::from_millis(500);
-const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Store {
     opened: SeenStore,
     steady: bool,
     settings: String,
+}
+
+impl Store {
+    /// A handle for one caller.
+    pub(crate) fn handle(&self) -> SeenStore {
+        if self.steady { self.opened.ttl(STEADY_TTL) } else { self.opened.clone() }
+    }
 }
 
 impl Contender for Store {
@@ -51,8 +58,7 @@ impl Contender for Store {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker + '_>> {
-        let new = if self.steady { self.opened.ttl(STEADY_TTL) } else { self.opened.clone() };
-        Ok(Box::new(Handle { store: new }))
+        Ok(Box::new(Handle { store: self.handle() }))
     }
 
     fn unsupported(_: &Plan) -> Option<String> {
@@ -88,13 +94,20 @@ impl Worker for Handle {
     }
 
     fn test_and_set_all(&mut self, ids: &[String]) -> Result<u64> {
-        let verdicts = self.store.check_and_mark_all(ids)?;
-        Ok(verdicts.iter().filter(|verdict| **verdict == Verdict::New).count() as u64)
+        Ok(count_new(&self.store.check_and_mark_all(ids)?))
     }
 
     fn claim_and_confirm(&mut self, id: &str) -> Result<bool> {
-        let Claim::Granted(mut lease) = self.store.claim(id, LEASE)? else { return Ok(false) };
-        lease.confirm()?;
-        Ok(true)
+        claim_and_confirm(&self.store, id)
     }
+}
+
+pub(crate) fn count_new(verdicts: &[Verdict]) -> u64 {
+    verdicts.iter().filter(|verdict| **verdict == Verdict::New).count() as u64
+}
+
+pub(crate) fn claim_and_confirm(store: &SeenStore, id: &str) -> Result<bool> {
+    let Claim::Granted(mut lease) = store.claim(id, LEASE)? else { return Ok(false) };
+    lease.confirm()?;
+    Ok(true)
 }

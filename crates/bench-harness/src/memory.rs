@@ -14,6 +14,11 @@ pub(crate) fn peak(pid: u32) -> u64 {
     kib(&status(pid), "VmHWM:")
 }
 
+/// How many threads the process has.
+pub(crate) fn threads(pid: u32) -> u64 {
+    field(&status(pid), "Threads:").unwrap_or(0)
+}
+
 /// How many bytes the process had the disk read. `None` if the kernel does not count them.
 pub(crate) fn read_from_disk(pid: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;

@@ -103,7 +103,7 @@ pub struct Plan {
     pub contender: String,
     /// What is measured.
     pub workload: Workload,
-    /// How many threads call at once.
+    /// How many threads, or tasks, call at once.
     pub threads: usize,
     /// How many ids the store holds beforehand.
     pub ids: u64,

@@ -175,7 +175,19 @@ pub struct Measured {
     latency: Histogram<u64>,
 }
 
-/// One thread's sequence of calls, and their times. The caller alternates [`next`](Self::next), the
+/// When the calls of a caller are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Window {
+    /// Not yet.
+    WarmUp,
+    /// From its first call after the warm-up to its first one after the time.
+    Own,
+    /// Those that return between `begin` and `end`, as for all other callers. Of many callers, one may get through
+    /// few calls or none in this time.
+    Common,
+}
+
+/// One caller's sequence of calls, and their times. The caller alternates [`next`](Self::next), the
 /// call, and [`done`](Self::done).
 pub struct Pace {
     ids: Ids,
@@ -189,7 +201,7 @@ pub struct Pace {
     begin: Instant,
     end: Instant,
     last: Instant,
-    warm: bool,
+    window: Window,
     ops: u64,
     latency: Histogram<u64>,
 }
@@ -198,7 +210,18 @@ impl Pace {
     /// The sequence of the plan's thread number `thread`, beginning now.
     #[must_use]
     pub fn new(plan: &Plan, thread: usize) -> Self {
+        Self::from(Instant::now(), plan, thread)
+    }
+
+    /// The sequences of the plan's tasks, all beginning now and measured in the same time.
+    #[must_use]
+    pub fn of_tasks(plan: &Plan) -> Vec<Self> {
         let begin = Instant::now();
+        let pace = |task| Self { window: Window::Common, ..Self::from(begin, plan, task) };
+        (0..plan.threads).map(pace).collect()
+    }
+
+    fn from(begin: Instant, plan: &Plan, thread: usize) -> Self {
         // A large store takes longer to become warm: its pages have to come in.
         let warm_up = 0.3 * plan.seconds + 0.2 * (plan.ids as f64 / 1e6).min(10.0);
         let warm_end = begin + Duration::from_secs_f64(warm_up);
@@ -214,7 +237,7 @@ impl Pace {
             begin: warm_end,
             end: warm_end + Duration::from_secs_f64(plan.seconds),
             last: begin,
-            warm: false,
+            window: Window::WarmUp,
             ops: 0,
             latency: new_histogram(),
         }
@@ -246,6 +269,12 @@ impl Pace {
         Some(&self.buffers)
     }
 
+    /// Which kind of calls it is a sequence of.
+    #[must_use]
+    pub fn workload(&self) -> Workload {
+        self.workload
+    }
+
     /// Whether a caller of this workload would expect every id to be new.
     #[must_use]
     pub fn likely_new(&self) -> bool {
@@ -263,11 +292,16 @@ impl Pace {
             return Err(format!("{new} of {:?} found new, not {expected}", self.buffers[0]).into());
         }
         let now = Instant::now();
-        if self.warm {
+        let counts = match self.window {
+            Window::WarmUp => false,
+            Window::Own => true,
+            Window::Common => self.begin <= now && now < self.end,
+        };
+        if counts {
             self.ops += self.buffers.len() as u64;
             self.latency.saturating_record(nanos(now - self.last));
-        } else if now >= self.begin {
-            self.warm = true;
+        } else if self.window == Window::WarmUp && now >= self.begin {
+            self.window = Window::Own;
             self.begin = now;
         }
         self.last = now;
@@ -286,7 +320,8 @@ impl Pace {
     /// What was measured.
     #[must_use]
     pub fn finish(self) -> Measured {
-        let time = self.last.saturating_duration_since(self.begin);
+        let end = if self.window == Window::Common { self.end } else { self.last };
+        let time = end.saturating_duration_since(self.begin);
         Measured { ops: self.ops, time, latency: self.latency }
     }
 }
@@ -440,7 +475,7 @@ impl Plan {
     }
 }
 
-/// Notes, while something runs, the most memory that a process holds, and how long a write-ahead log
+/// Notes, while something runs, the most memory and threads that a process has, and how long a write-ahead log
 /// becomes.
 fn watch(dir: &Path, pid: u32, run: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     let longest_log = || -> u64 {
@@ -451,21 +486,25 @@ fn watch(dir: &Path, pid: u32, run: impl FnOnce() -> Result<Outcome>) -> Result<
     let running = AtomicBool::new(true);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let (mut anon, mut rss, mut log) = (0, 0, 0);
+            let (mut anon, mut rss, mut log, mut threads) = (0, 0, 0, 0);
             while running.load(Relaxed) {
                 thread::sleep(Duration::from_millis(20));
                 let now = memory::resident(pid);
                 (anon, rss) = (now.0.max(anon), (now.0 + now.1).max(rss));
                 log = longest_log().max(log);
+                threads = memory::threads(pid).max(threads);
             }
-            (anon, rss, log)
+            (anon, rss, log, threads)
         });
         let outcome = run();
         running.store(false, Relaxed);
-        let (anon, rss, log) = watcher.join().expect("the watcher panicked");
+        let (anon, rss, log, threads) = watcher.join().expect("the watcher panicked");
         let mut outcome = outcome?;
         (outcome.anon_bytes, outcome.rss_bytes) = (anon, rss);
         outcome.extra.insert("wal_bytes".to_owned(), log as f64);
+        // One of this process's threads is the watcher.
+        let threads = threads.saturating_sub(u64::from(pid == std::process::id()));
+        outcome.extra.insert("threads".to_owned(), threads as f64);
         Ok(outcome)
     })
 }
@@ -490,4 +529,68 @@ fn summarise(threads: &[Measured]) -> Outcome {
 fn quantiles(latency: &Histogram<u64>) -> Latency {
     let at = |quantile| latency.value_at_quantile(quantile) as f64;
     Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: latency.max() as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Durability, IdLength};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn plan() -> Plan {
+        Plan {
+            contender: "store".into(),
+            workload: Workload::New,
+            threads: 2,
+            ids: 0,
+            durability: Durability::Kill,
+            id_length: IdLength::Short,
+            seconds: HOUR.as_secs_f64(),
+            dir: "/nowhere".into(),
+        }
+    }
+
+    fn call(pace: &mut Pace) {
+        let id = pace.next().expect("there is time left")[0].clone();
+        assert!(!id.is_empty());
+        assert_eq!(pace.done(1).unwrap(), None);
+    }
+
+    #[test]
+    fn tasks_are_measured_in_one_time_whether_or_not_they_get_through_a_call_in_it() {
+        let mut paces = Pace::of_tasks(&plan());
+        assert_eq!(paces.len(), 2);
+        assert!(paces[0].begin == paces[1].begin && paces[0].end == paces[1].end);
+        // The warm-up.
+        call(&mut paces[0]);
+        for pace in &mut paces {
+            pace.begin = pace.last;
+            pace.end = pace.begin + HOUR;
+        }
+        call(&mut paces[0]);
+        call(&mut paces[0]);
+        // Its call returns when the time is over.
+        assert!(paces[1].next().is_some());
+        paces[1].end = Instant::now();
+        paces[1].begin = paces[1].end.checked_sub(HOUR).unwrap();
+        paces[1].done(1).unwrap();
+        assert!(paces[1].next().is_none());
+        let measured: Vec<_> = paces.into_iter().map(Pace::finish).collect();
+        assert_eq!(measured.iter().map(|task| task.ops).collect::<Vec<_>>(), [2, 0]);
+        assert!(measured.iter().all(|task| task.time == HOUR));
+    }
+
+    #[test]
+    fn a_thread_is_measured_from_its_first_call_after_the_warm_up() {
+        let mut pace = Pace::new(&plan(), 0);
+        call(&mut pace);
+        pace.begin = pace.last;
+        call(&mut pace);
+        let begin = pace.last;
+        call(&mut pace);
+        let last = pace.last;
+        let measured = pace.finish();
+        assert_eq!((measured.ops, measured.time), (1, last - begin));
+    }
 }

@@ -2,13 +2,13 @@
 
 #[path = "../../bench-four-ways/src/connection.rs"]
 mod connection;
-
-use std::sync::Arc;
+#[path = "../../bench-four-ways/src/tasks.rs"]
+mod tasks;
 
 use connection::{Settings, configure, test_and_set, test_and_set_all};
-use harness::{Contender, Error, Measured, Pace, Plan, Report, Result, Worker, Workload};
+use harness::{Contender, Measured, Plan, Report, Result, Worker};
 use r2d2_sqlite::SqliteConnectionManager;
-use tokio::runtime::{Builder, Runtime};
+use tasks::{Caller, Tasks};
 
 /// r2d2's default. Fewer than 64 threads: more connections would only wait for each other in SQLite.
 const MOST_CONNECTIONS: usize = 10;
@@ -56,19 +56,17 @@ impl Worker for &Pool {
     }
 }
 
-/// Callers are tasks of a runtime with as many threads as the machine has processors: its usual way.
+/// Callers are tasks: its usual way.
 struct Tokio {
-    runtime: Runtime,
-    connection: tokio_rusqlite::Connection,
+    tasks: Tasks<tokio_rusqlite::Connection>,
     settings: Settings,
 }
 
 impl Contender for Tokio {
     fn open(plan: &Plan) -> Result<Self> {
         let settings = Settings::new(plan, 1);
-        let runtime = Builder::new_multi_thread().enable_time().build()?;
         let own = settings.clone();
-        let connection = runtime.block_on(async {
+        let tasks = Tasks::new(async {
             let connection = tokio_rusqlite::Connection::open(&settings.path).await?;
             connection
                 .call(move |connection| {
@@ -76,9 +74,9 @@ impl Contender for Tokio {
                     configure(connection, &own)
                 })
                 .await?;
-            Ok::<_, Error>(connection)
+            Ok(connection)
         })?;
-        Ok(Self { runtime, connection, settings })
+        Ok(Self { tasks, settings })
     }
 
     fn report(&self) -> Report {
@@ -87,60 +85,28 @@ impl Contender for Tokio {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker + '_>> {
-        Ok(Box::new(self))
+        Ok(Box::new(&self.tasks))
     }
 
     fn drive(&self, plan: &Plan) -> Result<Vec<Measured>> {
-        let tasks: Vec<_> = (0..plan.threads)
-            .map(|task| {
-                let plan = plan.clone();
-                self.runtime.spawn(run_task(self.connection.clone(), plan, task))
-            })
-            .collect();
-        tasks.into_iter().map(|task| self.runtime.block_on(task)?).collect()
+        self.tasks.drive(plan)
     }
 
     fn close(self) -> Result<()> {
-        Ok(self.runtime.block_on(self.connection.close())?)
+        Ok(self.tasks.block_on(self.tasks.caller.clone().close())?)
     }
 }
 
-async fn run_task(
-    connection: tokio_rusqlite::Connection,
-    plan: Plan,
-    task: usize,
-) -> Result<Measured> {
-    let mut pace = Pace::new(&plan, task);
-    let likely_new = pace.likely_new();
-    while let Some(ids) = pace.next() {
-        let new = if plan.workload == Workload::Batch {
-            // The closure has to own what it uses.
-            let ids: Arc<[String]> = ids.into();
-            connection.call(move |connection| test_and_set_all(connection, &ids)).await?
-        } else {
-            let id = ids[0].clone();
-            let new = connection.call(move |connection| test_and_set(connection, &id, likely_new));
-            u64::from(new.await?)
-        };
-        if let Some(wait) = pace.done(new)? {
-            tokio::time::sleep(wait).await;
-            pace.resume();
-        }
-    }
-    Ok(pace.finish())
-}
-
-impl Worker for &Tokio {
-    fn test_and_set(&mut self, id: &str, likely_new: bool) -> Result<bool> {
+impl Caller for tokio_rusqlite::Connection {
+    async fn test_and_set(&self, id: &str, likely_new: bool) -> Result<bool> {
+        // The closure has to own what it uses.
         let id = id.to_owned();
-        let new = self.connection.call(move |connection| test_and_set(connection, &id, likely_new));
-        Ok(self.runtime.block_on(new)?)
+        Ok(self.call(move |connection| test_and_set(connection, &id, likely_new)).await?)
     }
 
-    fn test_and_set_all(&mut self, ids: &[String]) -> Result<u64> {
+    async fn test_and_set_all(&self, ids: &[String]) -> Result<u64> {
         let ids = ids.to_vec();
-        let new = self.connection.call(move |connection| test_and_set_all(connection, &ids));
-        Ok(self.runtime.block_on(new)?)
+        Ok(self.call(move |connection| test_and_set_all(connection, &ids)).await?)
     }
 }
 
