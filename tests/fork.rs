@@ -42,6 +42,8 @@ fn child() {
         Some("private") => fork_with_private_stores(),
         Some("busy") => fork_from_busy_threads(),
         Some("exec") => fork_and_exec(),
+        #[cfg(feature = "tokio")]
+        Some("tasks") => tasks::fork_with_futures(),
         Some(role) => panic!("unknown role {role:?}"),
     }
 }
@@ -558,4 +560,89 @@ fn fork_and_exec() {
 #[test]
 fn a_program_that_was_executed_from_a_process_with_a_store_open_opens_stores_of_its_own() {
     run("exec");
+}
+
+/// What a child inherits of tasks.
+#[cfg(feature = "tokio")]
+mod tasks {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use seen_store::{AsyncSeenStore, Result};
+
+    use super::*;
+
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Polls until it is ready.
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            if let Some(output) = poll(future.as_mut()) {
+                return output;
+            }
+            thread::yield_now();
+        }
+    }
+
+    pub(super) fn fork_with_futures() {
+        let path = folder().join("seen.db");
+        let config = Config::default().async_queue(1);
+        let store = AsyncSeenStore::from(SeenStore::open_with(&path, config).unwrap());
+        let minute = Duration::from_secs(60);
+        let Claim::Granted(lease) = wait(store.claim("a", minute)).unwrap() else { panic!() };
+        let waiting = store.waiting(minute);
+        let foreign = rusqlite::Connection::open(&path).unwrap();
+        foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // One waits for its answer, one for a place in the queue, one for the holder.
+        let mut answer = Box::pin(store.mark_seen("b"));
+        let mut room = Box::pin(store.mark_seen("c"));
+        let mut turn = Box::pin(async { waiting.claim("a", minute).await.map(drop) });
+        for future in [&mut answer, &mut room] {
+            assert!(poll(future.as_mut()).is_none());
+        }
+        assert!(poll(turn.as_mut()).is_none());
+        let told = |name: &str, answer: Option<Result<()>>| {
+            assert_forked(name, answer.unwrap_or_else(|| panic!("{name}: not told")));
+        };
+        let (mut lease, mut futures) = (Some(lease), Some((answer, room, turn)));
+        let well = in_fork(|| {
+            let (answer, room, turn) = futures.as_mut().unwrap();
+            told("an answer", poll(answer.as_mut()));
+            told("a place", poll(room.as_mut()));
+            told("a turn", poll(turn.as_mut()));
+            told("a mark", Some(wait(store.mark_seen("d"))));
+            told("a lookup", Some(wait(store.try_is_seen("d")).map(drop)));
+            told("figures", Some(wait(store.stats()).map(drop)));
+            told("closing", Some(wait(store.close())));
+            let again = AsyncSeenStore::from(SeenStore::from(store.clone()));
+            told("another handle", Some(wait(again.mark_seen("d"))));
+        });
+        assert!(well, "used in the child");
+        let well = in_fork(|| {
+            drop(futures.take());
+            drop(lease.take());
+            drop(store.clone());
+        });
+        assert!(well, "dropped in the child");
+        // The child has spoiled nothing.
+        foreign.execute_batch("ROLLBACK").unwrap();
+        let (answer, room, turn) = futures.take().unwrap();
+        wait(answer).unwrap();
+        wait(room).unwrap();
+        wait(lease.as_mut().unwrap().confirm()).unwrap();
+        wait(turn).unwrap();
+        wait(store.close()).unwrap();
+        say("done");
+    }
+
+    #[test]
+    fn a_child_is_told_by_the_futures_that_it_inherits_and_drops_them_without_a_wait() {
+        run("tasks");
+    }
 }

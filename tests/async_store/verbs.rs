@@ -159,3 +159,28 @@ async fn what_another_store_forgot_is_noticed_after_100_ms() {
     assert!(!store.is_seen("a").await);
     assert_eq!(store.check_and_mark("a").await.unwrap(), Verdict::New);
 }
+
+/// Tasks may move between threads while they wait for any verb. Compiled, not run.
+#[allow(dead_code, clippy::future_not_send, reason = "only its types matter")]
+fn all_futures_are_send(store: &AsyncSeenStore, lease: &mut seen_store::AsyncLease) {
+    fn send<T: Send>(_: T) {}
+    fn shared<T: Send + Sync>(_: &T) {}
+    let mut entries = store.entries(Filter::default());
+    shared(store);
+    shared(lease);
+    shared(&entries);
+    send(entries.next());
+    send(entries.newest(1));
+    send(AsyncSeenStore::open("seen.db"));
+    send(store.is_seen("a"));
+    send(store.get("a"));
+    send(store.check_and_mark(String::new()));
+    send(store.check_and_mark_all(["a"]));
+    send(store.claim(Item::new("a").version("1"), MINUTE));
+    send(store.claim_all(vec!["a"], MINUTE));
+    send(store.once("a", MINUTE, || async { Ok::<_, String>("") }));
+    send(store.restore([]));
+    send(store.close());
+    send(lease.confirm());
+    send(lease.fail("503"));
+}
