@@ -260,14 +260,13 @@ fn blocking<T: Send + 'static>(
         work.map(|work| work())
     };
     // It panics where it cannot start a thread, and may have queued the closure then.
-    match catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(run))) {
-        Ok(thread) => Ok(Blocking { thread, work }),
-        Err(_) => {
-            drop(work.lock().take());
-            let message = "the Tokio runtime cannot start a thread for blocking work; try again when there are fewer";
-            Err(Error::new(ErrorKind::Io, message))
-        }
+    if let Ok(thread) = catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(run))) {
+        return Ok(Blocking { thread, work });
     }
+    drop(work.lock().take());
+    let message =
+        "the Tokio runtime cannot start a thread for blocking work; try again when there are fewer";
+    Err(Error::new(ErrorKind::Io, message))
 }
 
 impl<T> Future for Blocking<T> {

@@ -58,6 +58,14 @@ use crate::token::Tokens;
 /// commit has mostly ended by then.
 const YIELDS: u32 = 64;
 
+/// How often a caller that waits for a commit yields the processor before it parks.
+fn yields(synchronous: Synchronous) -> u32 {
+    match synchronous {
+        Synchronous::Normal => YIELDS,
+        Synchronous::Full => 0,
+    }
+}
+
 /// What the mutex protects.
 pub(crate) struct Writer {
     pub(crate) journal: Journal,
@@ -157,10 +165,7 @@ impl Engine {
         clock: SteadyClock,
         config: Config,
     ) -> Self {
-        let yields = match config.synchronous {
-            Synchronous::Normal => YIELDS,
-            Synchronous::Full => 0,
-        };
+        let yields = yields(config.synchronous);
         let (name, private) = (journal.name(), journal.is_private());
         let hasher = journal.hasher().clone();
         let created = journal.was_created();

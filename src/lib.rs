@@ -27,6 +27,7 @@ mod token;
 
 /// What is not offered and what to do instead, the store in async code, damaged stores, other programs.
 #[doc = include_str!("../docs/guide.md")]
+#[allow(clippy::doc_markdown, reason = "names of sites and programs")]
 pub mod guide {}
 
 /// What a store tells about itself, and what to watch.

@@ -99,10 +99,11 @@ impl AsyncSeenStore {
         let item = id.into();
         consume_budget().await;
         let (id, terms) = (self.store.id(&item)?, checked_lease(lease)?);
+        // Apart, so that the future of a claim that is refused at once is small.
         let claim = if self.store.waiting.is_zero() {
             self.claim_now(id, lease, terms).await?
         } else {
-            self.claim_waiting(id, lease, terms).await?
+            Box::pin(self.claim_waiting(id, lease, terms)).await?
         };
         self.store.count_claim(&claim, AsyncLease::previous);
         if !self.store.waiting.is_zero() && !claim.is_final() {
@@ -118,13 +119,13 @@ impl AsyncSeenStore {
             return Ok(adopt(claim, Arc::clone(&self.tasks)));
         }
         let tasks = Arc::clone(&self.tasks);
-        self.decide_unless(
+        let decided = self.decide_unless(
             id,
             |store: &SeenStore, id: Id<'_>| Ok(store.duplicate_in_index(id)?.map(Decided::Seen)),
             move |store, transaction, id| store.claim_one(transaction, id, lease),
             move |store, id, decided| Ok(adopt(store.to_claim(id, decided?, length)?, tasks)),
-        )
-        .await
+        );
+        Box::pin(decided).await
     }
 
     /// Asks until the answer is not to be waited for, or the time is over.

@@ -72,9 +72,9 @@ impl AsyncEntries {
             // A listing that is not polled has no place among the long calls.
             let running = match self.store.tasks.long_call().await {
                 Ok(running) => running,
-                Err(e) => return self.fail(e),
+                Err(e) => return Some(Err(self.fail(e))),
             };
-            let Some(mut entries) = self.entries.take() else { return None };
+            let mut entries = self.entries.take()?;
             let reading = blocking(move || {
                 let _running = running;
                 let filled = entries.fill();
@@ -82,7 +82,7 @@ impl AsyncEntries {
             });
             match reading {
                 Ok(reading) => self.reading = Some(reading),
-                Err(e) => return self.fail(e),
+                Err(e) => return Some(Err(self.fail(e))),
             }
         }
         // Not kept while it is polled: after a panic in it the listing has ended.
@@ -96,7 +96,7 @@ impl AsyncEntries {
         });
         let (mut entries, filled) = match page.await? {
             Ok(page) => page,
-            Err(e) => return self.fail(e),
+            Err(e) => return Some(Err(self.fail(e))),
         };
         let entry = entries.next_of_page();
         self.entries = Some(entries);
@@ -106,9 +106,10 @@ impl AsyncEntries {
         }
     }
 
-    fn fail(&mut self, e: Error) -> Option<Result<Entry>> {
+    /// Ends the listing.
+    fn fail(&mut self, e: Error) -> Error {
         self.entries = None;
-        Some(Err(e))
+        e
     }
 
     /// Returns the `count` entries that were last seen, the newest first: see [`Entries::newest`].

@@ -43,7 +43,8 @@ impl AsyncSeenStore {
             return Ok(is_seen);
         }
         let owned = OwnedId::new(&self.store, id);
-        self.look(move |store| store.has_seen(owned.id())).await
+        // Apart, so that the future of a hit is small.
+        Box::pin(self.look(move |store| store.has_seen(owned.id()))).await
     }
 
     /// Marks the id as seen now: see [`SeenStore::mark_seen`].
@@ -98,7 +99,8 @@ impl AsyncSeenStore {
         let id = self.store.id(&item)?;
         let verdict = match self.store.duplicate_at_once(id)? {
             Some(_) => Verdict::Duplicate,
-            None => self.check(id).await?,
+            // Apart, so that the future of a duplicate is small.
+            None => Box::pin(self.check(id)).await?,
         };
         self.store.count_verdict(verdict);
         Ok(verdict)

@@ -56,6 +56,9 @@ impl<'q> Server<'q> {
             self.looking.extend(round.arrived);
             if self.looking.is_empty() && self.deciding.is_empty() {
                 self.busy = None;
+                if self.queue.has_more_soon() {
+                    continue;
+                }
                 let _ = match round.nap {
                     Some(nap) => rings.recv_timeout(nap).is_ok(),
                     None => rings.recv().is_ok(),
