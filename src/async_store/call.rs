@@ -6,7 +6,8 @@
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{AsyncSeenStore, blocking};
+use super::AsyncSeenStore;
+use super::blocking::blocking;
 use crate::decide::claim::Change;
 use crate::engine::task_queue::{Kind, TaskCall, Tasks};
 use crate::error::{ErrorKind, Result};

@@ -148,20 +148,7 @@ impl AsyncSeenStore {
             }
         }
     }
-}
 
-/// Returns the answer to a claim as a task gets it.
-fn adopt(claim: Claim, tasks: Arc<Tasks>) -> AsyncClaim {
-    match claim {
-        Claim::Granted(lease) => Claim::Granted(AsyncLease::new(lease, tasks)),
-        Claim::Seen(known) => Claim::Seen(AsyncKnown { known, tasks }),
-        Claim::InFlight { until, holder } => Claim::InFlight { until, holder },
-        Claim::Unresolved { since, holder } => Claim::Unresolved { since, holder },
-        Claim::GivenUp { attempts } => Claim::GivenUp { attempts },
-    }
-}
-
-impl AsyncSeenStore {
     /// Claims many ids and returns an answer for each id: see [`SeenStore::claim_all`].
     ///
     /// # Errors
@@ -343,4 +330,15 @@ fn owned_claims<'a, B: Into<Item<'a>>>(
     claims: impl IntoIterator<Item = (B, Token)>,
 ) -> Vec<(Item<'static>, Token)> {
     claims.into_iter().map(|(id, token)| (id.into().into_owned(), token)).collect()
+}
+
+/// Returns the answer to a claim as a task gets it.
+fn adopt(claim: Claim, tasks: Arc<Tasks>) -> AsyncClaim {
+    match claim {
+        Claim::Granted(lease) => Claim::Granted(AsyncLease::new(lease, tasks)),
+        Claim::Seen(known) => Claim::Seen(AsyncKnown { known, tasks }),
+        Claim::InFlight { until, holder } => Claim::InFlight { until, holder },
+        Claim::Unresolved { since, holder } => Claim::Unresolved { since, holder },
+        Claim::GivenUp { attempts } => Claim::GivenUp { attempts },
+    }
 }

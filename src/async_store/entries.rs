@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use tokio::task::coop::consume_budget;
 
-use super::{AsyncSeenStore, Blocking, blocking};
+use super::AsyncSeenStore;
+use super::blocking::{Blocking, blocking};
 use crate::entry::{Entry, Filter};
 use crate::error::{Error, Result};
 use crate::item::Item;

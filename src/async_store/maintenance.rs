@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{AsyncSeenStore, blocking};
+use super::AsyncSeenStore;
+use super::blocking::blocking;
 use crate::entry::{Entry, Filter};
 use crate::error::Result;
 use crate::format::pragmas::Pragmas;
