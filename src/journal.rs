@@ -449,8 +449,9 @@ impl Journal {
     }
 
     /// Writes the file anew without its free pages. Rows keep their `seq`, so this store's index stays right.
-    /// Other stores rebuild theirs. Makes the index in the file anew if a check found that it is not sound.
-    pub(crate) fn compact(&mut self, index_is_sound: bool) -> Result<()> {
+    /// Other stores rebuild theirs. Makes the index in the file anew if a check found that it is not sound; once it is
+    /// thrown away, `index_is_sound` is true, so that a call that tries again goes on from there.
+    pub(crate) fn compact(&mut self, index_is_sound: &mut bool) -> Result<()> {
         self.refuse_read_only()?;
         self.check_files(ALL_FRAMES)?;
         self.compact_runs(index_is_sound)?;

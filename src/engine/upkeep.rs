@@ -233,8 +233,8 @@ impl Worker {
                     }
                     if is_written { Stepped::Done } else { Stepped::Busy }
                 }
-                Next::Prepared(Prepared::Damage(what)) => {
-                    journal.throw_runs_away(what)?;
+                Next::Prepared(Prepared::Damage(damage)) => {
+                    journal.throw_away(damage)?;
                     Stepped::Done
                 }
                 Next::Prepared(Prepared::Nothing { complete_to, later }) => {

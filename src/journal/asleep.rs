@@ -47,10 +47,16 @@ fn min_lookups() -> i64 {
 
 /// What was found to be wrong with runs.
 #[derive(Clone, Debug)]
-pub(super) struct Damage {
-    pub(super) what: &'static str,
+pub(crate) struct Damage {
+    what: &'static str,
     /// Which runs they were, if their headers could be read. Another store may have made them anew since.
     runs: Option<Arc<Runs>>,
+}
+
+impl Damage {
+    pub(super) fn of(runs: Option<Runs>, what: &'static str) -> Self {
+        Self { what, runs: runs.map(Arc::new) }
+    }
 }
 
 /// Whether a store reads and writes the index in the file.
@@ -178,8 +184,14 @@ impl Journal {
         (self.file_index.complete_to, self.file_index.has_work) = (0, true);
     }
 
-    /// Records that the runs are damaged, so that they are thrown away.
+    /// Records that the runs, as they are now, are damaged, so that they are thrown away.
     pub(super) fn runs_are_damaged(&mut self, what: &'static str) {
+        let runs = self.connection.as_ref().and_then(|it| Runs::read(it, &self.hasher).ok());
+        self.record_damage(Damage::of(runs, what));
+    }
+
+    pub(super) fn record_damage(&mut self, damage: Damage) {
+        let what = damage.what;
         if self.file_index.damage.is_none() {
             let name = self.name();
             log::warn!(
@@ -188,9 +200,8 @@ impl Journal {
                  store that writes to the file makes it anew"
             );
         }
-        let runs = self.connection.as_ref().and_then(|it| Runs::read(it, &self.hasher).ok());
         let known = &mut self.file_index;
-        known.damage = Some(Damage { what, runs: runs.map(Arc::new) });
+        known.damage = Some(damage);
         (known.complete_to, known.has_work) = (0, true);
     }
 

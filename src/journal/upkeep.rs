@@ -135,8 +135,8 @@ pub(crate) enum Prepared {
     Piece(Option<PreparedPiece>),
     /// Nothing is worth writing now. The runs are complete up to this row. `later`: see [`Wanted::Nothing`].
     Nothing { complete_to: i64, later: bool },
-    /// The runs are damaged: see [`Journal::throw_runs_away`].
-    Damage(&'static str),
+    /// The runs are damaged: see [`Journal::throw_away`].
+    Damage(Damage),
 }
 
 /// Reads the next piece.
@@ -146,10 +146,12 @@ fn prepare(
     begun: Deletions,
     limits: Limits,
 ) -> Result<Prepared, ReadError> {
-    let read = || -> Result<_, ReadError> {
+    let mut read_of = None;
+    let mut read = || -> Result<_, ReadError> {
         let snapshot = connection.unchecked_transaction()?;
         let schema_version = read_schema_version(connection)?;
         let runs = Runs::read(connection, hasher)?;
+        read_of = Some(runs.clone());
         let wanted = wanted(connection, hasher, &runs, limits)?;
         // A tail takes longer to read, and a long snapshot keeps the log from being started again.
         snapshot.commit()?;
@@ -163,7 +165,7 @@ fn prepare(
         })
     };
     match read().map_err(ReadError::in_the_index) {
-        Err(ReadError::Index(what)) => Ok(Prepared::Damage(what)),
+        Err(ReadError::Index(what)) => Ok(Prepared::Damage(Damage::of(read_of, what))),
         prepared => prepared,
     }
 }
@@ -216,8 +218,8 @@ impl Journal {
     /// known to
     /// be damaged, throws it away instead, and returns true.
     pub(crate) fn found_nothing(&mut self, complete_to: i64, later: bool) -> Result<bool> {
-        if let Some(Damage { what, .. }) = self.file_index.damage {
-            return self.throw_runs_away(what).map(|()| true);
+        if self.file_index.damage.is_some() {
+            return self.throw_known_damage_away().map(|()| true);
         }
         (self.file_index.complete_to, self.file_index.has_work) = (complete_to, later);
         Ok(false)
@@ -259,9 +261,14 @@ impl Journal {
         })
     }
 
-    /// Throws the runs away, because they are damaged.
-    pub(crate) fn throw_runs_away(&mut self, what: &'static str) -> Result<()> {
-        self.runs_are_damaged(what);
+    /// Throws damaged runs away, unless another store has made them anew meanwhile.
+    pub(crate) fn throw_away(&mut self, damage: &Damage) -> Result<()> {
+        self.record_damage(damage.clone());
+        self.throw_known_damage_away()
+    }
+
+    /// Throws the runs away if they still are those that are known to be damaged.
+    fn throw_known_damage_away(&mut self) -> Result<()> {
         self.change_runs(|_, _, _| Ok(true)).map(drop)
     }
 
@@ -286,10 +293,10 @@ impl Journal {
             let Some(piece) = piece else { return Ok(false) };
             write_piece(connection, hasher, runs, piece, true)
         });
-        match (done, &self.file_index.damage) {
-            (Err(_), Some(Damage { what, .. })) => self.throw_runs_away(what).map(|()| true),
-            (done, _) => done,
+        if done.is_err() && self.file_index.damage.is_some() {
+            return self.throw_known_damage_away().map(|()| true);
         }
+        done
     }
 
     /// Writes the tail and merges runs before the store closes, for up to `limit`: a store that is only ever used by
@@ -340,7 +347,7 @@ impl Journal {
             let writing = Stopwatch::start();
             match prepared {
                 Prepared::Piece(mut piece) => drop(self.write_piece(&mut piece)?),
-                Prepared::Damage(what) => self.throw_runs_away(what)?,
+                Prepared::Damage(damage) => self.throw_away(&damage)?,
                 Prepared::Nothing { .. } => return Ok(()),
             }
             sleep(writing.elapsed());
@@ -359,7 +366,7 @@ impl Journal {
     }
 
     /// Leaves all out of the runs that is about rows that are gone. Makes them anew if they are not sound.
-    pub(super) fn compact_runs(&mut self, are_sound: bool) -> Result<()> {
+    pub(super) fn compact_runs(&mut self, are_sound: &mut bool) -> Result<()> {
         let compacted = self.write_all_runs(are_sound);
         if !self.file_index.is_corrupt() {
             return compacted;
@@ -368,12 +375,15 @@ impl Journal {
         self.discard_position();
         replaced.map_err(|e| self.failure("compact", e))?;
         self.file_index.usability = Usability::Usable;
-        self.write_all_runs(true)
+        *are_sound = true;
+        self.write_all_runs(are_sound)
     }
 
-    fn write_all_runs(&mut self, are_sound: bool) -> Result<()> {
-        if !are_sound && self.file_index.is_usable() {
-            self.throw_runs_away("a check of it found problems")?;
+    fn write_all_runs(&mut self, are_sound: &mut bool) -> Result<()> {
+        if !*are_sound && self.file_index.is_usable() {
+            self.runs_are_damaged("a check of it found problems");
+            self.throw_known_damage_away()?;
+            *are_sound = true;
             self.write_long_tail_first()?;
         }
         while self.file_index.is_usable() && self.read_and_write_piece(Limits::for_compacting())? {}

@@ -239,7 +239,8 @@ impl SeenStore {
             Some(path) => check_index(&path, &self.reading_config())?,
             None => self.index_problems()?,
         };
-        self.engine.with_journal(|writer| writer.journal.compact(problems.is_empty()))?;
+        let mut index_is_sound = problems.is_empty();
+        self.engine.with_journal(|writer| writer.journal.compact(&mut index_is_sound))?;
         self.checkpoint()
     }
 
