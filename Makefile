@@ -2,10 +2,10 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check deny bench compare simulate prove desktop
+.PHONY: help demo test check deny bench compare simulate prove desktop cluster-faults cluster-bench
 
 help: ## Lists these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Runs the example alert bot on a sample feed, twice: alerts once
 	$(CARGO) build --profile demo --package seen-demo
@@ -16,6 +16,8 @@ test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
 	SEEN_SMALL_INDEX=1 SEEN_MODEL_SEED=3 SEEN_MODEL_CASES=250 $(CARGO) test --all-features --test model
 	$(CARGO) test --package bench-compare --package bench-harness --package async-feed-fetcher
+	$(CARGO) test --features tls --package seen-cluster
+	$(CARGO) test --package cluster-harness --package contract-suite
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
 # SEEN_SIMULATE_SEED, _SEEDS, _STEPS and _SECONDS say which seeds run, and for how long.
@@ -25,12 +27,19 @@ simulate: ## Looks for bugs that no test covers: stores in one process, then rea
 	SEEN_PROCESSES_BOUNDS=1 SEEN_PROCESSES_SECONDS=120 \
 	    $(CARGO) test --profile bench --all-features --test many_processes -- --nocapture
 
+# The waits of Redis: a server is taken to be dead after 5 s. SEEN_REQUIRE_CLUSTER=1 fails where no server is installed.
+cluster-faults: ## Servers die, pause and move slots, and clocks are wrong, under load: needs redis-server. 5 minutes
+	$(CARGO) test --package seen-cluster --test faults -- --ignored --nocapture --test-threads=1
+
+cluster-bench: ## What the verbs cost on a cluster: writes docs/performance-cluster.md. Needs redis-server
+	SEEN_CLUSTER_REPORT=$(CURDIR)/docs/performance-cluster.md $(CARGO) bench --package seen-cluster --bench cluster
+
 prove: ## Puts each seeded bug of tests/bugs back and checks that it is found. An hour
 	tests/bugs/prove
 
 # The packages beside the library and the command: the rest of the workspace, and what cannot be in it.
 others := --package seen-demo --package async-feed-fetcher --package seen-simulator --package bench-compare --package bench-four-ways \
-    --package bench-harness --package bench-peers
+    --package bench-harness --package bench-peers --package cluster-harness --package contract-suite
 pools := --manifest-path crates/bench-pools/Cargo.toml
 
 # Not part of the other targets: Tauri takes minutes to build. Debian: libwebkit2gtk-4.1-dev librsvg2-dev xvfb
@@ -44,7 +53,9 @@ check: ## Formatting, lints, documentation, layers, licences
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy $(others) -- -D warnings
 	$(CARGO) clippy $(pools) -- -D warnings
+	$(CARGO) clippy --package seen-cluster --all-targets --features tls -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --features tls --package seen-cluster
 	scripts/check-layers
 	scripts/check-layers --prove
 	@$(CARGO) deny --version >/dev/null 2>&1 && exec $(MAKE) deny || \

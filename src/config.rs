@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::default_holder;
 
 /// The longest receipt that a store can be set to take, in bytes.
 pub(crate) const MAX_RECEIPT_BYTES: usize = 1 << 20;
@@ -419,6 +420,27 @@ impl Config {
     /// Returns whether opening may make a store where there is none.
     pub(crate) fn may_create(&self) -> bool {
         self.create && !self.read_only
+    }
+
+    /// Returns the label of this store's claims.
+    pub(crate) fn holder_label(&self) -> Arc<str> {
+        self.holder.clone().unwrap_or_else(default_holder).into()
+    }
+
+    /// Validates the settings for a store whose servers keep the ids.
+    #[cfg(feature = "backend")]
+    pub(crate) fn validate_for_servers(&self, store: &str) -> Result<()> {
+        self.validate()?;
+        if self.read_only || self.exclusive {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "{store}: read_only and exclusive are settings of a store in a file; on servers, give the store a user \
+                     who may do no more"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

@@ -7,3 +7,7 @@ pub(crate) mod claim;
 pub(crate) mod lifetime;
 pub(crate) mod mark;
 pub(crate) mod merge;
+#[cfg(feature = "backend")]
+pub(crate) mod record;
+pub(crate) mod rows;
+pub(crate) mod verbs;

@@ -51,7 +51,7 @@ use crate::id::KeyHasher;
 use crate::index::Index;
 use crate::journal::{Journal, Transaction};
 use crate::machine::Mutex;
-use crate::process::{self, Process, Registration};
+use crate::process::{Process, Registration};
 use crate::token::Tokens;
 
 /// How often a caller that waits for a commit without an fsync yields the processor before it parks: the
@@ -191,7 +191,7 @@ impl Engine {
             writer,
             share: Mutex::new(LockShare::new()),
             clock,
-            holder: config.holder.clone().unwrap_or_else(process::default_holder).into(),
+            holder: config.holder_label(),
             config,
             hasher,
             closed: AtomicBool::new(false),

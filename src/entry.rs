@@ -291,6 +291,11 @@ impl Filter {
         self
     }
 
+    /// Returns the scope that is selected.
+    pub fn scope_name(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
     /// Selects the entries in this state. Without it, all states, but not expired marks: to list those costs
     /// a scan of the whole file.
     pub fn state(mut self, state: State) -> Self {

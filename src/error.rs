@@ -68,11 +68,16 @@ pub enum ErrorKind {
     LeaseLost,
     /// The store was closed.
     Closed,
+    /// The servers of a cluster cannot be reached, or not all of them work. Nothing was changed.
+    Unavailable,
+    /// A store on a cluster sent a write and lost the answer, or too few replicas have it: whether it was done is not
+    /// known. [`Error::token`] is the token of the call.
+    OutcomeUnknown,
 }
 
 impl ErrorKind {
     /// All kinds, in their order.
-    pub(crate) const ALL: [Self; Self::Closed as usize + 1] = [
+    pub(crate) const ALL: [Self; Self::OutcomeUnknown as usize + 1] = [
         Self::InvalidClaim,
         Self::InvalidId,
         Self::Conflict,
@@ -95,6 +100,8 @@ impl ErrorKind {
         Self::Forked,
         Self::LeaseLost,
         Self::Closed,
+        Self::Unavailable,
+        Self::OutcomeUnknown,
     ];
 
     /// Returns the kind as it stands in a label and in a field of a log line.
@@ -122,6 +129,8 @@ impl ErrorKind {
             Self::Forked => "forked",
             Self::LeaseLost => "lease_lost",
             Self::Closed => "closed",
+            Self::Unavailable => "unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
         }
     }
 }
@@ -136,6 +145,8 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    /// The bits of the token.
+    token: Option<u128>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -151,7 +162,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), token: None, source: None }))
     }
 
     pub(crate) fn with_source(
@@ -159,7 +170,31 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+        let (message, source) = (message.into(), Some(source.into()));
+        Self(Arc::new(Inner { kind, message, token: None, source }))
+    }
+
+    /// The outcome of the call with this token is unknown.
+    #[cfg(feature = "backend")]
+    pub(crate) fn of_unknown_outcome(
+        token: u128,
+        message: impl Into<String>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let (kind, message) = (ErrorKind::OutcomeUnknown, message.into());
+        Self(Arc::new(Inner { kind, message, token: Some(token), source }))
+    }
+
+    /// Returns the error with the token of a call that has written something, or may have.
+    #[cfg(feature = "backend")]
+    pub(crate) fn with_token(self, token: u128) -> Self {
+        let (kind, message) = (self.kind(), self.to_string());
+        Self(Arc::new(Inner { kind, message, token: Some(token), source: Some(self.into()) }))
+    }
+
+    /// Returns the bits of the token: see `token`.
+    pub(crate) fn token_bits(&self) -> Option<u128> {
+        self.0.token
     }
 
     /// Wraps an operating-system error; `doing` says what was being done to which file.
@@ -196,9 +231,10 @@ impl Error {
     }
 
     /// Returns true when the same call may succeed later although nothing is changed: another process has
-    /// released the file, or the disk has room again.
+    /// released the file, the disk has room again, or the cluster works again. Of a call whose outcome is
+    /// [unknown](ErrorKind::OutcomeUnknown) it is false: to check and mark again needs its token.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::StorageFull)
+        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::StorageFull | ErrorKind::Unavailable)
     }
 }
 

@@ -13,6 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::error::{Error, ErrorKind, Result};
 use crate::item::{Digest, Item};
 use crate::machine::fill_random;
+use crate::token::Token;
 
 /// The longest id and the longest scope, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 65_536;
@@ -132,9 +133,13 @@ impl Scope {
                 ErrorKind::InvalidId,
                 "the id is empty; 1 to 65536 bytes are needed",
             )),
-            1..=MAX_ID_BYTES => {
-                Ok(Id { scope: &self.name, bytes, key: self.hasher.key(bytes), digest: None })
-            }
+            1..=MAX_ID_BYTES => Ok(Id {
+                scope: &self.name,
+                bytes,
+                key: self.hasher.key(bytes),
+                digest: None,
+                retry_of: None,
+            }),
             length => Err(Error::new(
                 ErrorKind::InvalidId,
                 format!("the id has {length} bytes; at most 65536 are allowed: use a digest of it"),
@@ -146,7 +151,7 @@ impl Scope {
     #[inline]
     pub(crate) fn item<'a>(&'a self, item: &'a Item<'_>) -> Result<Id<'a>> {
         item.check()?;
-        Ok(Id { digest: item.digest(), ..self.id(item.id())? })
+        Ok(Id { digest: item.digest(), retry_of: item.retried(), ..self.id(item.id())? })
     }
 
     /// Validates items: see [`id`](Self::id).
@@ -163,6 +168,8 @@ pub(crate) struct Id<'a> {
     pub(crate) key: Key,
     /// What its version or its payload is told by.
     pub(crate) digest: Option<Digest>,
+    /// The token of the call that is made again.
+    pub(crate) retry_of: Option<Token>,
 }
 
 impl Id<'_> {

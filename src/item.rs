@@ -14,6 +14,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::token::Token;
 
 /// How many bytes of the SHA-256 are kept: no two versions share them by chance.
 const HASH_BYTES: usize = 16;
@@ -50,6 +51,7 @@ const HASH_BYTES: usize = 16;
 pub struct Item<'a> {
     id: Cow<'a, [u8]>,
     digest: Option<Digest>,
+    retry_of: Option<Token>,
     /// Whether it was given both a version and a payload.
     has_both: bool,
 }
@@ -71,16 +73,30 @@ impl<'a> Item<'a> {
         self.with(Digest::of_payload(payload))
     }
 
+    /// Says that the call is made again because the outcome of the one before is
+    /// [unknown](ErrorKind::OutcomeUnknown): `token` is that of its [error](Error::token). If the call before has marked the
+    /// id, the answer is the one that it would have given, and not a duplicate. Also from another process.
+    ///
+    /// It matters to [`check_and_mark`](crate::SeenStore::check_and_mark),
+    /// [`check_and_mark_all`](crate::SeenStore::check_and_mark_all) and [`observe`](crate::SeenStore::observe). A store in
+    /// a file finds the outcome out by itself, and gives no such error.
+    ///
+    /// A repetition in another version is a call of its own. In a file or in memory a repetition of a check that answered
+    /// [`Changed`](crate::Verdict::Changed) answers `New`: either asks to act.
+    ///
+    /// `None` makes it an item of a call that is made for the first time.
+    pub fn retry_of(self, token: impl Into<Option<Token>>) -> Self {
+        Self { retry_of: token.into(), ..self }
+    }
+
     fn with(self, digest: Digest) -> Self {
         let has_both = self.has_both || self.digest.is_some_and(|known| known.kind != digest.kind);
         Self { digest: Some(digest), has_both, ..self }
     }
 
     /// Returns the item with an id of its own.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn into_owned(self) -> Item<'static> {
-        let Self { id, digest, has_both } = self;
-        Item { id: Cow::Owned(id.into_owned()), digest, has_both }
+    pub fn into_owned(self) -> Item<'static> {
+        Item { id: Cow::Owned(self.id.into_owned()), ..self }
     }
 
     /// Returns the id.
@@ -91,6 +107,11 @@ impl<'a> Item<'a> {
     /// Returns the digest of its version or payload.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
+    }
+
+    /// Returns the token of the call that is made again: see [`retry_of`](Self::retry_of).
+    pub fn retried(&self) -> Option<Token> {
+        self.retry_of
     }
 
     #[inline]
@@ -106,7 +127,7 @@ impl<'a> Item<'a> {
     }
 
     fn of(id: Cow<'a, [u8]>) -> Self {
-        Self { id, digest: None, has_both: false }
+        Self { id, digest: None, retry_of: None, has_both: false }
     }
 }
 
@@ -118,7 +139,7 @@ impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Item<'a> {
 
 impl<'a> From<&'a Item<'_>> for Item<'a> {
     fn from(item: &'a Item<'_>) -> Self {
-        Self { id: Cow::Borrowed(&item.id), digest: item.digest, has_both: item.has_both }
+        Self { id: Cow::Borrowed(&item.id), ..*item }
     }
 }
 

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "tokio")]
 mod async_store;
+#[cfg(feature = "backend")]
+pub mod backend;
 mod backoff;
 mod clock;
 mod config;
@@ -39,6 +41,7 @@ pub use async_store::{AsyncClaim, AsyncEntries, AsyncKnown, AsyncLease, AsyncSee
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Abandoned, Config, IndexMode, RetryDelay, Synchronous, Ttl, Window};
 pub use decide::claim::Previous;
+pub use decide::verbs::{Observation, Ownership, Resolution, Verdict};
 pub use engine::counters::Activity;
 pub use entry::{Counts, Entry, Filter, History, State};
 pub use error::{Error, ErrorKind, Result};
@@ -51,7 +54,7 @@ pub use journal::IntegrityReport;
 pub use machine::{Machine, run_on};
 pub use reader::{FileStats, Listing, Reader, Salvage, SalvageReport};
 pub use store::{
-    Claim, Entries, Failure, Known, Lease, LegacyFile, Observation, Once, OnceError, Ownership,
-    Refused, Resolution, RestoreSummary, SeenStore, Stats, Verdict,
+    Claim, Entries, Failure, Known, Lease, LegacyFile, Once, OnceError, Refused, RestoreSummary,
+    SeenStore, Stats, Store, StoreExt,
 };
 pub use token::Token;

@@ -5,6 +5,7 @@
 
 mod announced;
 mod claims;
+mod contract;
 mod counted;
 mod entries;
 mod lease;
@@ -16,34 +17,41 @@ mod restore;
 mod settle;
 mod sight;
 
+#[cfg(any(feature = "tokio", feature = "backend"))]
+pub(crate) use claims::checked_lease;
 pub use claims::{Claim, Known};
-#[cfg(feature = "tokio")]
-pub(crate) use claims::{Decided, checked_lease};
-#[cfg(feature = "tokio")]
+pub use contract::{Store, StoreExt};
+#[cfg(any(feature = "tokio", feature = "backend"))]
 pub(crate) use counted::end_of;
+#[cfg(feature = "backend")]
+pub(crate) use counted::{count_claim, event_of};
 pub use entries::Entries;
+#[cfg(feature = "backend")]
+pub use lease::Granter;
 pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
-pub use marks::{Observation, Verdict};
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "backend"))]
 pub(crate) use once::panic_message;
 pub use once::{Once, OnceError};
 pub use restore::{LegacyFile, Refused, RestoreSummary};
 #[cfg(feature = "tokio")]
-pub(crate) use settle::{Confirmed, is_large};
-pub use settle::{Ownership, Resolution};
+pub(crate) use settle::is_large;
+#[cfg(feature = "backend")]
+pub(crate) use settle::{check_receipt, failing};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Abandoned, Config, Ttl, Window, check_retention, read_environment};
 use crate::decide::lifetime::Lifetime;
+use crate::decide::verbs::Verbs;
 use crate::engine::purge::PurgeThread;
 use crate::engine::{Engine, Handle};
 use crate::error::Result;
 use crate::id::{Id, Key, Scope};
 use crate::item::{Digest, Item};
 use crate::journal::Transaction;
+use crate::token::Token;
 
 /// How many ids `check_and_mark_all` and `seed` mark in one commit.
 const IDS_PER_COMMIT: usize = 10_000;
@@ -409,6 +417,19 @@ impl SeenStore {
         Self { engine: self.engine.waiting_at_most(busy_timeout), ..self.clone() }
     }
 
+    /// Returns how this handle decides.
+    pub(crate) fn verbs(&self) -> Verbs<'_> {
+        let engine = &self.engine;
+        Verbs {
+            store: &engine.name,
+            config: &engine.config,
+            lifetime: self.lifetime,
+            abandoned: self.abandoned,
+            holder: &engine.holder,
+            tokens: &engine.tokens,
+        }
+    }
+
     /// Validates an item, and that this handle's settings make sense together.
     #[inline]
     pub(crate) fn id<'a>(&'a self, item: &'a Item<'_>) -> Result<Id<'a>> {
@@ -467,17 +488,18 @@ pub(crate) struct OwnedId {
     bytes: Vec<u8>,
     key: Key,
     digest: Option<Digest>,
+    retry_of: Option<Token>,
 }
 
 impl OwnedId {
     pub(crate) fn new(store: &SeenStore, id: Id<'_>) -> Self {
-        let Id { bytes, key, digest, .. } = id;
-        Self { store: store.clone(), bytes: bytes.to_vec(), key, digest }
+        let Id { bytes, key, digest, retry_of, .. } = id;
+        Self { store: store.clone(), bytes: bytes.to_vec(), key, digest, retry_of }
     }
 
     pub(crate) fn id(&self) -> Id<'_> {
-        let Self { store, bytes, key, digest } = self;
-        Id { scope: store.scope.name(), bytes, key: *key, digest: *digest }
+        let Self { store, bytes, key, digest, retry_of } = self;
+        Id { scope: store.scope.name(), bytes, key: *key, digest: *digest, retry_of: *retry_of }
     }
 }
 

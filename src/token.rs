@@ -5,11 +5,14 @@
 //! counter. That costs no system call for a claim.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use siphasher::sip128::{Hasher128, SipHasher13};
+
 use crate::error::{Error, ErrorKind};
-use crate::id::KeyHasher;
+use crate::machine::fill_random;
 
 /// Identifies one claim of one id. A worker that has the token can confirm, fail, release and renew the
 /// claim, also in another process. Its text form has 32 hexadecimal digits.
@@ -24,6 +27,17 @@ impl Token {
     /// Returns `None` unless there are 16 bytes: the file keeps an empty token of a claim that has ended.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl Error {
+    /// Returns the token of a call whose outcome is [unknown](ErrorKind::OutcomeUnknown). Of a check it is for
+    /// [`Item::retry_of`](crate::Item::retry_of): the same call with it gives the true answer. Of a claim, or of what ends
+    /// one, it is the token of the claim, which may have been granted: [confirm](crate::SeenStore::confirm) or
+    /// [release](crate::SeenStore::release) it, or let its lease end. An error of another kind has one if other ids of a batch
+    /// were written, as when one of them is in [conflict](ErrorKind::Conflict).
+    pub fn token(&self) -> Option<Token> {
+        self.token_bits().map(Token)
     }
 }
 
@@ -56,18 +70,21 @@ impl FromStr for Token {
 
 /// Makes the tokens of a store.
 pub(crate) struct Tokens {
-    secret: KeyHasher,
+    secret: SipHasher13,
     made: AtomicU64,
 }
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        Self { secret: KeyHasher::random(), made: AtomicU64::new(0) }
+        let mut key = [0; 16];
+        fill_random(&mut key);
+        Self { secret: SipHasher13::new_with_key(&key), made: AtomicU64::new(0) }
     }
 
     pub(crate) fn make(&self) -> Token {
-        let key = self.secret.scoped("").key(&self.made.fetch_add(1, Relaxed).to_be_bytes());
-        Token(u128::from(key.high) << 64 | u128::from(key.low))
+        let mut state = self.secret;
+        state.write_u64(self.made.fetch_add(1, Relaxed));
+        Token(state.finish128().as_u128())
     }
 }
 

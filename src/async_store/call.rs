@@ -290,19 +290,18 @@ fn trying(store: &SeenStore) -> SeenStore {
 }
 
 /// Releases the claim of a lease that was dropped, on the store's thread.
-pub(super) fn release_later(tasks: &Tasks, mut lease: Lease) {
+pub(super) fn release_later(tasks: &Tasks, store: &SeenStore, mut lease: Lease) {
     lease.begin_end();
     lease.stop_renewing();
-    let store = lease.store.clone();
     let item = Item::from(lease.id()).into_owned();
     let id = match store.id(&item) {
-        Ok(id) => OwnedId::new(&store, id),
+        Ok(id) => OwnedId::new(store, id),
         Err(e) => return lease.was_released(Err(e)),
     };
     let (token, timeout) = (lease.token(), store.engine.busy_timeout());
     let call = Deciding {
         id,
-        trying: trying(&store),
+        trying: trying(store),
         look: no_look,
         decide: move |store: &SeenStore, transaction: &mut Transaction<'_>, id: Id<'_>| {
             store.change(transaction, id, token, &Change::Release)

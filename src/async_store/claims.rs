@@ -14,16 +14,14 @@ use super::marks::owned;
 use super::{AsyncLease, AsyncSeenStore};
 use crate::config::Ttl;
 use crate::decide::claim::Change;
+use crate::decide::verbs::{Confirmed, Decided, Ownership, Resolution};
 use crate::engine::task_queue::Tasks;
 use crate::engine::waiters::Turn;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::Id;
 use crate::item::Item;
-use crate::store::{
-    Claim, Confirmed, Decided, Failure, Known, OwnedId, Ownership, Resolution, SeenStore,
-    checked_lease, end_of, is_large,
-};
+use crate::store::{Claim, Failure, Known, OwnedId, SeenStore, checked_lease, end_of, is_large};
 use crate::token::Token;
 
 /// The answer of [`AsyncSeenStore::claim`]: a [`Claim`] with an [`AsyncLease`] and what is [known](AsyncKnown).
@@ -33,6 +31,7 @@ pub type AsyncClaim = Claim<AsyncLease, AsyncKnown>;
 #[derive(Clone)]
 pub struct AsyncKnown {
     known: Known,
+    store: SeenStore,
     // Dropped last, as in a lease.
     tasks: Arc<Tasks>,
 }
@@ -45,7 +44,7 @@ impl AsyncKnown {
     /// Those of [`SeenStore::try_is_seen`].
     pub async fn entry(&self) -> Result<Option<Entry>> {
         let (known, tasks) = (self.known.clone(), Arc::clone(&self.tasks));
-        let store = AsyncSeenStore { store: known.store.clone(), tasks };
+        let store = AsyncSeenStore { store: self.store.clone(), tasks };
         store.look(move |store| known.entry_by(store)).await
     }
 
@@ -116,14 +115,16 @@ impl AsyncSeenStore {
     async fn claim_now(&self, id: Id<'_>, length: Duration, lease: Ttl) -> Result<AsyncClaim> {
         if let Some(slot) = self.store.duplicate_at_once(id)? {
             let claim = self.store.to_claim(id, Decided::Seen(slot), length)?;
-            return Ok(adopt(claim, Arc::clone(&self.tasks)));
+            return Ok(adopt(claim, &self.store, Arc::clone(&self.tasks)));
         }
         let tasks = Arc::clone(&self.tasks);
         let decided = self.decide_unless(
             id,
             |store: &SeenStore, id: Id<'_>| Ok(store.duplicate_in_index(id)?.map(Decided::Seen)),
             move |store, transaction, id| store.claim_one(transaction, id, lease),
-            move |store, id, decided| Ok(adopt(store.to_claim(id, decided?, length)?, tasks)),
+            move |store, id, decided| {
+                Ok(adopt(store.to_claim(id, decided?, length)?, store, tasks))
+            },
         );
         Box::pin(decided).await
     }
@@ -161,7 +162,7 @@ impl AsyncSeenStore {
         let (items, tasks) = (owned(ids), Arc::clone(&self.tasks));
         self.long(move |store| {
             let claims = store.claim_all(items, lease)?;
-            Ok(claims.into_iter().map(|claim| adopt(claim, Arc::clone(&tasks))).collect())
+            Ok(claims.into_iter().map(|claim| adopt(claim, store, Arc::clone(&tasks))).collect())
         })
         .await
     }
@@ -333,10 +334,11 @@ fn owned_claims<'a, B: Into<Item<'a>>>(
 }
 
 /// Returns the answer to a claim as a task gets it.
-fn adopt(claim: Claim, tasks: Arc<Tasks>) -> AsyncClaim {
+fn adopt(claim: Claim, store: &SeenStore, tasks: Arc<Tasks>) -> AsyncClaim {
+    let store = store.clone();
     match claim {
-        Claim::Granted(lease) => Claim::Granted(AsyncLease::new(lease, tasks)),
-        Claim::Seen(known) => Claim::Seen(AsyncKnown { known, tasks }),
+        Claim::Granted(lease) => Claim::Granted(AsyncLease::new(lease, store, tasks)),
+        Claim::Seen(known) => Claim::Seen(AsyncKnown { known, store, tasks }),
         Claim::InFlight { until, holder } => Claim::InFlight { until, holder },
         Claim::Unresolved { since, holder } => Claim::Unresolved { since, holder },
         Claim::GivenUp { attempts } => Claim::GivenUp { attempts },

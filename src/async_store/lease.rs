@@ -11,10 +11,11 @@ use std::time::{Duration, SystemTime};
 use super::AsyncSeenStore;
 use super::call::release_later;
 use crate::decide::claim::{Change, Previous};
+use crate::decide::verbs::Confirmed;
 use crate::engine::task_queue::Tasks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::item::Item;
-use crate::store::{Failure, Lease, checked_lease};
+use crate::store::{Failure, Lease, SeenStore, checked_lease};
 use crate::token::Token;
 
 /// A claim that a task holds.
@@ -32,17 +33,18 @@ use crate::token::Token;
 pub struct AsyncLease {
     /// `None` once it is dropped. It has the handle by which the id was claimed.
     lease: Option<Lease>,
+    store: SeenStore,
     // Dropped last: it has a handle too, so the lease never has the last one.
     tasks: Arc<Tasks>,
 }
 
 impl AsyncLease {
-    pub(super) fn new(lease: Lease, tasks: Arc<Tasks>) -> Self {
-        Self { lease: Some(lease), tasks }
+    pub(super) fn new(lease: Lease, store: SeenStore, tasks: Arc<Tasks>) -> Self {
+        Self { lease: Some(lease), store, tasks }
     }
 
     fn store(&self) -> AsyncSeenStore {
-        AsyncSeenStore { store: self.lease().store.clone(), tasks: Arc::clone(&self.tasks) }
+        AsyncSeenStore { store: self.store.clone(), tasks: Arc::clone(&self.tasks) }
     }
 
     fn lease(&self) -> &Lease {
@@ -102,7 +104,7 @@ impl AsyncLease {
     /// Those of [`SeenStore::try_is_seen`](crate::SeenStore::try_is_seen).
     pub async fn is_held(&self) -> Result<bool> {
         let (id, token) = (self.id().to_vec(), self.token());
-        self.store().look(move |store| store.is_held(&id, token)).await
+        self.store().look(move |store| store.holds(&id, token)).await
     }
 
     /// Renews the lease: it ends `lease` from now. See [`Lease::renew`].
@@ -141,7 +143,7 @@ impl AsyncLease {
         let confirmed = self.store().confirm_claim(&item, self.token(), receipt).await;
         let lease = self.lease_mut();
         lease.after_end(&confirmed);
-        lease.was_confirmed(confirmed?);
+        lease.was_confirmed(confirmed? == Confirmed::Late);
         Ok(())
     }
 
@@ -160,8 +162,12 @@ impl AsyncLease {
     ///
     /// Those of [`Lease::fail`].
     pub async fn fail(&mut self, failure: impl Into<Failure>) -> Result<()> {
-        let change = self.lease().store.failing(failure.into());
+        let change = self.store.failing(failure.into());
         self.end(change).await
+    }
+
+    pub(super) fn failure_is_lost(&self, e: &Error) {
+        self.lease().failure_is_lost(e);
     }
 
     async fn end(&mut self, change: Change) -> Result<()> {
@@ -180,7 +186,7 @@ impl Drop for AsyncLease {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         if !lease.is_ended() {
-            release_later(&self.tasks, lease);
+            release_later(&self.tasks, &self.store, lease);
         }
     }
 }

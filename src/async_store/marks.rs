@@ -7,11 +7,12 @@ use tokio::task::coop::consume_budget;
 use super::AsyncSeenStore;
 use super::call::{IfGone, no_look};
 use crate::clock::to_ms;
+use crate::decide::verbs::{Observation, Verdict};
 use crate::error::Result;
 use crate::id::Id;
 use crate::item::Item;
 use crate::journal::Transaction;
-use crate::store::{Observation, OwnedId, SeenStore, Verdict};
+use crate::store::{OwnedId, SeenStore};
 
 impl AsyncSeenStore {
     /// Returns true when the id was marked and has not expired, and false on any error: see [`SeenStore::is_seen`].

@@ -90,7 +90,7 @@ impl AsyncSeenStore {
 
     async fn failed(&self, lease: &mut AsyncLease, reason: String) {
         if let Err(e) = lease.fail(reason).await {
-            self.store.failure_is_lost(lease.id(), &e);
+            lease.failure_is_lost(&e);
         }
     }
 }

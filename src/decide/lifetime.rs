@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::config::{Ttl, Window};
+use crate::error::Result;
 use crate::journal::NewMark;
 
 /// The TTL, the window and the retention of a handle: how long its marks last.
@@ -57,9 +58,26 @@ impl Lifetime {
         if end.is_some_and(|end| end <= now_ms) { now_ms } else { claimed_ms.min(now_ms) }
     }
 
+    /// Returns true when a sighting at `now_ms` extends a mark that expires at `expires_at`. `is_at_max_age` tells whether
+    /// the mark is known to have reached a maximum age.
+    pub(crate) fn needs_extension(
+        self,
+        expires_at: Option<i64>,
+        now_ms: i64,
+        is_at_max_age: impl FnOnce(Duration) -> Result<bool>,
+    ) -> Result<bool> {
+        if !self.wants_later_expiry(expires_at, now_ms) {
+            return Ok(false);
+        }
+        match self.window {
+            Window::Sliding { max_age: Some(age) } => Ok(!is_at_max_age(age)?),
+            _ => Ok(true),
+        }
+    }
+
     /// Returns true when a sighting at `now_ms` calls for a later expiry than `expires_at`, if the maximum
     /// age allows one.
-    pub(crate) fn wants_later_expiry(self, expires_at: Option<i64>, now_ms: i64) -> bool {
+    fn wants_later_expiry(self, expires_at: Option<i64>, now_ms: i64) -> bool {
         let Some(expires_at) = expires_at else { return false };
         self.window != Window::Fixed
             && self.ttl.expires_at(now_ms).is_none_or(|wanted| expires_at < wanted)

@@ -169,7 +169,7 @@ impl Counters {
     }
 
     /// Counts a transaction of small writes that this many calls shared.
-    pub(super) fn add_group(&self, calls: usize) {
+    pub(crate) fn add_group(&self, calls: usize) {
         let calls = calls as u64;
         if calls > 1 {
             self.groups.fetch_add(1, Relaxed);

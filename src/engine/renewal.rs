@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Engine, WeakEngine};
 use crate::clock::Stopwatch;
 use crate::config::Ttl;
-use crate::decide::claim::Change;
+use crate::decide::verbs::prolong;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Scope;
 use crate::journal::Transaction;
@@ -64,17 +64,7 @@ impl Renewal {
     /// Renews the lease and returns its end; `None` when the claim is no longer held.
     fn renew(&self, transaction: &mut Transaction<'_>, token: Token) -> Result<Option<i64>> {
         let id = self.scope.id(&self.id)?;
-        let Some(mut claim) = transaction.claim(id)?.filter(|claim| claim.token == Some(token))
-        else {
-            return Ok(None);
-        };
-        let longest_ms = claim.lease_until;
-        let change = Change::Renew { lease: Ttl::After(self.lease) };
-        change.apply(&mut claim, self.ttl, transaction.now_ms);
-        if claim.lease_until > longest_ms {
-            transaction.put_claim(id, claim.clone())?;
-        }
-        Ok(Some(claim.lease_until.max(longest_ms)))
+        prolong(transaction, id, token, Ttl::After(self.lease), self.ttl)
     }
 
     fn shown(&self) -> String {

@@ -100,7 +100,7 @@ impl ClaimRow {
 
     /// Returns whether the claim last changed before `before_ms`. A claim in flight changes when its lease
     /// ends. A held claim that is not ended has no age.
-    pub(super) fn is_older_than(&self, before_ms: i64) -> bool {
+    pub(crate) fn is_older_than(&self, before_ms: i64) -> bool {
         let waits_for_decision = self.held && self.token.is_some();
         self.claimed_at.max(self.lease_until) < before_ms && !waits_for_decision
     }

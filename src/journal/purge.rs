@@ -316,7 +316,7 @@ impl Transaction<'_> {
                 .query_row([seq], |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
         })?;
         let key = self.journal.hasher.scoped(&scope).key(&id);
-        self.append_tombstone(Id { scope: &scope, bytes: &id, key, digest: None })
+        self.append_tombstone(Id { scope: &scope, bytes: &id, key, digest: None, retry_of: None })
     }
 
     /// Deletes the selected marks among the next `limit` rows after `after`.
@@ -338,7 +338,7 @@ impl Transaction<'_> {
             && self.tip.is_some_and(|tip| tip.seq == *seq)
         {
             let key = scoped.key(id);
-            self.append_tombstone(Id { scope, bytes: id, key, digest: None })?;
+            self.append_tombstone(Id { scope, bytes: id, key, digest: None, retry_of: None })?;
         }
         for (seq, id) in &to_delete {
             self.delete(scope, *seq)?;

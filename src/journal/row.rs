@@ -116,7 +116,7 @@ impl NewMark<'_> {
     }
 
     /// Returns the index's slot of the mark in this row.
-    pub(super) fn slot(&self, seq: i64) -> Slot {
+    pub(crate) fn slot(&self, seq: i64) -> Slot {
         let (has_digest, is_retained) = (self.digest.is_some(), self.retain_until.is_some());
         Slot { seq, expires_at: self.expires_at, has_digest, is_retained }
     }
@@ -182,6 +182,26 @@ pub(crate) struct MarkRow {
 }
 
 impl MarkRow {
+    /// Returns the row of a mark, without its id.
+    #[cfg(feature = "backend")]
+    pub(crate) fn new(mark: &NewMark<'_>) -> Self {
+        Self {
+            scope: String::new(),
+            id: Vec::new(),
+            first_seen: mark.first_seen,
+            last_seen: mark.last_seen,
+            expires_at: mark.expires_at,
+            retain_until: mark.retain_until,
+            digest: mark.digest,
+            duplicates: mark.duplicates,
+            earlier: mark.earlier,
+            token: mark.token,
+            attempts: mark.attempts,
+            last_error: mark.last_error.map(str::to_owned),
+            receipt: mark.receipt.map(<[u8]>::to_vec),
+        }
+    }
+
     /// Reads the columns `scope` to `receipt` of the table, without `seq`.
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -203,7 +223,7 @@ impl MarkRow {
     }
 
     /// Returns what the next window of the id is told of this one, which is over.
-    pub(super) fn as_earlier(&self) -> Earlier {
+    pub(crate) fn as_earlier(&self) -> Earlier {
         let before = self.earlier.unwrap_or(Earlier {
             windows: 0,
             duplicates: 0,

@@ -52,7 +52,7 @@ impl Selection {
     }
 
     /// Returns whether a mark of the scope, which is no tombstone, is selected.
-    pub(super) fn takes_mark(&self, mark: &SelectedMark<'_>, now_ms: i64) -> bool {
+    pub(crate) fn takes_mark(&self, mark: &SelectedMark<'_>, now_ms: i64) -> bool {
         match &self.which {
             Which::All => true,
             Which::Older { before_ms } => mark.last_seen < *before_ms,
@@ -66,7 +66,7 @@ impl Selection {
     }
 
     /// Returns whether a claim of the scope is selected.
-    pub(super) fn takes_claim(&self, id: &[u8], claim: &ClaimRow, now_ms: i64) -> bool {
+    pub(crate) fn takes_claim(&self, id: &[u8], claim: &ClaimRow, now_ms: i64) -> bool {
         match &self.which {
             Which::All => true,
             Which::Older { before_ms } => claim.is_older_than(*before_ms),

@@ -76,7 +76,7 @@ impl ChangedClaims {
 /// See the module's header.
 pub(crate) struct Transaction<'j> {
     pub(super) journal: &'j mut Journal,
-    pub(super) index: &'j Index,
+    pub(crate) index: &'j Index,
     /// The time for all decisions of the transaction. The caller sets it first.
     pub(crate) now_ms: i64,
     pending: Pending,

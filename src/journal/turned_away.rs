@@ -4,6 +4,7 @@
 //! is committed, since a decision may run again; and an answer has both what is in the file and what is not yet.
 
 use std::mem;
+use std::time::Duration;
 
 use super::Transaction;
 use super::claim_row::ClaimRow;
@@ -37,6 +38,12 @@ impl Transaction<'_> {
     pub(crate) fn count_duplicate(&mut self, seq: i64) {
         let repeats = self.repeats.entry(seq).or_insert(Repeats::NONE);
         *repeats = repeats.and(Repeats::at(self.now_ms));
+    }
+
+    /// Returns whether the mark is known to have reached the maximum age of its sliding window.
+    pub(crate) fn is_at_max_age(&self, seq: i64, max_age: Duration) -> Result<bool> {
+        // In a transaction this is not a forked child.
+        self.index.at_max_age.covers(seq, max_age, || Ok(()))
     }
 
     /// Returns the duplicates of a row that are not in the file yet.

@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::sight::Look;
 use super::{Lease, SeenStore};
 use crate::clock::{Stopwatch, from_ms};
-use crate::config::{Config, Ttl};
-use crate::decide::claim::{self, Decision, Terms};
+use crate::config::Ttl;
+use crate::decide::claim::Decision;
+use crate::decide::verbs::{Decided, Look};
 use crate::engine::renewal::Renewal;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,11 +61,20 @@ pub enum Claim<L = Lease, K = Known> {
 /// A row of the file does not change, so what is read later is what was known at the refusal, unless the id was
 /// refreshed or forgotten in between: then it is what is known of it now.
 #[derive(Clone)]
-pub struct Known {
-    pub(crate) store: SeenStore,
-    key: Key,
-    slot: Slot,
-    digest: Option<Digest>,
+pub struct Known(Source);
+
+/// Where it is known from.
+#[derive(Clone)]
+#[cfg_attr(
+    feature = "backend",
+    expect(clippy::large_enum_variant, reason = "the large one is the common one")
+)]
+enum Source {
+    /// It is read when it is asked for.
+    File { store: SeenStore, key: Key, slot: Slot, digest: Option<Digest> },
+    /// It was read with the decision.
+    #[cfg(feature = "backend")]
+    Read(Option<Box<Entry>>),
 }
 
 impl Known {
@@ -76,13 +85,28 @@ impl Known {
     ///
     /// Those of [`SeenStore::try_is_seen`].
     pub fn entry(&self) -> Result<Option<Entry>> {
-        self.entry_by(&self.store)
+        match &self.0 {
+            Source::File { store, .. } => self.entry_by(store),
+            #[cfg(feature = "backend")]
+            Source::Read(entry) => Ok(entry.as_deref().cloned()),
+        }
+    }
+
+    #[cfg(feature = "backend")]
+    pub(crate) fn read(entry: Option<Entry>) -> Self {
+        Self(Source::Read(entry.map(Box::new)))
     }
 
     /// Returns the [`entry`](Self::entry), read by another handle on the store.
     pub(crate) fn entry_by(&self, store: &SeenStore) -> Result<Option<Entry>> {
-        let entry = store.engine.entry_of(self.key, self.slot)?;
-        Ok(entry.filter(|entry| is_same(entry.digest, self.digest)))
+        match &self.0 {
+            Source::File { key, slot, digest, .. } => {
+                let entry = store.engine.entry_of(*key, *slot)?;
+                Ok(entry.filter(|entry| is_same(entry.digest, *digest)))
+            }
+            #[cfg(feature = "backend")]
+            Source::Read(_) => self.entry(),
+        }
     }
 
     /// Returns the receipt that was stored when the id was confirmed.
@@ -99,12 +123,6 @@ impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Known").finish_non_exhaustive()
     }
-}
-
-/// The decision on a claim.
-pub(crate) enum Decided {
-    Seen(Slot),
-    Unseen(Decision),
 }
 
 impl<L, K> Claim<L, K> {
@@ -245,24 +263,25 @@ impl SeenStore {
         lease: Ttl,
     ) -> Result<Vec<Decided>> {
         transaction.load_claims(ids.len())?;
+        let verbs = self.verbs();
         let (mut granted, mut until) = (Vec::new(), HashMap::new());
         let mut decisions = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(&(until_ms, digest, token)) = until.get(&id.key) {
                 // The claim may be of a change: the id is seen all the while in its old version.
-                if let Look::Same(slot) = self.sight(transaction, *id)? {
+                if let Look::Same(slot) = verbs.sight(transaction, *id)? {
                     decisions.push(Decided::Seen(slot));
                     continue;
                 }
                 if compare(digest, id.digest) == Comparison::Conflict {
-                    return Err(self.conflict(*id));
+                    return Err(verbs.conflict(*id));
                 }
                 transaction.count_refusal(*id, token);
                 let holder = Some(Arc::clone(&self.engine.holder));
                 decisions.push(Decided::Unseen(Decision::InFlight { until_ms, holder }));
                 continue;
             }
-            let decision = self.decide(transaction, *id, lease, true)?;
+            let decision = verbs.decide_claim(transaction, *id, lease, true)?;
             if let Decided::Unseen(Decision::Granted(claim, ..)) = &decision {
                 until.insert(id.key, (claim.lease_until, claim.digest, claim.token));
                 granted.push((*id, claim.clone()));
@@ -279,52 +298,15 @@ impl SeenStore {
         id: Id<'_>,
         lease: Ttl,
     ) -> Result<Decided> {
-        let decided = self.decide(transaction, id, lease, self.waiting.is_zero())?;
-        if let Decided::Unseen(Decision::Granted(claim, ..)) = &decided {
-            transaction.put_claim(id, claim.clone())?;
-        }
-        Ok(decided)
-    }
-
-    /// Decides on a claim of the id.
-    fn decide(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        lease: Ttl,
-        is_counted: bool,
-    ) -> Result<Decided> {
-        let superseded = match self.sight(transaction, id)? {
-            Look::Same(slot) => return Ok(Decided::Seen(slot)),
-            Look::Changed(old) => Some(old.entry(transaction.now_ms)),
-            Look::Unseen => None,
-        };
-        let before = self.claim_of(transaction, id)?.map(|claim| transaction.last_claim(claim));
-        let held = before.as_ref().and_then(|claim| claim.token);
-        let Config { max_attempts, max_abandoned, .. } = self.engine.config;
-        let terms = Terms {
-            lease,
-            ttl: self.lifetime.ttl,
-            max_attempts,
-            max_abandoned,
-            abandoned: self.abandoned,
-            holder: Arc::clone(&self.engine.holder),
-            digest: id.digest,
-        };
-        let token = || self.engine.tokens.make();
-        let decision = claim::claim(before, superseded, terms, token, transaction.now_ms);
-        let refuses = matches!(decision, Decision::InFlight { .. } | Decision::Unresolved { .. });
-        if refuses && is_counted {
-            transaction.count_refusal(id, held);
-        }
-        Ok(Decided::Unseen(decision))
+        self.verbs().claim(transaction, id, lease, self.waiting.is_zero())
     }
 
     pub(crate) fn to_claim(&self, id: Id<'_>, decided: Decided, lease: Duration) -> Result<Claim> {
         let label = |holder: Option<Arc<str>>| holder.as_deref().map(str::to_owned);
         Ok(match decided {
             Decided::Seen(slot) => {
-                Claim::Seen(Known { store: self.clone(), key: id.key, slot, digest: id.digest })
+                let (key, digest) = (id.key, id.digest);
+                Claim::Seen(Known(Source::File { store: self.clone(), key, slot, digest }))
             }
             Decided::Unseen(Decision::InFlight { until_ms, holder }) => {
                 Claim::InFlight { until: from_ms(until_ms), holder: label(holder) }
@@ -338,7 +320,7 @@ impl SeenStore {
                     previous,
                     is_change,
                     was_late: false,
-                    store: self.clone(),
+                    store: Box::new(self.clone()),
                     id: id.bytes.to_vec(),
                     token: claim.token.expect("a claim that is granted has a token"),
                     attempt: claim.attempts,
@@ -370,7 +352,7 @@ impl SeenStore {
     }
 
     /// Returns whether the claim is this token's and its lease has not run out.
-    pub(crate) fn is_held(&self, id: &[u8], token: Token) -> Result<bool> {
+    pub(crate) fn holds(&self, id: &[u8], token: Token) -> Result<bool> {
         let id = self.scope.id(id)?;
         self.engine.check_open()?;
         self.engine.with_journal(|writer| {

@@ -3,9 +3,10 @@
 //! Owns which answer is which event. What always holds: an answer is counted when the verb returns it, so neither a
 //! decision that is made again nor one that was rolled back is counted.
 
-use super::{Claim, Ownership, SeenStore, Verdict};
+use super::{Claim, SeenStore};
 use crate::decide::claim::{Change, Previous};
-use crate::engine::counters::Event;
+use crate::decide::verbs::{Ownership, Verdict};
+use crate::engine::counters::{Counters, Event};
 use crate::error::Error;
 
 impl SeenStore {
@@ -22,22 +23,9 @@ impl SeenStore {
 
     /// Counts the answer to a claim; `previous` is how the attempt before a granted one ended.
     pub(crate) fn count_claim<L, K>(&self, claim: &Claim<L, K>, previous: fn(&L) -> &Previous) {
-        let event = match claim {
-            Claim::Granted(_) => Event::ClaimGranted,
-            Claim::InFlight { .. } => Event::ClaimInFlight,
-            Claim::Seen(_) => Event::ClaimSeen,
-            Claim::Unresolved { .. } => Event::ClaimUnresolved,
-            Claim::GivenUp { .. } => Event::ClaimGivenUp,
-        };
-        self.engine.counters.add(event, 1);
-        if let Claim::Granted(lease) = claim
-            && let Previous::Abandoned { .. } = previous(lease)
-        {
-            self.engine.counters.add(Event::ClaimAbandoned, 1);
-        }
+        count_claim(&self.engine.counters, claim, previous);
     }
 
-    /// Counts the ends of claims, and those that were not held any more.
     pub(super) fn count_ends(&self, end: Option<Event>, owned: &[Ownership]) {
         let held = owned.iter().filter(|one| **one == Ownership::Held).count();
         if let Some(end) = end {
@@ -54,7 +42,28 @@ impl SeenStore {
     }
 }
 
-fn event_of(verdict: Verdict) -> Event {
+/// Counts the answer to a claim.
+pub(crate) fn count_claim<L, K>(
+    counters: &Counters,
+    claim: &Claim<L, K>,
+    previous: fn(&L) -> &Previous,
+) {
+    let event = match claim {
+        Claim::Granted(_) => Event::ClaimGranted,
+        Claim::InFlight { .. } => Event::ClaimInFlight,
+        Claim::Seen(_) => Event::ClaimSeen,
+        Claim::Unresolved { .. } => Event::ClaimUnresolved,
+        Claim::GivenUp { .. } => Event::ClaimGivenUp,
+    };
+    counters.add(event, 1);
+    if let Claim::Granted(lease) = claim
+        && let Previous::Abandoned { .. } = previous(lease)
+    {
+        counters.add(Event::ClaimAbandoned, 1);
+    }
+}
+
+pub(crate) fn event_of(verdict: Verdict) -> Event {
     match verdict {
         Verdict::New => Event::New,
         Verdict::Changed => Event::Changed,

@@ -5,17 +5,17 @@
 //! verb for the claim's token.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::SeenStore;
-use super::settle::Confirmed;
 use crate::clock::from_ms;
 use crate::decide::claim::Previous;
+use crate::decide::verbs::Confirmed;
 use crate::engine::renewal::shown;
-use crate::error::{ErrorKind, Result};
-use crate::item::Item;
+use crate::error::{Error, ErrorKind, Result};
 use crate::token::Token;
 
 /// Why an attempt failed, and when another may follow. A text is a failure that says nothing of the latter.
@@ -67,7 +67,7 @@ impl<T: Into<String>> From<T> for Failure {
 #[must_use = "a lease that is dropped is released"]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Lease {
-    pub(crate) store: SeenStore,
+    pub(super) store: Box<dyn Granter>,
     pub(super) id: Vec<u8>,
     pub(super) token: Token,
     pub(super) attempt: u32,
@@ -83,6 +83,28 @@ pub struct Lease {
 }
 
 impl Lease {
+    #[cfg(feature = "backend")]
+    pub(crate) fn granted(
+        store: Box<dyn Granter>,
+        id: &[u8],
+        renews: bool,
+        (token, attempt, until_ms): (Token, u32, Arc<AtomicI64>),
+        (previous, is_change): (Previous, bool),
+    ) -> Self {
+        Self {
+            store,
+            id: id.to_vec(),
+            token,
+            attempt,
+            until_ms,
+            renews,
+            previous,
+            is_change,
+            was_late: false,
+            end_attempted: false,
+        }
+    }
+
     /// Returns the claimed id.
     pub fn id(&self) -> &[u8] {
         &self.id
@@ -136,17 +158,14 @@ impl Lease {
     ///
     /// Those of [`SeenStore::try_is_seen`].
     pub fn is_held(&self) -> Result<bool> {
-        self.store.is_held(&self.id, self.token)
+        self.store.is_held(&self.id, &self.token)
     }
 
     /// Ends the claim by this verb. After a failure that leaves the claim as it was, such as [`ErrorKind::Busy`], the
     /// lease goes on to renew itself, so that the verb can be called again.
-    fn end<T>(
-        &mut self,
-        verb: impl FnOnce(&SeenStore, &Item<'_>, &Token) -> Result<T>,
-    ) -> Result<T> {
+    fn end<T>(&mut self, verb: impl FnOnce(&dyn Granter, &[u8], &Token) -> Result<T>) -> Result<T> {
         self.begin_end();
-        let ended = verb(&self.store, &Item::from(&self.id), &self.token);
+        let ended = verb(&*self.store, &self.id, &self.token);
         self.after_end(&ended);
         ended
     }
@@ -170,7 +189,7 @@ impl Lease {
 
     pub(crate) fn stop_renewing(&mut self) {
         if std::mem::take(&mut self.renews) {
-            self.store.engine.stop_renewing(self.token);
+            self.store.stop_renewing(&self.token);
         }
     }
 
@@ -183,7 +202,7 @@ impl Lease {
     /// [`InvalidClaim`](crate::ErrorKind::InvalidClaim) for a lease of zero; otherwise those of
     /// [`SeenStore::mark_seen`].
     pub fn renew(&mut self, lease: Duration) -> Result<()> {
-        let until_ms = self.store.renew_until(&Item::from(&self.id), self.token, lease)?;
+        let until_ms = self.store.renew(&self.id, &self.token, lease)?;
         self.was_renewed(until_ms);
         Ok(())
     }
@@ -218,13 +237,13 @@ impl Lease {
     }
 
     fn confirm_and_note(&mut self, receipt: Option<&[u8]>) -> Result<()> {
-        let confirmed = self.end(|store, item, token| store.confirm_claim(item, *token, receipt));
-        self.was_confirmed(confirmed?);
+        let was_late = self.end(|store, id, token| store.confirm(id, token, receipt))?;
+        self.was_confirmed(was_late);
         Ok(())
     }
 
-    pub(crate) fn was_confirmed(&mut self, confirmed: Confirmed) {
-        self.was_late |= confirmed == Confirmed::Late;
+    pub(crate) fn was_confirmed(&mut self, was_late: bool) {
+        self.was_late |= was_late;
     }
 
     /// Gives the claim up, as if the id had never been claimed, except that the attempt counts.
@@ -263,7 +282,58 @@ impl Lease {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when the claim was lost; otherwise those of
     /// [`SeenStore::mark_seen`].
     pub fn fail(&mut self, failure: impl Into<Failure>) -> Result<()> {
+        let failure = failure.into();
         self.end(|store, id, token| store.fail(id, token, failure))
+    }
+}
+
+/// The store that granted a claim, as its lease uses it.
+#[allow(clippy::missing_errors_doc, reason = "those of the verbs of the same names")]
+#[cfg_attr(not(feature = "backend"), expect(unreachable_pub, reason = "part of `backend`"))]
+pub trait Granter: Send + Sync + UnwindSafe + RefUnwindSafe {
+    /// Confirms the claim. Returns whether its lease had run out.
+    fn confirm(&self, id: &[u8], token: &Token, receipt: Option<&[u8]>) -> Result<bool>;
+    /// Gives the claim up.
+    fn release(&self, id: &[u8], token: &Token) -> Result<()>;
+    /// Gives the claim up with a reason.
+    fn fail(&self, id: &[u8], token: &Token, failure: Failure) -> Result<()>;
+    /// Renews the lease. Returns when it ends, in unix milliseconds.
+    fn renew(&self, id: &[u8], token: &Token, lease: Duration) -> Result<i64>;
+    /// Returns whether the claim is this token's and its lease has not run out.
+    fn is_held(&self, id: &[u8], token: &Token) -> Result<bool>;
+    /// Lets the lease no longer renew itself.
+    fn stop_renewing(&self, token: &Token);
+    /// Returns the names of the store and of the scope, for messages.
+    fn name_and_scope(&self) -> (&str, &str);
+}
+
+impl Granter for SeenStore {
+    fn confirm(&self, id: &[u8], token: &Token, receipt: Option<&[u8]>) -> Result<bool> {
+        Ok(self.confirm_claim(&id.into(), *token, receipt)? == Confirmed::Late)
+    }
+
+    fn release(&self, id: &[u8], token: &Token) -> Result<()> {
+        SeenStore::release(self, id, token)
+    }
+
+    fn fail(&self, id: &[u8], token: &Token, failure: Failure) -> Result<()> {
+        SeenStore::fail(self, id, token, failure)
+    }
+
+    fn renew(&self, id: &[u8], token: &Token, lease: Duration) -> Result<i64> {
+        self.renew_until(&id.into(), *token, lease)
+    }
+
+    fn is_held(&self, id: &[u8], token: &Token) -> Result<bool> {
+        self.holds(id, *token)
+    }
+
+    fn stop_renewing(&self, token: &Token) {
+        self.engine.stop_renewing(*token);
+    }
+
+    fn name_and_scope(&self) -> (&str, &str) {
+        (&self.engine.name, self.scope.name())
     }
 }
 
@@ -278,19 +348,30 @@ impl Drop for Lease {
 }
 
 impl Lease {
+    /// Logs that the reason of a failure is not stored.
+    pub(crate) fn failure_is_lost(&self, e: &Error) {
+        let (name, scope) = self.store.name_and_scope();
+        log::warn!(
+            file = name, scope = scope, id = shown(&self.id).as_str(),
+            error:% = e, error_kind = e.kind().word();
+            "{name}: a failure could not be written down: {e}"
+        );
+    }
+
     /// Logs that a dropped lease could not be released.
     pub(crate) fn was_released(&self, released: Result<()>) {
         match released {
             Ok(()) => {}
             // In a forked child the claim belongs to the parent, which goes on with it.
             Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Forked) => {}
-            Err(e) => log::warn!(
-                file = self.store.engine.name.as_str(), scope = self.store.scope.name(),
-                id = shown(&self.id).as_str(),
-                error:% = e, error_kind = e.kind().word();
-                "{}: a dropped claim could not be released and blocks its id until its lease ends: {e}",
-                self.store.engine.name
-            ),
+            Err(e) => {
+                let (name, scope) = self.store.name_and_scope();
+                log::warn!(
+                    file = name, scope = scope, id = shown(&self.id).as_str(),
+                    error:% = e, error_kind = e.kind().word();
+                    "{name}: a dropped claim could not be released and blocks its id until its lease ends: {e}"
+                );
+            }
         }
     }
 }

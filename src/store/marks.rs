@@ -2,65 +2,16 @@
 //!
 //! Owns the order of steps for one id, or for each id of a batch, under the write lock.
 
-use std::fmt;
 use std::time::SystemTime;
 
 use super::SeenStore;
-use super::sight::Look;
 use crate::clock::to_ms;
-use crate::decide::mark;
+use crate::decide::verbs::{Observation, Verdict, first_of_equals};
 use crate::engine::counters::Event;
-use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::Id;
-use crate::item::{Item, is_change};
-use crate::journal::{NewMark, Transaction};
-
-/// The answer of [`check_and_mark`](crate::SeenStore::check_and_mark).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case")
-)]
-#[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Not seen before, or expired since. It is marked now, and this caller is the one that handles it.
-    New,
-    /// Seen before in another [version](crate::Item::version), by any caller. The new version is recorded now, and
-    /// this caller is the one that handles it.
-    Changed,
-    /// Seen before in this version, by any caller. The mark stays, but for a version that it lacked and, in a sliding
-    /// window, its expiry.
-    Duplicate,
-    /// Claimed by a worker that has neither confirmed nor returned it, or waiting to be
-    /// [resolved](crate::SeenStore::resolve). Nothing was changed.
-    InFlight,
-}
-
-/// The answer of [`observe`](crate::SeenStore::observe).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[must_use = "a verdict says whether to act; marking without looking at it is `mark_seen`"]
-#[non_exhaustive]
-pub struct Observation {
-    /// The verdict, as that of [`check_and_mark`](crate::SeenStore::check_and_mark).
-    pub verdict: Verdict,
-    /// What was known of the id before. `None` for one that was never seen, or of which nothing is kept.
-    pub before: Option<Entry>,
-}
-
-impl fmt::Display for Verdict {
-    /// Writes `new`, `changed`, `duplicate` or `in-flight`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::New => "new",
-            Self::Changed => "changed",
-            Self::Duplicate => "duplicate",
-            Self::InFlight => "in-flight",
-        })
-    }
-}
+use crate::item::Item;
+use crate::journal::Transaction;
 
 impl SeenStore {
     /// Returns true when the id was marked and has not expired. **Returns false on any error**, which is
@@ -192,9 +143,7 @@ impl SeenStore {
     pub fn mark_seen<'a>(&self, id: impl Into<Item<'a>>) -> Result<()> {
         let item = id.into();
         let id = self.id(&item)?;
-        self.write_one(id, |store, transaction, id| {
-            store.mark(transaction, id, transaction.now_ms).map(drop)
-        })
+        self.write_one(id, |store, transaction, id| store.mark(transaction, id, transaction.now_ms))
     }
 
     /// Marks the id as seen at `seen_at`. The mark expires one TTL after that, which may be at once.
@@ -210,38 +159,16 @@ impl SeenStore {
         let item = id.into();
         let id = self.id(&item)?;
         let seen_at_ms = to_ms(seen_at);
-        self.write_one(id, move |store, transaction, id| {
-            store.mark(transaction, id, seen_at_ms).map(drop)
-        })
+        self.write_one(id, move |store, transaction, id| store.mark(transaction, id, seen_at_ms))
     }
 
-    /// Marks the id. Returns false when the mark would expire at once beside a claim that binds.
     pub(crate) fn mark(
         &self,
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
         seen_at_ms: i64,
-    ) -> Result<bool> {
-        let old = match self.look(transaction, id)? {
-            Look::Same(slot) => {
-                let mark = self.mark_of_live(transaction, slot, seen_at_ms)?;
-                let mark = NewMark { digest: id.digest, ..mark };
-                return transaction.refresh(id, slot, &mark).map(|()| true);
-            }
-            Look::Changed(old) => Some(old),
-            Look::Unseen => None,
-        };
-        // A claim handles one version. The mark of another one does not end it.
-        let claim = self.claim_of(transaction, id)?;
-        let claim = claim.filter(|claim| !is_change(claim.digest, id.digest));
-        let now_ms = transaction.now_ms;
-        let (claimed, old) = (claim.as_ref(), old.as_deref());
-        let mark = mark::mark(self.lifetime, claimed, id.digest, old, seen_at_ms, now_ms);
-        let Some(mark) = mark else { return Ok(false) };
-        if claim.is_some() {
-            transaction.delete_claim(id)?;
-        }
-        transaction.append(id, &mark).map(|()| true)
+    ) -> Result<()> {
+        self.verbs().mark(transaction, id, seen_at_ms).map(drop)
     }
 
     /// Marks the id unless it is seen, and returns which it was. Of any number of threads and processes that
@@ -285,23 +212,7 @@ impl SeenStore {
     }
 
     pub(crate) fn check(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<Verdict> {
-        let old = match self.sight(transaction, id)? {
-            Look::Same(_) => return Ok(Verdict::Duplicate),
-            Look::Changed(old) => Some(old),
-            Look::Unseen => None,
-        };
-        let (claim, now_ms) = (self.claim_of(transaction, id)?, transaction.now_ms);
-        let claim = claim.map(|claim| transaction.last_claim(claim));
-        let mark = mark::check(self.lifetime, claim.as_ref(), id.digest, old.as_deref(), now_ms);
-        let Some(mark) = mark else {
-            transaction.count_refusal(id, claim.and_then(|claim| claim.token));
-            return Ok(Verdict::InFlight);
-        };
-        if claim.is_some() {
-            transaction.delete_claim(id)?;
-        }
-        transaction.append(id, &mark)?;
-        Ok(if old.is_some() { Verdict::Changed } else { Verdict::New })
+        self.verbs().check(transaction, id)
     }
 
     /// Decides as [`check_and_mark`](Self::check_and_mark), and tells what was known of the id before.
@@ -338,9 +249,7 @@ impl SeenStore {
         transaction: &mut Transaction<'_>,
         id: Id<'_>,
     ) -> Result<Observation> {
-        let before = self.known_of(transaction, id)?;
-        let verdict = self.check(transaction, id)?;
-        Ok(Observation { verdict, before })
+        self.verbs().observe(transaction, id)
     }
 
     /// Marks those of the ids that are not seen, and returns a verdict for each id, in their order. Of equal
@@ -369,6 +278,7 @@ impl SeenStore {
     {
         let items: Vec<_> = ids.into_iter().map(Into::into).collect();
         let ids = self.ids(&items)?;
+        let ids = first_of_equals(ids);
         let verdicts = self.decide_in_batches(&ids, Self::check)?;
         self.count_verdicts(&verdicts);
         Ok(verdicts)
@@ -398,14 +308,8 @@ impl SeenStore {
         Ok(seeded.into_iter().filter(|is_new| *is_new).count() as u64)
     }
 
-    /// Marks one id and returns true when it was not seen before.
     fn seed_one(&self, transaction: &mut Transaction<'_>, id: Id<'_>) -> Result<bool> {
-        let look = self.sight(transaction, id)?;
-        if matches!(look, Look::Same(_)) {
-            return Ok(false);
-        }
-        self.mark(transaction, id, transaction.now_ms)?;
-        Ok(matches!(look, Look::Unseen))
+        self.verbs().seed(transaction, id)
     }
 
     /// Removes the mark and any claim of the id. Returns true when there was one. Other processes notice

@@ -10,8 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
-use super::{Claim, Failure, Lease, SeenStore};
-use crate::engine::renewal::shown;
+use super::{Claim, Failure, Lease, SeenStore, Store};
 use crate::error::{Error, ErrorKind};
 use crate::item::Item;
 
@@ -131,57 +130,60 @@ impl SeenStore {
         lease: Duration,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<Once<T>, OnceError<E>> {
-        let (handle, item) = (self.renewing_for_once(), id.into());
-        let mut lease = loop {
-            match handle.claim(&item, lease)? {
-                Claim::Granted(lease) => break lease,
-                Claim::Seen(known) => {
-                    if let Some(entry) = known.entry()? {
-                        return Ok(Once::Replayed(entry.receipt));
-                    }
-                    // It was forgotten, or changed to another version, since: ask again.
-                }
-                refused => return Ok(Once::refused(refused)),
-            }
-        };
-        let failed = |lease: &mut Lease, reason: String| {
-            if let Err(e) = lease.fail(Failure::new(reason)) {
-                self.failure_is_lost(lease.id(), &e);
-            }
-        };
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(answer)) => {
-                if let Err(e) = lease.confirm_with(&answer) {
-                    if e.kind() == ErrorKind::InvalidClaim {
-                        // The work is done. That its answer is too long is no reason to do it again.
-                        lease.confirm()?;
-                    }
-                    return Err(e.into());
-                }
-                Ok(Once::Ran(answer))
-            }
-            Ok(Err(e)) => {
-                failed(&mut lease, e.to_string());
-                Err(OnceError::Work(e))
-            }
-            Err(panic) => {
-                failed(&mut lease, format!("panicked: {}", panic_message(&*panic)));
-                resume_unwind(panic)
-            }
-        }
+        run_once(self, &id.into(), lease, work)
     }
 
     /// Returns the handle by which [`once`](Self::once) claims.
+    #[cfg(feature = "tokio")]
     pub(crate) fn renewing_for_once(&self) -> Self {
         self.renewing(self.renewing.unwrap_or(RENEWED_AT_MOST))
     }
+}
 
-    pub(crate) fn failure_is_lost(&self, id: &[u8], e: &Error) {
-        log::warn!(
-            file = self.engine.name.as_str(), scope = self.scope.name(),
-            id = shown(id).as_str(), error:% = e, error_kind = e.kind().word();
-            "{}: a failure could not be written down: {e}", self.engine.name
-        );
+/// Does the work of [`SeenStore::once`], on any store.
+pub(super) fn run_once<S: Store + ?Sized, T: AsRef<[u8]>, E: fmt::Display>(
+    store: &S,
+    item: &Item<'_>,
+    lease: Duration,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<Once<T>, OnceError<E>> {
+    let handle = store.renewing(store.renewed_for().unwrap_or(RENEWED_AT_MOST));
+    let mut lease = loop {
+        match handle.claim(item.into(), lease)? {
+            Claim::Granted(lease) => break lease,
+            Claim::Seen(known) => {
+                if let Some(entry) = known.entry()? {
+                    return Ok(Once::Replayed(entry.receipt));
+                }
+                // It was forgotten, or changed to another version, since: ask again.
+            }
+            refused => return Ok(Once::refused(refused)),
+        }
+    };
+    let failed = |lease: &mut Lease, reason: String| {
+        if let Err(e) = lease.fail(Failure::new(reason)) {
+            lease.failure_is_lost(&e);
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(answer)) => {
+            if let Err(e) = lease.confirm_with(&answer) {
+                if e.kind() == ErrorKind::InvalidClaim {
+                    // The work is done. That its answer is too long is no reason to do it again.
+                    lease.confirm()?;
+                }
+                return Err(e.into());
+            }
+            Ok(Once::Ran(answer))
+        }
+        Ok(Err(e)) => {
+            failed(&mut lease, e.to_string());
+            Err(OnceError::Work(e))
+        }
+        Err(panic) => {
+            failed(&mut lease, format!("panicked: {}", panic_message(&*panic)));
+            resume_unwind(panic)
+        }
     }
 }
 

@@ -12,65 +12,18 @@ use super::claims::checked_lease;
 use super::counted::end_of;
 use super::{Failure, SeenStore};
 use crate::config::RetryDelay;
-use crate::decide::claim::{self, Change, Fail};
+use crate::decide::claim::{Change, Fail};
+use crate::decide::verbs::{Confirmed, Ownership, Resolution};
 use crate::engine::counters::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, MAX_NOTE_BYTES};
-use crate::index::Slot;
 use crate::item::Item;
-use crate::journal::ClaimRow;
-use crate::journal::{MarkRow, Transaction};
+use crate::journal::Transaction;
 use crate::machine;
 use crate::token::Token;
 
 /// The longest receipt, in bytes, that is written in one transaction with other small writes.
 const LONGEST_GROUPED_RECEIPT: usize = 4_096;
-
-/// What is decided of an id whose last attempt is over: see [`SeenStore::resolve`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case")
-)]
-#[non_exhaustive]
-pub enum Resolution {
-    /// The work was done: the id is seen.
-    Done,
-    /// The work was not done: the id can be claimed again at once, and its attempts are counted from 0.
-    Retry,
-}
-
-/// Whether a claim in a batch was still held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use = "a lost claim means that another worker may have handled the id too"]
-#[non_exhaustive]
-pub enum Ownership {
-    /// It was held, and the change is made.
-    Held,
-    /// It was not held: its lease ran out and another worker took the id over, or the claim was ended before.
-    /// Nothing was changed.
-    Lost,
-}
-
-/// The result of a confirm that succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Confirmed {
-    InTime,
-    /// After the lease had run out.
-    Late,
-    /// It was confirmed before.
-    Before,
-}
-
-/// The present state of a token's claim.
-enum ClaimStatus {
-    /// The claim is held with this token.
-    Claimed(ClaimRow),
-    /// It was confirmed, or the id was marked while the claim was held.
-    Marked(Slot, MarkRow),
-    Lost,
-}
 
 impl SeenStore {
     /// Confirms a claim by its token, like [`Lease::confirm`](crate::Lease::confirm). For a worker that has no
@@ -132,22 +85,12 @@ impl SeenStore {
     }
 
     pub(crate) fn check_receipt(&self, receipt: Option<&[u8]>) -> Result<()> {
-        let (length, most) = (receipt.map_or(0, <[u8]>::len), self.engine.config.max_receipt);
-        if length > most {
-            return Err(Error::new(
-                ErrorKind::InvalidClaim,
-                format!(
-                    "the receipt has {length} bytes; at most {most} are stored: shorten it, or raise the setting max_receipt"
-                ),
-            ));
-        }
-        Ok(())
+        check_receipt(receipt, self.engine.config.max_receipt)
     }
 
     /// Counts and tells the outcome of [`confirm_in`](Self::confirm_in).
     pub(crate) fn confirmed(&self, id: Id<'_>, confirmed: Option<Confirmed>) -> Result<Confirmed> {
-        let confirmed =
-            confirmed.ok_or_else(|| self.count_lost(lease_lost(id, &self.engine.name)))?;
+        let confirmed = confirmed.ok_or_else(|| self.count_lost(self.verbs().lease_lost(id)))?;
         self.engine.counters.add(Event::ClaimConfirmed, 1);
         Ok(confirmed)
     }
@@ -159,39 +102,7 @@ impl SeenStore {
         token: Token,
         receipt: Option<&[u8]>,
     ) -> Result<Option<Confirmed>> {
-        let confirmed = self.mark_confirmed(transaction, id, token, receipt)?;
-        if matches!(confirmed, Some(Confirmed::InTime | Confirmed::Late)) {
-            transaction.delete_claim(id)?;
-        }
-        Ok(confirmed)
-    }
-
-    /// Marks the id as seen if the claim with this token is held. Unless it was confirmed before, that ends the claim,
-    /// which the caller must delete. `None`: the claim is lost.
-    fn mark_confirmed(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        token: Token,
-        receipt: Option<&[u8]>,
-    ) -> Result<Option<Confirmed>> {
-        match claim_status(transaction, id, token)? {
-            ClaimStatus::Lost => Ok(None),
-            ClaimStatus::Claimed(claim) => {
-                let (now_ms, old) = (transaction.now_ms, transaction.live(id.key)?);
-                let old = old.map(|old| transaction.last_row(old)).transpose()?.flatten();
-                let mark = claim::confirm(self.lifetime, &claim, receipt, old.as_ref(), now_ms);
-                transaction.append(id, &mark)?;
-                let in_time = claim.is_in_flight(now_ms);
-                Ok(Some(if in_time { Confirmed::InTime } else { Confirmed::Late }))
-            }
-            ClaimStatus::Marked(slot, row) => {
-                if let (Some(receipt), None) = (receipt, row.receipt) {
-                    transaction.add_receipt(id, slot, receipt)?;
-                }
-                Ok(Some(Confirmed::Before))
-            }
-        }
+        self.verbs().confirm(transaction, id, token, receipt)
     }
 
     /// Confirms many claims in one commit for each 10,000, and returns for each whether it was still held.
@@ -205,6 +116,7 @@ impl SeenStore {
         I: IntoIterator<Item = (B, Token)>,
         B: Into<Item<'a>>,
     {
+        let verbs = self.verbs();
         self.for_all(claims, |transaction, claims| {
             let (mut owned, mut ended) = (Vec::with_capacity(claims.len()), Vec::new());
             let mut ended_tokens = HashSet::new();
@@ -214,7 +126,7 @@ impl SeenStore {
                 let confirmed = if is_over {
                     None
                 } else {
-                    self.mark_confirmed(transaction, *id, *token, None)?
+                    verbs.mark_confirmed(transaction, *id, *token, None)?
                 };
                 owned.push(confirmed.map_or(Ownership::Lost, |_| Ownership::Held));
                 if confirmed.is_some_and(|confirmed| confirmed != Confirmed::Before) {
@@ -344,13 +256,7 @@ impl SeenStore {
 
     /// Returns what a failure makes of a claim.
     pub(crate) fn failing(&self, failure: Failure) -> Change {
-        let Failure { reason, retry_after, is_final } = failure;
-        Change::Fail(Fail {
-            reason: first_bytes(&reason, MAX_NOTE_BYTES).to_owned(),
-            is_final,
-            retry_delay: retry_after.map_or(self.engine.config.retry_delay, RetryDelay::Fixed),
-            chance: machine::random_u64(),
-        })
+        failing(failure, self.engine.config.retry_delay)
     }
 
     /// Decides on an id whose last attempt is over without success, however it ended:
@@ -379,20 +285,7 @@ impl SeenStore {
         id: Id<'_>,
         resolution: Resolution,
     ) -> Result<bool> {
-        let now_ms = transaction.now_ms;
-        let is_over = |claim: &ClaimRow| !claim.is_in_flight(now_ms);
-        let Some(mut claim) = transaction.claim(id)?.filter(is_over) else { return Ok(false) };
-        match resolution {
-            Resolution::Done => {
-                return self.mark(transaction, Id { digest: claim.digest, ..id }, now_ms);
-            }
-            Resolution::Retry => {
-                claim = transaction.last_claim(claim);
-                Change::Retry.apply(&mut claim, self.lifetime.ttl, now_ms);
-                transaction.put_claim(id, claim)?;
-            }
-        }
-        Ok(true)
+        self.verbs().resolve(transaction, id, resolution)
     }
 
     /// Renews a lease by its token, like [`Lease::renew`](crate::Lease::renew): it ends `lease` from now.
@@ -446,7 +339,7 @@ impl SeenStore {
         if let (Some(end), Some(_)) = (end, until_ms) {
             self.engine.counters.add(end, 1);
         }
-        until_ms.ok_or_else(|| self.count_lost(lease_lost(id, &self.engine.name)))
+        until_ms.ok_or_else(|| self.count_lost(self.verbs().lease_lost(id)))
     }
 
     /// Changes a claim in a transaction. `None`: the claim is no longer held.
@@ -457,16 +350,7 @@ impl SeenStore {
         token: Token,
         change: &Change,
     ) -> Result<Option<i64>> {
-        let ClaimStatus::Claimed(mut claim) = claim_status(transaction, id, token)? else {
-            return Ok(None);
-        };
-        if end_of(change).is_some() {
-            claim = transaction.last_claim(claim);
-        }
-        change.apply(&mut claim, self.lifetime.ttl, transaction.now_ms);
-        let until_ms = claim.lease_until;
-        transaction.put_claim(id, claim)?;
-        Ok(Some(until_ms))
+        self.verbs().change(transaction, id, token, change)
     }
 }
 
@@ -475,31 +359,29 @@ pub(crate) fn is_large(receipt: Option<&[u8]>) -> bool {
     receipt.is_some_and(|receipt| receipt.len() > LONGEST_GROUPED_RECEIPT)
 }
 
-fn lease_lost(id: Id<'_>, store: &str) -> Error {
-    Error::new(
-        ErrorKind::LeaseLost,
-        format!(
-            "{store}: the claim of {} is no longer held: it was ended, or its lease ran out and another \
-             worker took it over (or it was made in another scope than {:?})",
-            id.shown(),
-            id.scope
-        ),
-    )
+/// Checks the length of a receipt, of which at most this many bytes are stored.
+pub(crate) fn check_receipt(receipt: Option<&[u8]>, most: usize) -> Result<()> {
+    let length = receipt.map_or(0, <[u8]>::len);
+    if length > most {
+        return Err(Error::new(
+            ErrorKind::InvalidClaim,
+            format!(
+                "the receipt has {length} bytes; at most {most} are stored: shorten it, or raise the setting max_receipt"
+            ),
+        ));
+    }
+    Ok(())
 }
 
-fn claim_status(
-    transaction: &mut Transaction<'_>,
-    id: Id<'_>,
-    token: Token,
-) -> Result<ClaimStatus> {
-    if let Some(slot) = transaction.live(id.key)?
-        && let Some(row) = transaction.row(slot)?
-        && row.token == Some(token)
-    {
-        return Ok(ClaimStatus::Marked(slot, row));
-    }
-    let claim = transaction.claim(id)?.filter(|claim| claim.token == Some(token));
-    Ok(claim.map_or(ClaimStatus::Lost, ClaimStatus::Claimed))
+/// Returns the change of a claim that failed. `retry_delay` is that of the store.
+pub(crate) fn failing(failure: Failure, retry_delay: RetryDelay) -> Change {
+    let Failure { reason, retry_after, is_final } = failure;
+    Change::Fail(Fail {
+        reason: first_bytes(&reason, MAX_NOTE_BYTES).to_owned(),
+        is_final,
+        retry_delay: retry_after.map_or(retry_delay, RetryDelay::Fixed),
+        chance: machine::random_u64(),
+    })
 }
 
 /// The text, cut before the character that would make it longer than `most` bytes.

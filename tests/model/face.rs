@@ -17,6 +17,7 @@ pub(crate) enum Handle {
 
 /// A claim that is held.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Held {
     Thread(Lease),
     Task(AsyncLease),

@@ -260,7 +260,9 @@ impl Model {
         let mut fit = right.clone();
         // From memory, without a look.
         let from_memory = match verb {
-            Verb::Check { .. } | Verb::Seed { .. } if late => Some(Answer::Duplicate),
+            Verb::Check { retry_of: None, .. } | Verb::Seed { .. } if late => {
+                Some(Answer::Duplicate)
+            }
             Verb::Claim { .. } if late => Some(Answer::Seen),
             _ => None,
         };

@@ -125,6 +125,8 @@ pub(crate) enum Op {
     Mark(Which, Option<Tag>, Through),
     MarkAt(Which, Option<Tag>, Through, At),
     Check(Which, Option<Tag>, Through),
+    /// A check with one of a few tokens.
+    Retry(Which, Option<Tag>, Through, u8),
     Observe(Which, Option<Tag>, Through),
     CheckAll(Which, Through, Batch),
     Seed(Which, Through, Batch),
@@ -295,6 +297,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (which(), tag(), through(), at())
             .prop_map(|(which, tag, by, at)| Op::MarkAt(which, tag, by, at)),
         10 => (which(), tag(), through()).prop_map(|(which, tag, by)| Op::Check(which, tag, by)),
+        4 => (which(), tag(), through(), 0..3_u8).prop_map(|(w, tag, by, token)| Op::Retry(w, tag, by, token)),
         3 => (which(), tag(), through())
             .prop_map(|(which, tag, by)| Op::Observe(which, tag, by)),
         2 => (which(), through(), batch()).prop_map(|(w, by, ids)| Op::CheckAll(w, by, ids)),

@@ -91,6 +91,11 @@ fn verdict(verdict: Verdict) -> Answer {
     }
 }
 
+/// The token of one of a few checks.
+fn token_of_a_check(number: u8) -> Token {
+    format!("{:032x}", 0xC0DE_0000 + u32::from(number)).parse().expect("32 digits")
+}
+
 /// What else may come of a verb.
 fn conflict(error: &Error) -> Answer {
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
@@ -312,6 +317,7 @@ impl Run {
             | Op::Mark(which, ..)
             | Op::MarkAt(which, ..)
             | Op::Check(which, ..)
+            | Op::Retry(which, ..)
             | Op::Observe(which, ..)
             | Op::CheckAll(which, ..)
             | Op::Seed(which, ..)
@@ -358,6 +364,9 @@ impl Run {
                 self.mark((*which, *tag), *through, Some(at));
             }
             Op::Check(which, tag, through) => self.check((*which, *tag), *through),
+            Op::Retry(which, tag, through, token) => {
+                self.retry((*which, *tag), *through, token_of_a_check(*token));
+            }
             Op::Observe(which, tag, through) => self.observe((*which, *tag), *through),
             Op::CheckAll(which, through, batch) => {
                 self.check_all(*which, *through, &self.once_if_haunted(*which, batch));
@@ -562,10 +571,20 @@ impl Run {
         let Some((handle, id, name)) = self.target(which, through) else { return };
         let answer = handle.check_and_mark(Tag::item(tag, id));
         let answer = answer.map_or_else(|e| conflict(&e), verdict);
-        self.step(which.store, name, through, &Verb::Check { tag }, Some(&answer));
+        self.step(which.store, name, through, &Verb::Check { tag, retry_of: None }, Some(&answer));
         if answer != Answer::Duplicate {
             self.model.looked(which.store); // Decided under the write lock, after a look.
         }
+    }
+
+    /// Checks as the repetition of a check with this token, which may have been made before or not.
+    fn retry(&mut self, (which, tag): Tagged, through: Through, token: Token) {
+        let Some((handle, id, name)) = self.target(which, through) else { return };
+        let answer = handle.check_and_mark(Tag::item(tag, id).retry_of(token));
+        let answer = answer.map_or_else(|e| conflict(&e), verdict);
+        self.model.looked(which.store); // Decided under the write lock.
+        let verb = Verb::Check { tag, retry_of: Some(token) };
+        self.step(which.store, name, through, &verb, Some(&answer));
     }
 
     fn observe(&mut self, (which, tag): Tagged, through: Through) {
@@ -579,7 +598,7 @@ impl Run {
             }
             Err(error) => conflict(&error),
         };
-        self.step(which.store, name, through, &Verb::Check { tag }, Some(&answer));
+        self.step(which.store, name, through, &Verb::Check { tag, retry_of: None }, Some(&answer));
     }
 
     /// The file tells only what the last of equal ids in a batch has left. Where a ghost leaves open what an id is, that
@@ -652,7 +671,7 @@ impl Run {
         if !batch.is_empty() {
             self.model.looked(which.store);
         }
-        let verb = |tag| Verb::Check { tag };
+        let verb = |tag| Verb::Check { tag, retry_of: None };
         let verdicts = self.unless_conflict(which, through, batch, verb, verdicts);
         let Some(verdicts) = verdicts else { return };
         assert_eq!(verdicts.len(), batch.len());

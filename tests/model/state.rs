@@ -530,15 +530,43 @@ impl State {
 /// A verb on one id. `at`, `lease` and `tag` are what it was given.
 #[derive(Clone, Debug)]
 pub(crate) enum Verb {
-    Mark { at: i64, tag: Option<Tag> },
-    Check { tag: Option<Tag> },
-    Seed { tag: Option<Tag> },
-    Claim { tag: Option<Tag>, lease: Span, hold: bool, granted: Option<Token> },
-    Confirm { token: Token, receipt: Option<Vec<u8>> },
-    Release { token: Token },
-    Fail { token: Token, reason: String, is_final: bool },
-    Resolve { done: bool },
-    Renew { token: Token, lease: Span },
+    Mark {
+        at: i64,
+        tag: Option<Tag>,
+    },
+    /// `retry_of` is the token of a check that this one repeats, if it marked the id.
+    Check {
+        tag: Option<Tag>,
+        retry_of: Option<Token>,
+    },
+    Seed {
+        tag: Option<Tag>,
+    },
+    Claim {
+        tag: Option<Tag>,
+        lease: Span,
+        hold: bool,
+        granted: Option<Token>,
+    },
+    Confirm {
+        token: Token,
+        receipt: Option<Vec<u8>>,
+    },
+    Release {
+        token: Token,
+    },
+    Fail {
+        token: Token,
+        reason: String,
+        is_final: bool,
+    },
+    Resolve {
+        done: bool,
+    },
+    Renew {
+        token: Token,
+        lease: Span,
+    },
     Forget,
 }
 
@@ -598,7 +626,7 @@ impl Verb {
     fn tag(&self) -> Option<Tag> {
         match self {
             Verb::Mark { tag, .. }
-            | Verb::Check { tag }
+            | Verb::Check { tag, .. }
             | Verb::Seed { tag }
             | Verb::Claim { tag, .. } => *tag,
             _ => None,
@@ -663,6 +691,9 @@ fn on_seen(
     };
     match verb {
         Verb::Mark { at, tag } => vec![(Answer::Done, with(refreshed(*at, *tag)))],
+        Verb::Check { retry_of: Some(token), .. } if mark.token == Some(*token) && !hollow => {
+            vec![(Answer::New, state.clone())]
+        }
         Verb::Check { .. } | Verb::Seed { .. } => sighted(Answer::Duplicate),
         Verb::Claim { .. } => sighted(Answer::Seen),
         Verb::Confirm { token, receipt } if mark.token == Some(*token) && !hollow => {
@@ -723,15 +754,15 @@ fn on_unseen(verb: &Verb, old: Option<&Mark>, state: &State, setting: Setting) -
                 Some(claim) => (answer, written(claim.left_behind(fresh, claim.token, now), None)),
             }
         }
-        Verb::Check { tag } => {
+        Verb::Check { tag, retry_of } => {
             let answer = if old.is_some() { Answer::Changed } else { Answer::New };
             let first = old.map_or(now, |old| life.begun(old.first, now));
-            let fresh = Mark::new(now, first, *tag, life);
+            let fresh = Mark { token: *retry_of, ..Mark::new(now, first, *tag, life) };
             match claim {
                 None => (answer, written(fresh, None)),
                 Some(claim) if binds(claim) => same(Answer::Flying),
                 // Its holder has lost it.
-                Some(claim) => (answer, written(claim.left_behind(fresh, None, now), None)),
+                Some(claim) => (answer, written(claim.left_behind(fresh, *retry_of, now), None)),
             }
         }
         Verb::Claim { tag, lease, hold, granted } => {

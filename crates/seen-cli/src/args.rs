@@ -9,6 +9,7 @@ pub(crate) mod every;
 pub(crate) mod holder;
 pub(crate) mod ids;
 pub(crate) mod line_ends;
+pub(crate) mod place;
 pub(crate) mod retention;
 pub(crate) mod selection;
 pub(crate) mod statuses;

@@ -5,10 +5,12 @@
 //! command does is in its own module of [`commands`].
 
 mod args;
+mod cluster;
 mod commands;
 mod input;
 mod naming;
 mod output;
+mod reading;
 mod work;
 
 use std::env;
@@ -19,7 +21,7 @@ use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
 use seen_store::ErrorKind;
 
-use crate::args::database::kind;
+use crate::args::place::kind;
 use crate::commands::Command;
 use crate::output::message;
 
@@ -118,13 +120,16 @@ fn parse() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&matches).map_err(|e| e.format(&mut parser))
 }
 
-/// Returns an error and its causes, and for a damaged store the command that gets what can be read of it.
+/// Returns an error and its causes, and what to do after some of them.
 fn told(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let told = message::with_causes(error);
     match kind(error) {
         Some(ErrorKind::Corrupt) => {
             format!("{told}; `seen export --salvage` prints what can be read")
         }
+        Some(ErrorKind::OutcomeUnknown) => format!(
+            "{told} (run the command again; what it may have claimed is free when the lease ends)"
+        ),
         _ => told,
     }
 }

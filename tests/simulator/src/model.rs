@@ -38,6 +38,8 @@ pub enum Act {
     },
     Check {
         tag: Option<Tag>,
+        /// The token of the check that it repeats.
+        retry_of: Option<Token>,
     },
     /// The same, with what was known before.
     Observe {
@@ -519,7 +521,8 @@ impl Pending {
         let verb = match act {
             Act::Mark { tag } => Verb::Mark { at: now, tag: *tag },
             Act::MarkAt { at, tag } => Verb::Mark { at: *at, tag: *tag },
-            Act::Check { tag } | Act::Observe { tag } => Verb::Check { tag: *tag },
+            Act::Check { tag, retry_of } => Verb::Check { tag: *tag, retry_of: *retry_of },
+            Act::Observe { tag } => Verb::Check { tag: *tag, retry_of: None },
             Act::Seed { tag } => Verb::Seed { tag: *tag },
             Act::Claim { tag, lease, hold } => Verb::Claim {
                 tag: *tag,
@@ -600,7 +603,7 @@ impl Pending {
         }
         // From memory, without a look.
         let from_memory = match verb {
-            Verb::Check { .. } if self.asked.is_late => Some(Answer::Duplicate),
+            Verb::Check { retry_of: None, .. } if self.asked.is_late => Some(Answer::Duplicate),
             Verb::Claim { .. } if self.asked.is_late => Some(Answer::Seen),
             _ => None,
         };

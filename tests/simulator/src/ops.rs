@@ -288,6 +288,7 @@ pub const TABLE: &[(u32, Make)] = &[
     (8, marks::mark_seen),
     (3, marks::mark_seen_at),
     (10, marks::check_and_mark),
+    (4, marks::check_again),
     (4, marks::observe),
     (6, marks::check_and_mark_all),
     (2, marks::seed),

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use seen_store::{Abandoned, Claim, Config, Item, Known, Lease, RetryDelay, SeenStore, State, Ttl};
+use seen_store::{Abandoned, Claim, Config, Item, Known, Lease, RetryDelay, State, Store, Ttl};
 
 use crate::Result;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
@@ -101,10 +101,10 @@ impl Claiming {
         self.retention.put_into(config.abandoned(abandoned))
     }
 
-    pub(crate) fn claim(&self, store: &SeenStore, item: &Item<'_>) -> Result<Claimed> {
-        Ok(Claimed::Refused(match store.claim(item, self.lease)? {
+    pub(crate) fn claim(&self, store: &dyn Store, item: &Item<'_>) -> Result<Claimed> {
+        Ok(Claimed::Refused(match store.claim(item.into(), self.lease)? {
             Claim::Granted(lease) => return Ok(Claimed::Ours(Box::new(lease))),
-            Claim::InFlight { until, holder } => match store.get(item.id())? {
+            Claim::InFlight { until, holder } => match store.get(item.id().into())? {
                 Some(entry) if entry.state == State::Failed => Refusal::Waiting { until },
                 _ => Refusal::InFlight { until, holder },
             },

@@ -1,40 +1,44 @@
 //! Which store a command works on.
 //!
-//! Owns the options that say so and the default path.
+//! Owns the options that say so, and the store that they open: in a file or on a cluster. What always holds: a command has
+//! the same verbs on both, by the trait [`Store`]; what only a file has is behind [`Opened::file`].
 
-use std::env;
-use std::error::Error;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 
 use clap::Args;
-use seen_store::{Activity, Config, ErrorKind, Reader, SeenStore};
+use seen_store::{Activity, Config, ErrorKind, SeenStore, Store};
 
 use crate::Result;
+use crate::args::place::{Place, kind, with_default};
+use crate::cluster;
 use crate::output::message::with_causes;
 use crate::output::words;
+use crate::reading::Reading;
 
-const DB_HELP: &str = "The store. Commands that remember ids create it if it is missing.\n\n\
-                       Default: $SEEN_DB_PATH, else $XDG_DATA_HOME/seen/seen.db, else \
-                       ~/.local/share/seen/seen.db.";
-
-const READ_HELP: &str = "The store to read, which is left as it is.\n\n\
-                         Default: $SEEN_DB_PATH, else $XDG_DATA_HOME/seen/seen.db, else \
-                         ~/.local/share/seen/seen.db.";
-
-/// The option of a command that works on a store as a whole.
-#[derive(Args)]
-pub(crate) struct Location {
-    /// The store
-    #[arg(long, value_name = "PATH", long_help = DB_HELP)]
-    db: Option<PathBuf>,
+/// Where a store may be, and the default.
+macro_rules! places {
+    ($what:literal) => {
+        with_default!(concat!(
+            $what,
+            "\n\nThe path of a file, or the URL of a Redis or Valkey Cluster: redis://host1,host2/namespace, or with rediss:// \
+             encrypted. (A `seen` that was installed with `--features cluster` opens URLs.) A list of processes shows all \
+             arguments, so a URL with a password belongs in SEEN_DB_PATH."
+        ))
+    };
 }
+
+const DB_HELP: &str =
+    places!("The store. Commands that remember ids create the file if it is missing.");
+
+const READ_HELP: &str = places!("The store to read, which is left as it is.");
 
 /// The options of a command that works on ids.
 #[derive(Args)]
 pub(crate) struct Database {
-    #[command(flatten)]
-    location: Location,
+    /// The store
+    #[arg(long, value_name = "PATH", long_help = DB_HELP)]
+    db: Option<PathBuf>,
 
     /// The namespace of the ids. The same id in another scope is another id.
     #[arg(long, value_name = "NAME")]
@@ -45,29 +49,81 @@ pub(crate) struct Database {
     must_exist: bool,
 }
 
-impl Database {
-    /// Opens the store, and makes it if it is missing. Says so: a volume that is not mounted looks like a first run.
-    pub(crate) fn open(&self, config: Config) -> Result<SeenStore> {
-        let store = self.location.open(config.create(!self.must_exist))?;
-        if store.was_created() {
-            let place = self.location.place()?;
-            log::warn!("{}: there was no store here, so a new one was made", place.path.display());
-        }
-        Ok(store.scope(self.scope()))
+/// A store that is open, with the verbs that files and clusters share.
+pub(crate) struct Opened {
+    store: Box<dyn Store>,
+    /// The same store, if it is in a file.
+    file: Option<SeenStore>,
+}
+
+impl Deref for Opened {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
+impl Opened {
+    fn in_file(store: SeenStore) -> Self {
+        Self { store: store.boxed(), file: Some(store) }
     }
 
-    /// See [`Location::open_existing`].
-    pub(crate) fn open_existing(&self, config: Config) -> Result<SeenStore> {
-        Ok(self.location.open_existing(config)?.scope(self.scope()))
+    /// Returns the store with all that a file has; `None` on a cluster.
+    pub(crate) fn file(&self) -> Option<&SeenStore> {
+        self.file.as_ref()
+    }
+}
+
+impl Database {
+    /// Opens the store, and makes it if it is a file that is missing. Says so: a volume that is not mounted looks like a
+    /// first run.
+    pub(crate) fn open(&self, config: Config) -> Result<Opened> {
+        let place = self.place()?;
+        match place.url() {
+            Some(url) => self.on_cluster(&place, url, config),
+            None => Ok(Opened::in_file(self.made(&place, config)?)),
+        }
+    }
+
+    /// Opens the store for a command that needs what only a file has, and makes it if it is missing.
+    pub(crate) fn open_file(&self, command: &str, config: Config) -> Result<SeenStore> {
+        self.made(&self.place()?.in_a_file(command)?, config)
+    }
+
+    /// Opens a store that exists: see [`Place::open_existing`].
+    pub(crate) fn open_existing(&self, config: Config) -> Result<Opened> {
+        let place = self.place()?;
+        match place.url() {
+            Some(url) => self.on_cluster(&place, url, config),
+            None => Ok(Opened::in_file(place.open_existing(config)?.scope(self.scope()))),
+        }
     }
 
     /// Opens the store for reading; `None` if it is missing and need not exist.
-    pub(crate) fn open_if_any(&self) -> Result<Option<SeenStore>> {
+    pub(crate) fn open_if_any(&self) -> Result<Option<Opened>> {
         match self.open_existing(Config::default().read_only(true)) {
             Ok(store) => Ok(Some(store)),
             Err(e) if kind(&*e) == Some(ErrorKind::NotFound) && !self.must_exist => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    fn place(&self) -> Result<Place> {
+        Place::of(self.db.as_deref())
+    }
+
+    fn on_cluster(&self, place: &Place, url: &str, config: Config) -> Result<Opened> {
+        let store = cluster::open(place, url, config)?.scope(self.scope());
+        Ok(Opened { store, file: None })
+    }
+
+    fn made(&self, place: &Place, config: Config) -> Result<SeenStore> {
+        let store = place.open(config.create(!self.must_exist))?;
+        if store.was_created() {
+            log::warn!("{}: there was no store here, so a new one was made", place.name());
+        }
+        Ok(store.scope(self.scope()))
     }
 
     pub(crate) fn scope(&self) -> &str {
@@ -76,10 +132,9 @@ impl Database {
 
     /// Says so if another kind of command also leaves ids in the scope that this command uses because none was named:
     /// the same id in the same scope is the same id, whichever command it comes from. A scope that was named is meant.
-    pub(crate) fn announce(&self, store: &SeenStore, command: &str) {
-        if self.scope.is_some() {
-            return;
-        }
+    /// Only a file knows which commands use it.
+    pub(crate) fn announce(&self, store: &Opened, command: &str) {
+        let Some(store) = store.file().filter(|_| self.scope.is_none()) else { return };
         match store.announce(command) {
             Ok(others) => warn_of(command, &others),
             // The command meets the same error where it matters, or does without this warning.
@@ -89,8 +144,9 @@ impl Database {
 
     /// Like [`announce`](Self::announce), for a command that may be used by hand on the ids of others: then it does not
     /// join them.
-    pub(crate) fn announce_unless_shared(&self, store: &SeenStore, command: &str) {
-        let others = store.announced().unwrap_or_default();
+    pub(crate) fn announce_unless_shared(&self, store: &Opened, command: &str) {
+        let Some(file) = store.file() else { return };
+        let others = file.announced().unwrap_or_default();
         if others.iter().all(|other| is_of_same_kind(other, command)) {
             self.announce(store, command);
         } else if self.scope.is_none() {
@@ -130,111 +186,45 @@ pub(crate) struct ReadLocation {
 }
 
 impl ReadLocation {
-    /// Opens the store for reading, without creating or changing any file. A missing store is an error.
-    pub(crate) fn read(&self) -> Result<Reader> {
-        let place = self.place()?;
-        log::info!("{}: reading", place.path.display());
-        Reader::open(&place.path).map_err(|e| place.explain(e))
-    }
-
-    pub(crate) fn path(&self) -> Result<PathBuf> {
-        Ok(self.place()?.path)
-    }
-
-    pub(crate) fn place(&self) -> Result<Place> {
-        Place::of(self.db.as_deref())
-    }
-}
-
-impl Location {
-    fn open(&self, config: Config) -> Result<SeenStore> {
-        let place = self.place()?;
-        let store = SeenStore::open_with(&place.path, config).map_err(|e| place.explain(e))?;
-        log::info!("{}: opened", place.path.display());
-        Ok(store)
-    }
-
-    /// Opens a store that exists. A command that changes or tidies a store must not create one because a path was
-    /// mistyped.
-    pub(crate) fn open_existing(&self, config: Config) -> Result<SeenStore> {
-        self.open(config.create(false))
-    }
-
-    pub(crate) fn place(&self) -> Result<Place> {
-        Place::of(self.db.as_deref())
-    }
-}
-
-/// Where a store is, and who says so.
-pub(crate) struct Place {
-    pub(crate) path: PathBuf,
-    named_by: &'static str,
-}
-
-impl Place {
-    fn of(given: Option<&Path>) -> Result<Self> {
-        if let Some(path) = given {
-            return Ok(Self { path: path.to_owned(), named_by: "--db" });
-        }
-        // An empty variable counts as unset, as the XDG specification says.
-        let variable =
-            |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(path) = variable("SEEN_DB_PATH") {
-            return Ok(Self { path, named_by: "SEEN_DB_PATH" });
-        }
-        // The specification also says to ignore a relative path.
-        let data = variable("XDG_DATA_HOME").filter(|folder| folder.is_absolute());
-        let (folder, named_by) = match data {
-            Some(folder) => (folder, "XDG_DATA_HOME"),
-            None => (
-                variable("HOME")
-                    .ok_or("no place for the store: give --db PATH, or set SEEN_DB_PATH or HOME")?
-                    .join(".local/share"),
-                "the default, below HOME",
-            ),
-        };
-        Ok(Self { path: folder.join("seen/seen.db"), named_by })
-    }
-
-    /// Adds to an error about the path where the path comes from.
-    pub(crate) fn explain(&self, error: seen_store::Error) -> Box<dyn Error + Send + Sync> {
-        match error.kind() {
-            ErrorKind::InvalidPath | ErrorKind::NotFound => {
-                Box::new(Misplaced { named_by: self.named_by, error })
+    /// Opens the store for reading, without creating or changing any file. A missing file is an error.
+    pub(crate) fn read(&self) -> Result<Reading> {
+        let place = Place::of(self.db.as_deref())?;
+        match place.url() {
+            Some(url) => {
+                let store = cluster::open(&place, url, Config::default())?;
+                Ok(Reading::Cluster { store, name: place.name() })
             }
-            _ => error.into(),
+            None => Ok(Reading::File(place.read()?)),
         }
     }
-}
 
-/// An error about the path of the store.
-#[derive(Debug)]
-struct Misplaced {
-    named_by: &'static str,
-    error: seen_store::Error,
-}
-
-impl fmt::Display for Misplaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let other = if self.named_by == "--db" { "" } else { "; --db names another" };
-        write!(f, "{} (the path is from {}{other})", self.error, self.named_by)
-    }
-}
-
-impl Error for Misplaced {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
+    /// Returns where the file is, for what is about one.
+    pub(crate) fn file(&self, command: &str) -> Result<Place> {
+        Place::of(self.db.as_deref())?.in_a_file(command)
     }
 }
 
 /// Closes the store and logs a failure. Every answer is durable by now, so the command has not failed.
-pub(crate) fn close(store: &SeenStore) {
+pub(crate) fn close(store: &Opened) {
+    match store.file() {
+        Some(file) => close_file(file),
+        // Its figures would cost a walk over all its keys.
+        None => warn_of_failure(store.close()),
+    }
+}
+
+/// See [`close`].
+pub(crate) fn close_file(store: &SeenStore) {
     if log::log_enabled!(log::Level::Info)
         && let Ok(stats) = store.stats()
     {
         log::info!("closed: {}", done(&stats.since_opened));
     }
-    if let Err(e) = store.close() {
+    warn_of_failure(store.close());
+}
+
+fn warn_of_failure(closed: seen_store::Result<()>) {
+    if let Err(e) = closed {
         log::warn!("{}", with_causes(&e));
     }
 }
@@ -263,10 +253,4 @@ fn done(activity: &Activity) -> String {
         commits => words::counted(commits, "commit"),
     });
     done.join(", ")
-}
-
-/// Returns the kind of an error that came from a store.
-pub(crate) fn kind(error: &(dyn Error + Send + Sync + 'static)) -> Option<ErrorKind> {
-    let misplaced = error.downcast_ref::<Misplaced>().map(|misplaced| &misplaced.error);
-    misplaced.or_else(|| error.downcast_ref()).map(seen_store::Error::kind)
 }

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
-use seen_store::{Config, ErrorKind, SeenStore, Token, Ttl};
+use seen_store::{Config, ErrorKind, Item, Store, Token, Ttl};
 
 use crate::Result;
 use crate::args::database::{self, Database};
@@ -43,11 +43,11 @@ impl Holder {
         &self,
         config: Config,
         done: &str,
-        act: impl FnOnce(&SeenStore, &[u8], &Token) -> seen_store::Result<()>,
+        act: impl FnOnce(&dyn Store, Item<'_>, &Token) -> seen_store::Result<()>,
     ) -> Result<ExitCode> {
         let id = self.id.read()?;
         let store = self.database.open_existing(config.ttl(self.ttl))?;
-        let status = match act(&store, &id, &self.token) {
+        let status = match act(&*store, Item::new(&id), &self.token) {
             Ok(()) => {
                 log::info!("{}: {done}", shown(&id));
                 ExitCode::SUCCESS

@@ -14,7 +14,8 @@ use clap::Args;
 use seen_store::{Config, ErrorKind, SeenStore};
 
 use crate::Result;
-use crate::args::database::{self, Location};
+use crate::args::database;
+use crate::args::place::FileLocation;
 
 /// Copy the store to a new file while others go on writing
 ///
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     path: PathBuf,
 
     #[command(flatten)]
-    location: Location,
+    location: FileLocation,
 
     /// Replace the copy that PATH may be, in one step, when the new one is complete
     #[arg(long)]
@@ -42,14 +43,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let store = arguments.location.open_existing(Config::default().read_only(true))?;
+    let place = arguments.location.place("backup")?;
+    let store = place.open_existing(Config::default().read_only(true))?;
     let path = &arguments.path;
     match (arguments.keep, arguments.replace) {
         (None, false) => store.backup(path).map_err(or_replace)?,
         (keep, _) => replace(&store, path, keep.unwrap_or(1))?,
     }
     log::info!("{}: the copy is complete", path.display());
-    database::close(&store);
+    database::close_file(&store);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let id = arguments.id.read()?;
     let store = arguments.database.open(arguments.claiming.config(None))?;
     arguments.database.announce(&store, "claim");
-    let status = match arguments.claiming.claim(&store, &arguments.version.of(&id))? {
+    let status = match arguments.claiming.claim(&*store, &arguments.version.of(&id))? {
         Claimed::Ours(lease) => {
             if let Previous::Abandoned { since, .. } = *lease.previous() {
                 log::warn!(
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let token = lease.into_token();
             if let Err(e) = writeln!(io::stdout(), "{token}") {
                 // The token was not printed, so no worker could end the claim.
-                store.release(&id, &token)?;
+                store.release(id.as_slice().into(), &token)?;
                 if e.kind() != io::ErrorKind::BrokenPipe {
                     return Err(format!("cannot write to standard output: {e}").into());
                 }

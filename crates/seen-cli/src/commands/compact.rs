@@ -6,7 +6,8 @@ use clap::Args;
 use seen_store::{Config, SeenStore};
 
 use crate::Result;
-use crate::args::database::{self, Location};
+use crate::args::database;
+use crate::args::place::FileLocation;
 use crate::output;
 use crate::output::words;
 
@@ -20,15 +21,15 @@ use crate::output::words;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    location: Location,
+    location: FileLocation,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let store = arguments.location.open_existing(Config::default())?;
+    let store = arguments.location.place("compact")?.open_existing(Config::default())?;
     let before = bytes(&store)?;
     store.compact()?;
     let after = bytes(&store)?;
-    database::close(&store);
+    database::close_file(&store);
     output::line(&format!("{} before, {} after", words::size(before), words::size(after)))
 }
 

@@ -19,7 +19,7 @@ use seen_store::{ErrorKind, FileInfo, Reader};
 use serde_json::json;
 
 use crate::Result;
-use crate::args::database::ReadLocation;
+use crate::args::place::{Place, ReadFileLocation};
 use crate::output::Output;
 use crate::output::message::with_causes;
 use crate::output::words::{count, counted, harmless, local_time, size};
@@ -40,7 +40,7 @@ const LONG_LOG_BYTES: u64 = 64 << 20;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: ReadLocation,
+    database: ReadFileLocation,
 
     /// Print a line with a JSON object for each finding.
     #[arg(long)]
@@ -67,7 +67,7 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (findings, no_store) = examine(&arguments.database)?;
+    let (findings, no_store) = examine(&arguments.database.place("doctor")?)?;
     let mut output = Output::new();
     for finding in &findings {
         output.line(if arguments.json {
@@ -96,11 +96,10 @@ fn in_words(finding: &Finding) -> String {
 }
 
 /// Returns the findings and, if there is no store, the error that says so.
-fn examine(location: &ReadLocation) -> Result<(Vec<Finding>, Option<Failure>)> {
-    let place = location.place()?;
+fn examine(place: &Place) -> Result<(Vec<Finding>, Option<Failure>)> {
     let mut findings = Vec::new();
     let mut no_store = None;
-    let path = match Reader::open(&place.path) {
+    let path = match Reader::open(place.path()) {
         Ok(reader) => {
             findings.push(Finding::fine("store", reader.path().to_string_lossy()));
             match contents(&reader) {
@@ -110,9 +109,9 @@ fn examine(location: &ReadLocation) -> Result<(Vec<Finding>, Option<Failure>)> {
             reader.path()
         }
         Err(e) => {
-            let path = canonicalize(&place.path)
-                .or_else(|_| std::path::absolute(&place.path))
-                .unwrap_or_else(|_| place.path.clone());
+            let path = canonicalize(place.path())
+                .or_else(|_| std::path::absolute(place.path()))
+                .unwrap_or_else(|_| place.path().to_owned());
             // Why none could be made is a question for a doctor. A full disk leaves an empty file.
             let may_be_made = fs::metadata(&path).map_or(true, |file| file.len() == 0);
             match e.kind() {

@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use seen_store::{Item, Lease, SeenStore};
+use seen_store::{Item, Lease, Store};
 
 use crate::Result;
 use crate::args::claiming::{Claimed, Claiming, Refusal, RetryAfter};
@@ -110,8 +110,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let ttl = arguments.every.map(Every::ttl);
     let config = arguments.retry_after.put_into(arguments.claiming.config(ttl));
+    let store = arguments.database.open(config)?;
     // CMD may take as long as it takes.
-    let store = arguments.database.open(config)?.renewing(Duration::MAX);
+    let renewing = store.renewing(Duration::MAX);
     arguments.database.announce(&store, "each");
     arguments.warn_of_a_part();
     let (events, inbox) = mpsc::channel();
@@ -121,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let requests = arguments.read_aside(events.clone())?;
     let mut each = Each {
         arguments,
-        store: &store,
+        store: &*renewing,
         crew,
         events,
         inbox,
@@ -242,7 +243,7 @@ enum End {
 
 struct Each<'a> {
     arguments: &'a Arguments,
-    store: &'a SeenStore,
+    store: &'a dyn Store,
     crew: Arc<Crew>,
     events: Sender<Event>,
     inbox: Receiver<Event>,

@@ -84,9 +84,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Prints what can be read of a damaged file.
 fn salvage(arguments: &Arguments) -> Result<ExitCode> {
-    let path = arguments.database.path()?;
+    let place = arguments.database.file("export --salvage")?;
+    let path = place.path();
     // As text: an error of a damaged store would get the advice to do this.
-    let mut salvage = Salvage::open(&path).map_err(|e| with_causes(&e))?;
+    let mut salvage = Salvage::open(path).map_err(|e| with_causes(&e))?;
     let now = SystemClock.now();
     let is_wanted = |entry: &Entry| {
         let of_scope = arguments.scope.as_ref().is_none_or(|scope| entry.scope == *scope);
@@ -99,7 +100,7 @@ fn salvage(arguments: &Arguments) -> Result<ExitCode> {
         of_scope && of_state
     };
     write(arguments.format, salvage.by_ref().filter(is_wanted).map(Ok))?;
-    Ok(tell_of(&path, salvage.report()))
+    Ok(tell_of(path, salvage.report()))
 }
 
 /// Tells what was read and what was lost.

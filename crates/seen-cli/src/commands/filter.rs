@@ -22,9 +22,10 @@ use seen_store::{Config, Item, Ttl, Window};
 
 use self::decided::{Counts, Kind, before_a_change};
 use crate::Result;
-use crate::args::database::{self, Database};
+use crate::args::database::Database;
 use crate::args::duration::{parse_duration, parse_lease, parse_ttl};
 use crate::args::line_ends::LineEnds;
+use crate::args::place::kind;
 use crate::args::retention::Retention;
 use crate::naming::key::Key;
 use crate::naming::{Name, Nameless, Naming};
@@ -175,7 +176,7 @@ impl Arguments {
 
     /// Whether lines are printed in spite of this error.
     fn passes(&self, e: &(dyn Error + Send + Sync + 'static)) -> bool {
-        self.on_error == OnError::Pass && database::kind(e).is_some()
+        self.on_error == OnError::Pass && kind(e).is_some()
     }
 
     fn inputs(&self) -> &[PathBuf] {
@@ -382,14 +383,14 @@ impl Filter<'_> {
             let mut held = self.renewer.give_back();
             let written = match written {
                 Ok(written) => written,
-                Err(e) => return self.give_up(held, &e),
+                Err(e) => return self.give_up(&held, &e),
             };
             *done += written.lines;
             self.counts.add(&decided.kinds[..written.lines], written.printed);
             let unwritten =
                 held.split_off(decided.claimed.partition_point(|it| *it < written.lines));
-            self.counts.lost += self.memory.confirm(held)? as u64;
-            self.memory.release(unwritten)?;
+            self.counts.lost += self.memory.confirm(&held)? as u64;
+            self.memory.release(&unwritten)?;
             if written.lines < decided.prints.len() || self.left() == Some(0) {
                 return Ok(ControlFlow::Break(()));
             }
@@ -426,7 +427,7 @@ impl Filter<'_> {
                 let goes_on = written.lines == left && self.left() != Some(0);
                 Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             }
-            Err(e) => self.give_up(Vec::new(), &e),
+            Err(e) => self.give_up(&[], &e),
         }
     }
 
@@ -462,7 +463,7 @@ impl Filter<'_> {
     }
 
     /// The output is closed or broken. Which lines arrived is unknown, so all are released for a later run.
-    fn give_up(&self, held: Vec<Held>, why: &io::Error) -> Result<ControlFlow<()>> {
+    fn give_up(&self, held: &[Held], why: &io::Error) -> Result<ControlFlow<()>> {
         self.memory.release(held)?;
         if why.kind() == io::ErrorKind::BrokenPipe {
             return Ok(ControlFlow::Break(()));

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
-use seen_store::Config;
+use seen_store::{Config, Filter, State};
 
 use crate::Result;
-use crate::args::database::{self, Database};
+use crate::args::database::{self, Database, Opened};
 use crate::args::ids::{self, Ids};
 use crate::args::selection::Selection;
 use crate::output;
@@ -62,17 +62,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return output::line(&format!("{count} {done}"));
     }
     if arguments.all {
-        let forgotten = store.forget_scope()?;
+        let forgotten = forget_scope(&store)?;
         database::close(&store);
         return output::line(&format!("{forgotten} forgotten"));
     }
     let mut unknown = 0;
     arguments.ids.for_each(|asked| {
-        if store.forget(&asked.id)? {
+        if store.forget((&asked.id).into())? {
             log::info!("{}: forgotten", ids::shown(&asked.line));
         } else {
             unknown += 1;
-            if !asked.warn_if_spelled(|id| Ok(store.get(id)?.is_some()))? {
+            if !asked.warn_if_spelled(|id| Ok(store.get(id.into())?.is_some()))? {
                 log::warn!("{}: not known, nothing to forget", ids::shown(&asked.line));
             }
         }
@@ -80,4 +80,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     database::close(&store);
     Ok(ExitCode::from(u8::from(unknown > 0)))
+}
+
+fn forget_scope(store: &Opened) -> Result<u64> {
+    if let Some(file) = store.file() {
+        return Ok(file.forget_scope()?);
+    }
+    // Without a state, a filter leaves what is at work and what has expired.
+    let others = [State::InFlight, State::Unresolved, State::Expired];
+    let others = others.into_iter().map(|state| Filter::default().state(state));
+    let all = [Filter::default()].into_iter().chain(others);
+    Ok(all.map(|filter| store.remove(filter)).sum::<seen_store::Result<u64>>()?)
 }

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // The source is opened before the store: a wrong file must not create a store.
     let mut source =
         Source::open(&arguments.file, arguments.format, &arguments.spelling, &defaults)?;
-    let store = arguments.database.open(Config::default())?;
+    let store = arguments.database.open_file("import", Config::default())?;
     let (mut restored, mut refused_count) = (RestoreSummary::default(), 0_u64);
     let mut done = Ok(());
     while done.is_ok() {
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     source.finish();
-    database::close(&store);
+    database::close_file(&store);
     if let Err(e) = done {
         let told = counts(&restored);
         return Err(format!("{e}; what comes before it is imported: {told}").into());

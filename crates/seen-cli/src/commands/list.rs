@@ -53,14 +53,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(scope) = &arguments.scope {
         filter = filter.scope(scope);
     }
-    let listing = reader.entries(filter);
     let limit = arguments.limit.unwrap_or(usize::MAX);
     match arguments.newest {
         Some(count) => {
-            let newest = listing.newest(count)?;
+            let newest = reader.newest(filter, count)?;
             print(&mut output, newest.into_iter().map(Ok).take(limit), arguments.json)?;
         }
-        None => print(&mut output, listing.take(limit), arguments.json)?,
+        None => print(&mut output, reader.entries(filter).take(limit), arguments.json)?,
     }
     output.finish()?;
     Ok(ExitCode::SUCCESS)

@@ -41,11 +41,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let config = Config::default().purge_on_open(false).read_only(arguments.dry_run);
     let store = arguments.database.open_existing(config)?;
-    let count = match (age, arguments.dry_run) {
-        (None, false) => store.purge_expired()?,
-        (None, true) => store.count_expired()?,
-        (Some(age), false) => store.cleanup_old_entries(age)?,
-        (Some(age), true) => store.count_old_entries(age)?,
+    let count = match (age, arguments.dry_run, store.file()) {
+        (None, false, _) => store.purge_expired()?,
+        (None, true, Some(file)) => file.count_expired()?,
+        // The servers remove what has expired.
+        (None, true, None) => 0,
+        (Some(age), false, _) => store.cleanup_old_entries(age)?,
+        (Some(age), true, Some(file)) => file.count_old_entries(age)?,
+        (Some(_), true, None) => {
+            return Err("a dry run with --older-than is about a store in a file, and this one is on a cluster; \
+                        `seen list --older-than` prints what was last seen before"
+                .into());
+        }
     };
     database::close(&store);
     output::line(&format!(

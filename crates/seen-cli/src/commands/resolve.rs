@@ -49,9 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let resolution = if arguments.done { Resolution::Done } else { Resolution::Retry };
     let mut others = 0;
     arguments.ids.for_each(|asked| {
-        if !store.resolve(&asked.id, resolution)? {
+        if !store.resolve((&asked.id).into(), resolution)? {
             others += 1;
-            if !asked.warn_if_spelled(|id| Ok(store.get(id)?.is_some()))? {
+            if !asked.warn_if_spelled(|id| Ok(store.get(id.into())?.is_some()))? {
                 let line = ids::shown(&asked.line);
                 log::warn!("{line}: seen, in flight or not known: nothing to decide");
             }

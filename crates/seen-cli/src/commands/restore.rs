@@ -7,7 +7,7 @@ use clap::Args;
 use seen_store::{ErrorKind, SeenStore};
 
 use crate::Result;
-use crate::args::database::Location;
+use crate::args::place::FileLocation;
 use crate::output;
 use crate::output::message::with_causes;
 
@@ -28,13 +28,13 @@ pub(crate) struct Arguments {
     backup: PathBuf,
 
     #[command(flatten)]
-    location: Location,
+    location: FileLocation,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let place = arguments.location.place()?;
-    let restored = SeenStore::replace_with_backup(&place.path, &arguments.backup);
-    let path = place.path.display();
+    let place = arguments.location.place("restore")?;
+    let restored = SeenStore::replace_with_backup(place.path(), &arguments.backup);
+    let path = place.path().display();
     output::line(&match restored {
         Ok(Some(old)) => format!("{path}: restored; the old store is kept as {}", old.display()),
         Ok(None) => format!("{path}: restored; there was no store here before"),

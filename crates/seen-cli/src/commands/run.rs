@@ -142,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // CMD may take as long as it takes.
     let status = match arguments
         .claiming
-        .claim(&store.renewing(Duration::MAX), &arguments.version.of(&id))?
+        .claim(&*store.renewing(Duration::MAX), &arguments.version.of(&id))?
     {
         Claimed::Refused(Refusal::Seen(known)) if arguments.replay => {
             arguments.replay(&name, known.receipt()?.as_deref())?

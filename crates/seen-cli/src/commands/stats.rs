@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use seen_store::{Counts, FileStats, Reader, State};
+use seen_store::{Counts, FileStats, State};
 
 use serde_json::{Map, Value, json};
 
@@ -14,9 +14,13 @@ use crate::args::database::ReadLocation;
 use crate::args::duration::parse_since;
 use crate::output::Output;
 use crate::output::words::{count, harmless, local_time, rough_duration, size, utc_time};
+use crate::reading::Reading;
 
 /// The number of parts of the time of `--since`: each is one character of the sparkline.
 const BUCKETS: u16 = 56;
+
+/// The figures that a cluster has not.
+const OF_FILES: [&str; 4] = ["last_purge_at", "file_bytes", "wal_bytes", "index_bytes"];
 
 /// Count the ids in each state, and print the sizes of the store
 ///
@@ -44,12 +48,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let reader = arguments.database.read()?;
-    let stats = reader.stats(arguments.since, BUCKETS.into())?;
+    let stats = reader.stats(arguments.since, BUCKETS)?;
     let mut output = Output::new();
     if arguments.json {
         output.line(to_json(&reader, &stats, arguments.since).to_string())?;
     } else if arguments.prometheus {
-        for metric in metrics(&reader.path().to_string_lossy(), &stats) {
+        for metric in metrics(&reader, &stats) {
             output.line(metric.to_string())?;
         }
     } else {
@@ -69,8 +73,8 @@ fn by_state(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
 /// The states that people are always told of; of the others, those in which there are ids.
 const USUAL: [State; 4] = [State::Seen, State::InFlight, State::Failed, State::Expired];
 
-fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> {
-    let mut lines = vec![harmless(&reader.path().to_string_lossy())];
+fn in_words(reader: &Reading, stats: &FileStats, since: Duration) -> Vec<String> {
+    let mut lines = vec![harmless(&reader.name())];
     lines.extend(table(stats));
     let now = reader.now();
     let mut fact = |name: &str, value: String| lines.push(format!("{name:<12}{value}"));
@@ -91,10 +95,12 @@ fn in_words(reader: &Reader, stats: &FileStats, since: Duration) -> Vec<String> 
             count(stats.expiring_within_day)
         ),
     );
-    fact("last purge", moment(stats.last_purge_at));
-    fact("file", size(stats.file_bytes));
-    fact("log", size(stats.wal_bytes));
-    fact("index", format!("about {} of memory where it is awake", size(stats.index_bytes)));
+    if reader.is_a_file() {
+        fact("last purge", moment(stats.last_purge_at));
+        fact("file", size(stats.file_bytes));
+        fact("log", size(stats.wal_bytes));
+        fact("index", format!("about {} of memory where it is awake", size(stats.index_bytes)));
+    }
     if Output::is_terminal() {
         let title = format!("first seen in the last {}:", rough_duration(since));
         lines.push(format!("{title} {}", sparkline(&stats.marks)));
@@ -153,7 +159,7 @@ fn sparkline(numbers: &[u64]) -> String {
         .collect()
 }
 
-fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
+fn to_json(reader: &Reading, stats: &FileStats, since: Duration) -> Value {
     let counts = |counts: &Counts| {
         let members =
             by_state(counts).map(|(state, number)| (state.replace('-', "_"), number.into()));
@@ -168,8 +174,8 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
             object
         })
         .collect();
-    json!({
-        "path": reader.path().to_string_lossy(),
+    let mut object = json!({
+        "path": reader.name(),
         "total": counts(&stats.total()),
         "scopes": scopes,
         "oldest": stats.oldest.and_then(utc_time),
@@ -181,7 +187,12 @@ fn to_json(reader: &Reader, stats: &FileStats, since: Duration) -> Value {
         "wal_bytes": stats.wal_bytes,
         "index_bytes": stats.index_bytes,
         "first_seen": buckets(reader.now(), since, &stats.marks),
-    })
+    });
+    if !reader.is_a_file() {
+        let members = object.as_object_mut().expect("it is made above");
+        members.retain(|name, _| !OF_FILES.iter().any(|of_file| name == of_file));
+    }
+    object
 }
 
 /// Returns the buckets of the last `since` until `now`, each with its times and the number of ids now seen that were
@@ -214,8 +225,8 @@ impl std::fmt::Display for Metric {
     }
 }
 
-/// Returns the figures of the file at this path, which tells the files on one machine apart.
-fn metrics(path: &str, stats: &FileStats) -> Vec<Metric> {
+/// Returns the figures, with the path of the file or the URL of the cluster, which tells the stores of one machine apart.
+fn metrics(reader: &Reading, stats: &FileStats) -> Vec<Metric> {
     let by_scope = stats.scopes.iter().flat_map(|(scope, counts)| {
         by_state(counts).map(|(state, number)| {
             (format!("scope=\"{}\",state=\"{state}\"", label(scope)), number.to_string())
@@ -262,8 +273,10 @@ fn metrics(path: &str, stats: &FileStats) -> Vec<Metric> {
             time(stats.last_purge_at).collect(),
         ),
     ];
-    metrics.retain(|metric| !metric.samples.is_empty());
-    let path = label(path);
+    let is_of_file =
+        |name: &str| OF_FILES.iter().any(|of_file| name.strip_prefix("seen_") == Some(of_file));
+    metrics.retain(|it| !it.samples.is_empty() && (reader.is_a_file() || !is_of_file(it.name)));
+    let path = label(&reader.name());
     for (labels, _) in metrics.iter_mut().flat_map(|metric| &mut metric.samples) {
         let others = if labels.is_empty() { String::new() } else { format!(",{labels}") };
         *labels = format!("path=\"{path}\"{others}");

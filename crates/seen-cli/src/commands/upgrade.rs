@@ -6,8 +6,9 @@ use clap::Args;
 use seen_store::{Config, ErrorKind, Ttl};
 
 use crate::Result;
-use crate::args::database::{self, Location};
+use crate::args::database;
 use crate::args::duration::parse_ttl;
+use crate::args::place::{FileLocation, Place, kind};
 use crate::output;
 use crate::output::words;
 
@@ -20,7 +21,7 @@ use crate::output::words;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    location: Location,
+    location: FileLocation,
 
     /// How long an id is remembered after its timestamp: 90s, 36h, 7d, never. A day has 24 hours.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_ttl)]
@@ -28,13 +29,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if is_current(&arguments.location)? {
+    let place = arguments.location.place("upgrade")?;
+    if is_current(&place)? {
         return output::line("nothing to do: the file has the present format");
     }
     let config = Config::default().ttl(arguments.ttl).purge_on_open(false);
-    let store = arguments.location.open_existing(config)?;
+    let store = place.open_existing(config)?;
     let upgrade = store.upgrade_report()?;
-    database::close(&store);
+    database::close_file(&store);
     output::line(&match upgrade {
         Some(done) => {
             let ids = words::counted(done.kept, "id");
@@ -44,13 +46,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-fn is_current(location: &Location) -> Result<bool> {
-    match location.open_existing(Config::default().read_only(true)) {
+fn is_current(place: &Place) -> Result<bool> {
+    match place.open_existing(Config::default().read_only(true)) {
         Ok(store) => {
-            database::close(&store);
+            database::close_file(&store);
             Ok(true)
         }
-        Err(e) if database::kind(&*e) == Some(ErrorKind::NeedsUpgrade) => Ok(false),
+        Err(e) if kind(&*e) == Some(ErrorKind::NeedsUpgrade) => Ok(false),
         Err(e) => Err(e),
     }
 }

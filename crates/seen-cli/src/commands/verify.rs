@@ -7,7 +7,7 @@ use seen_store::{ErrorKind, IntegrityReport};
 use serde_json::json;
 
 use crate::Result;
-use crate::args::database::ReadLocation;
+use crate::args::place::ReadFileLocation;
 use crate::output::Output;
 use crate::output::message;
 use crate::output::words;
@@ -31,7 +31,7 @@ const TOLD: usize = 10;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    database: ReadLocation,
+    database: ReadFileLocation,
 
     /// Print one JSON object: the number of rows, the problems, and how many of them, the last ones, are only about the
     /// index in the file.
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn check(arguments: &Arguments) -> Result<IntegrityReport> {
-    Ok(arguments.database.read()?.verify()?)
+    Ok(arguments.database.place("verify")?.read()?.verify()?)
 }
 
 fn is_damage(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {

@@ -1,13 +1,14 @@
 //! What goes to standard error.
 //!
-//! Owns the one-line form of messages. What always holds: a message is one line without control characters, and
-//! the command continues if a message cannot be written.
+//! Owns the one-line form of messages. What always holds: a message is one line without control characters and
+//! without the password of a cluster, and the command continues if a message cannot be written.
 
 use std::error::Error;
 use std::io::Write;
 
 use env_logger::{Env, Target};
 
+use crate::cluster::without_secrets;
 use crate::output::progress::Aside;
 use crate::output::words::harmless;
 
@@ -16,7 +17,8 @@ use crate::output::words::harmless;
 pub(crate) fn start_log(quiet: bool, verbose: u8) {
     let level = match verbose {
         0 if quiet => "error",
-        0 => "warn",
+        // What becomes of a connection is told by the error of the command, once.
+        0 => "warn,seen_cluster::nodes=error",
         1 => "info",
         _ => "trace",
     };
@@ -31,17 +33,18 @@ pub(crate) fn tell(message: &str) {
 }
 
 fn line(message: &str) -> String {
-    format!("seen: {}", harmless(message))
+    format!("seen: {}", harmless(&without_secrets(message)))
 }
 
-/// Returns the error and all its causes, outermost first. A cause that only repeats the one before it is left out:
-/// some libraries wrap their own message.
+/// Returns the error and all its causes, outermost first. A cause that only repeats what was told is left out: some
+/// libraries wrap their own message.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut told = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if told.last().is_some_and(|before| !text.contains(before)) {
+        let repeats = |before: &String| before.contains(&text) || text.contains(before);
+        if !told.last().is_some_and(repeats) {
             told.push(text);
         }
         cause = error.source();
@@ -94,6 +97,8 @@ mod tests {
         let repeated = Chain("disk full", Some(Box::new(deepest)));
         let error = Chain("cannot mark", Some(Box::new(repeated)));
         assert_eq!(with_causes(&error), "cannot mark: disk full");
+        let quoted = Chain("no answer", Some(Box::new(Chain("answer", None))));
+        assert_eq!(with_causes(&quoted), "no answer");
         let other = Chain("cannot mark", Some(Box::new(Chain("no room", None))));
         assert_eq!(with_causes(&other), "cannot mark: no room");
     }

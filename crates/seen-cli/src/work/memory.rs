@@ -10,7 +10,7 @@ use std::time::Duration;
 use seen_store::{Claim, Config, Entry, Item, Ownership, SeenStore, State, Token, Ttl, Verdict};
 
 use crate::Result;
-use crate::args::database::{self, Database};
+use crate::args::database::{self, Database, Opened};
 
 /// A claim that this run holds: the id and the token.
 pub(crate) type Held = (Vec<u8>, Token);
@@ -28,14 +28,19 @@ pub(crate) enum Decision {
     Withheld,
 }
 
+/// Returns the claims as a store takes them.
+pub(crate) fn as_claims(held: &[Held]) -> Vec<(Item<'_>, Token)> {
+    held.iter().map(|(id, token)| (id.into(), *token)).collect()
+}
+
 pub(crate) enum Memory {
     Lasting {
-        store: SeenStore,
+        store: Opened,
         lease: Duration,
     },
     /// `before` is the store, if it exists; `run` holds the ids of this run.
     Dry {
-        before: Option<SeenStore>,
+        before: Option<Opened>,
         run: SeenStore,
     },
 }
@@ -61,8 +66,8 @@ impl Memory {
     pub(crate) fn decide(&self, items: &[&Item<'_>]) -> Result<Vec<Decision>> {
         match self {
             Self::Lasting { store, lease } => {
-                let claims = store.claim_all(items.iter().copied(), *lease)?;
-                Ok(decisions(items, claims))
+                let all: Vec<Item<'_>> = items.iter().map(|item| (*item).into()).collect();
+                Ok(decisions(items, store.claim_all(&all, *lease)?))
             }
             Self::Dry { before, run } => items
                 .iter()
@@ -70,12 +75,12 @@ impl Memory {
                     // Of an id of this run, the store knows an earlier version.
                     let before = before.as_ref().filter(|_| !run.is_seen(item.id()));
                     if let Some(store) = before
-                        && store.try_is_seen(*item)?
+                        && store.try_is_seen((*item).into())?
                     {
                         run.mark_seen(*item)?;
                         return Ok(Decision::Duplicate);
                     }
-                    let is_known = before.is_some_and(|store| store.is_seen(item.id()));
+                    let is_known = before.is_some_and(|store| store.is_seen(item.id().into()));
                     Ok(match run.check_and_mark(*item)? {
                         Verdict::New if !is_known => Decision::New(None),
                         Verdict::New | Verdict::Changed => Decision::Changed(None),
@@ -89,9 +94,9 @@ impl Memory {
     /// Returns whether the item is a duplicate, as far as that is known without a claim.
     pub(crate) fn is_seen(&self, item: &Item<'_>) -> Result<bool> {
         Ok(match self {
-            Self::Lasting { store, .. } => store.try_is_seen(item)?,
+            Self::Lasting { store, .. } => store.try_is_seen(item.into())?,
             Self::Dry { before: Some(store), run } if !run.is_seen(item.id()) => {
-                store.try_is_seen(item)?
+                store.try_is_seen(item.into())?
             }
             Self::Dry { run, .. } => run.is_seen(item),
         })
@@ -99,19 +104,19 @@ impl Memory {
 
     /// Confirms the ids that were printed. Returns how many claims were lost because their lease ran out and another
     /// filter took them over.
-    pub(crate) fn confirm(&self, held: Vec<Held>) -> Result<usize> {
+    pub(crate) fn confirm(&self, held: &[Held]) -> Result<usize> {
         let Self::Lasting { store, .. } = self else { return Ok(0) };
-        let kept = store.confirm_all(held)?;
+        let kept = store.confirm_all(&as_claims(held))?;
         Ok(kept.iter().filter(|kept| **kept == Ownership::Lost).count())
     }
 
     /// Releases the ids that were not printed.
-    pub(crate) fn release(&self, held: Vec<Held>) -> Result<()> {
+    pub(crate) fn release(&self, held: &[Held]) -> Result<()> {
         if let Self::Lasting { store, .. } = self
             && !held.is_empty()
         {
             // A lost claim belongs to another filter, which prints the line.
-            let _ = store.release_all(held)?;
+            let _ = store.release_all(&as_claims(held))?;
         }
         Ok(())
     }
@@ -121,7 +126,7 @@ impl Memory {
         match self {
             Self::Lasting { store, .. } => {
                 let in_flight = |entry: &Entry| entry.state == State::InFlight;
-                let entry = store.get(id)?;
+                let entry = store.get(id.into())?;
                 Ok(entry.is_some_and(|it| {
                     in_flight(&it) || it.change.as_deref().is_some_and(in_flight)
                 }))

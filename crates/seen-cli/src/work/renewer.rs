@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use seen_store::SeenStore;
+use seen_store::Store;
 
 use crate::Result;
-use crate::work::memory::{Held, Memory};
+use crate::work::memory::{Held, Memory, as_claims};
 
 /// How many times a claim is renewed during one lease.
 const RENEWALS_A_LEASE: u32 = 3;
@@ -26,19 +26,19 @@ pub(crate) struct Renewer {
 impl Renewer {
     pub(crate) fn start(memory: &Memory) -> Result<Self> {
         match memory {
-            Memory::Lasting { store, lease, .. } => Self::of(store, *lease),
+            Memory::Lasting { store, lease, .. } => Self::of(&**store, *lease),
             Memory::Dry { .. } => Ok(Self { held: Arc::default(), _stop: None }),
         }
     }
 
     /// Renews claims of this store for as long again.
-    fn of(store: &SeenStore, lease: Duration) -> Result<Self> {
+    fn of(store: &dyn Store, lease: Duration) -> Result<Self> {
         let held = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = mpsc::channel();
-        let (store, renewed) = (store.clone(), Arc::clone(&held));
+        let (store, renewed) = (store.boxed(), Arc::clone(&held));
         thread::Builder::new()
             .name("seen-renew".into())
-            .spawn(move || renew_until_stopped(&store, lease, &renewed, &stopped))
+            .spawn(move || renew_until_stopped(&*store, lease, &renewed, &stopped))
             .map_err(|e| format!("cannot start a thread: {e}"))?;
         Ok(Self { held, _stop: Some(stop) })
     }
@@ -53,7 +53,7 @@ impl Renewer {
 }
 
 fn renew_until_stopped(
-    store: &SeenStore,
+    store: &dyn Store,
     lease: Duration,
     held: &Mutex<Vec<Held>>,
     stopped: &mpsc::Receiver<()>,
@@ -64,7 +64,7 @@ fn renew_until_stopped(
             continue;
         }
         // The confirm reports which claims were lost.
-        if let Err(e) = store.renew_all(held.iter().map(|(id, token)| (id, *token)), lease) {
+        if let Err(e) = store.renew_all(&as_claims(&held), lease) {
             log::warn!("cannot renew claims: {}", crate::output::message::with_causes(&e));
         }
     }

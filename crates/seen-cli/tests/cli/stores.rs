@@ -83,7 +83,7 @@ fn an_error_about_the_path_names_who_gave_it() {
 
 #[test]
 fn a_path_that_a_shell_should_have_expanded_is_refused_by_name() {
-    for path in ["~/s.db", "$HOME/s.db", "${HOME}/s.db", "redis://host/0", "sqlite:///s.db"] {
+    for path in ["~/s.db", "$HOME/s.db", "${HOME}/s.db", "mysql://host/0", "sqlite:///s.db"] {
         let place = Place::new();
         place.file("lines", "x\n");
         for arguments in [&["mark", "a"][..], &["list"], &["filter", "lines"], &["verify"]] {
@@ -95,6 +95,34 @@ fn a_path_that_a_shell_should_have_expanded_is_refused_by_name() {
         }
         assert_eq!(place.names(), ["lines"], "{path}");
     }
+}
+
+/// What it says with the feature: see the tests `cluster`.
+#[cfg(not(feature = "cluster"))]
+#[test]
+fn without_the_feature_the_url_of_a_cluster_is_an_error_that_says_how_to_get_it() {
+    let place = Place::new();
+    place.file("lines", "x\n");
+    let url = "redis://bot:hunter2@host1,host2:7000/alerts?min_replicas=2";
+    let installs = "cargo install seen-cli --features cluster";
+    let named = ["redis://host1,host2:7000/alerts: ", "without the feature `cluster`", installs];
+    for arguments in [&["mark", "a"][..], &["list"], &["check", "a"], &["filter", "lines"]] {
+        let mut command = place.seen(arguments);
+        command.env("SEEN_DB_PATH", url);
+        let by_variable = Told::from(command.output().unwrap());
+        by_variable.assert(2, &[&named[..], &["SEEN_DB_PATH"]].concat());
+        let by_option = place.told(&[arguments, &["--db", url]].concat());
+        by_option.assert(2, &[&named[..], &["from --db"]].concat());
+        for told in [by_variable, by_option] {
+            assert!(!told.stderr.contains("hunter2"), "{told:?}");
+        }
+    }
+    place.told(&["run", "--db", url, "--id", "a", "--", "true"]).assert(125, &named);
+    // That it is on a cluster is reason enough.
+    place
+        .told(&["backup", "copy.db", "--db", url])
+        .assert(2, &["`seen backup`", "a store in a file"]);
+    assert_eq!(place.names(), ["lines"]);
 }
 
 #[test]

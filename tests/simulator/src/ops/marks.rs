@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use seen_store::{Entry, ErrorKind, Verdict};
+use seen_store::{Entry, ErrorKind, Token, Verdict};
 
 use super::{Call, Draw, FIRST_IMPORTED, FRESH, IDS, SCOPES, time};
 use crate::model::{Act, Told};
@@ -45,8 +45,25 @@ pub fn mark_seen_at(draw: &mut Draw<'_>) -> Call {
 pub fn check_and_mark(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.name(), draw.through());
     let tag = draw.tag(name);
-    draw.on_one("check_and_mark", through, (name, tag), Act::Check { tag }, |store, id| {
-        store.check_and_mark(id).map(told)
+    draw.on_one(
+        "check_and_mark",
+        through,
+        (name, tag),
+        Act::Check { tag, retry_of: None },
+        |store, id| store.check_and_mark(id).map(told),
+    )
+}
+
+/// Checks again after an outcome that is said to be unknown: by one of a few tokens, under which any caller may have marked
+/// the id, or not.
+pub fn check_again(draw: &mut Draw<'_>) -> Call {
+    let (name, through) = (draw.name(), draw.through());
+    let tag = draw.tag(name);
+    let number = *choose(&mut draw.rng, &[0xC0DE_0000_u32, 0xC0DE_0001, 0xC0DE_0002]);
+    let token: Token = format!("{number:032x}").parse().expect("32 digits");
+    let act = Act::Check { tag, retry_of: Some(token) };
+    draw.on_one("check_and_mark, again", through, (name, tag), act, move |store, id| {
+        store.check_and_mark(id.retry_of(token)).map(told)
     })
 }
 
@@ -69,7 +86,7 @@ pub fn observe(draw: &mut Draw<'_>) -> Call {
 pub fn check_and_mark_all(draw: &mut Draw<'_>) -> Call {
     let (names, through) = (draw.batch(IDS), draw.through());
     let names = draw.tagged(names);
-    let acts = names.iter().map(|(_, tag)| Act::Check { tag: *tag }).collect();
+    let acts = names.iter().map(|(_, tag)| Act::Check { tag: *tag, retry_of: None }).collect();
     draw.on_batch("check_and_mark_all", through, names, acts, |store, ids| {
         Ok(store.check_and_mark_all(ids)?.into_iter().map(told).collect())
     })

@@ -111,7 +111,7 @@ pub fn mark_seen(draw: &mut Draw<'_>) -> Call {
 pub fn check_and_mark(draw: &mut Draw<'_>) -> Call {
     let (name, through) = (draw.name(), draw.through());
     let tag = draw.tag(name);
-    let act = Act::Check { tag };
+    let act = Act::Check { tag, retry_of: None };
     on_one(draw, "task: check_and_mark", through, (name, tag), act, async |store, id| {
         store.check_and_mark(id).await.map(told)
     })

@@ -52,7 +52,7 @@ impl Filter<'_> {
             Decision::New(held) | Decision::Changed(held) => held,
             _ => None,
         });
-        self.memory.release(later.collect())?;
+        self.memory.release(&later.collect::<Vec<_>>())?;
         Ok(decided)
     }
 }

@@ -1,0 +1,59 @@
+//! A cluster that does not answer: an error within the timeout, never an answer.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::ChildStdout;
+use std::time::Duration;
+
+use cluster_harness::{Cluster, Options, needs_server};
+
+use crate::support::{Place, start, wait_until};
+use crate::{Site, told};
+
+/// More than the 30 seconds that a call may take, and as long again for what it gives back.
+const TIMEOUT: Duration = Duration::from_secs(80);
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long other processes take")]
+fn a_killed_cluster_is_an_error_and_no_answer() {
+    needs_server!();
+    let cluster = Cluster::start_with(&Options::new().masters(1).replicas_per_master(0));
+    let url = format!("{}killed?min_replicas=0", cluster.url());
+    let site = Site { place: Place::new(), url };
+    site.printed(&["mark", "a"]);
+    let mut filters = [&["filter"][..], &["filter", "--on-error", "pass"]].map(|arguments| {
+        let mut filter = start(site.seen(arguments).args(["--scope", arguments.last().unwrap()]));
+        filter.stdin.as_ref().unwrap().write_all(b"a\n").unwrap();
+        let mut printed = BufReader::new(filter.stdout.take().unwrap());
+        let mut line = String::new();
+        printed.read_line(&mut line).unwrap();
+        assert_eq!(line, "a\n");
+        wait_until("the line to be remembered", || {
+            site.told(&["check", "a", "--scope", arguments.last().unwrap()]).status == Some(0)
+        });
+        (filter, printed)
+    });
+    cluster.nodes().iter().for_each(cluster_harness::Node::kill);
+    let begun = std::time::SystemTime::now();
+    for (filter, _) in &mut filters {
+        filter.stdin.take().unwrap().write_all(b"b\n").unwrap();
+    }
+    let check = start(&mut site.seen(&["check", "a"]));
+    let mark = start(&mut site.seen(&["mark", "b"]));
+    let run = start(&mut site.seen(&["run", "--id", "b", "--", "touch", "ran"]));
+    // Seen before: neither its status nor that of an unseen id.
+    told(check.wait_with_output().unwrap()).assert(2, &["redis://127.0.0.1:"]);
+    told(mark.wait_with_output().unwrap()).assert(2, &["redis://127.0.0.1:"]);
+    told(run.wait_with_output().unwrap()).assert(125, &["redis://127.0.0.1:"]);
+    assert!(site.place.names().is_empty(), "the command ran");
+    let [(fails, of_fails), (passes, of_passes)] = filters;
+    let rest = |mut printed: BufReader<ChildStdout>| {
+        let mut rest = String::new();
+        printed.read_to_string(&mut rest).unwrap();
+        rest
+    };
+    assert_eq!((rest(of_fails), rest(of_passes)), (String::new(), "b\n".to_owned()));
+    told(fails.wait_with_output().unwrap()).assert(2, &["redis://127.0.0.1:"]);
+    told(passes.wait_with_output().unwrap()).assert(1, &["all lines are printed"]);
+    let took = begun.elapsed().unwrap();
+    assert!(took < TIMEOUT, "{took:?}");
+}

@@ -1,0 +1,251 @@
+//! The verbs that keep a store in order: count, remove, clean up, statistics, close.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use seen_store::backend::{Outcome, Selected, TurnedAway, error};
+use seen_store::{Entry, ErrorKind, Filter, Item, Result, State, Stats};
+
+use super::marks::repeatable;
+use super::{AsyncClusterStore, Shared};
+use crate::attempt::Basis;
+use crate::counts::FLUSH_INTERVAL;
+use crate::nodes::Deadline;
+
+/// The first version of Redis whose `SET` takes `NX` and `GET` together.
+const OLDEST_REDIS: u32 = 7;
+
+/// How many ids are removed, or counted, in one batch.
+const AT_ONCE: usize = 1_000;
+
+/// How long a server is asked for its version.
+const ASKING: Duration = Duration::from_millis(500);
+
+/// How long closing waits for what is carried on, and for the counts to be written.
+const CLOSING: Duration = Duration::from_secs(5);
+
+impl AsyncClusterStore {
+    /// Refuses a server that does not know the commands.
+    pub(super) async fn check_version(&self, deadline: Deadline) -> Result<()> {
+        let nodes = &self.shared.nodes;
+        let mut info = Value::Nil;
+        for master in nodes.masters() {
+            let mut command = cmd("INFO");
+            command.arg("server");
+            // One that does not answer, or to a user who may not ask, is told by the first command that it does not know.
+            if let Ok(answer) = nodes.on_master(&master, command, deadline.within(ASKING)).await {
+                info = answer;
+                break;
+            }
+        }
+        let text = match &info {
+            Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
+            Value::VerbatimString { text, .. } => text.clone(),
+            _ => String::new(),
+        };
+        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        if major.is_some_and(|major| major < OLDEST_REDIS) {
+            let message = format!(
+                "{}: the server is Redis {}; Redis 7 or newer, or Valkey, is needed",
+                self.policy.store_name(),
+                version.unwrap_or_default()
+            );
+            return Err(error(ErrorKind::InvalidConfig, message, None));
+        }
+        Ok(())
+    }
+
+    /// Removes nothing, and returns 0: the servers remove what has expired by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed) after [`close`](Self::close).
+    #[expect(clippy::unused_async, reason = "as the same verb of other stores")]
+    pub async fn purge_expired(&self) -> Result<u64> {
+        self.check_open().map(|()| 0)
+    }
+
+    /// Removes old entries of this handle's scope and returns their number: see
+    /// [`SeenStore::cleanup_old_entries`](seen_store::SeenStore::cleanup_old_entries). Reads all keys of the scope.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`mark_seen`](Self::mark_seen). What was removed before the error stays removed.
+    pub async fn cleanup_old_entries(&self, older_than: Duration) -> Result<u64> {
+        self.remove_selected(self.policy.older(older_than, self.now_ms())).await
+    }
+
+    /// Removes the entries of this handle's scope that the filter selects, and returns their number: see
+    /// [`SeenStore::remove`](seen_store::SeenStore::remove). Reads all keys of the scope.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`mark_seen`](Self::mark_seen). What was removed before the error stays removed.
+    pub async fn remove(&self, filter: Filter) -> Result<u64> {
+        self.remove_selected(self.policy.selected(filter, self.now_ms())).await
+    }
+
+    /// Returns the time of some server, for ages.
+    fn now_ms(&self) -> i64 {
+        self.shared.nodes.now_ms(b"")
+    }
+
+    async fn remove_selected(&self, selected: Selected) -> Result<u64> {
+        let mut ids: Vec<Item<'static>> = Vec::new();
+        let walked = self.walk(Some(selected.scope()), |policy, item, record, now_ms| {
+            if policy.count(record, item, &selected, now_ms)? > 0 {
+                ids.push(item.clone().into_owned());
+            }
+            Ok(())
+        });
+        let walked = walked.await;
+        self.counted(walked)?;
+        let (handle, mut removed) = (self.scope(selected.scope()), 0);
+        for batch in ids.chunks(AT_ONCE) {
+            let token = self.policy.make_token();
+            let all = handle.decide_all(
+                batch,
+                token,
+                &Basis::Unread,
+                repeatable(),
+                |policy, record, place, now_ms| {
+                    policy.remove(record, &batch[place], &selected, now_ms)
+                },
+            );
+            removed += all.await?.into_iter().sum::<u64>();
+        }
+        Ok(removed)
+    }
+
+    /// Returns the number of entries of this handle's scope that the filter selects: see
+    /// [`SeenStore::count`](seen_store::SeenStore::count). Reads all keys of the scope.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_is_seen`](Self::try_is_seen).
+    pub async fn count(&self, filter: Filter) -> Result<u64> {
+        let (selected, mut count) = (self.policy.selected(filter, self.now_ms()), 0);
+        let walked = self.walk(Some(selected.scope()), |policy, item, record, now_ms| {
+            count += policy.count(record, item, &selected, now_ms)?;
+            Ok(())
+        });
+        let walked = walked.await;
+        self.counted(walked).map(|()| count)
+    }
+
+    /// Returns the figures of the store, in all scopes: see [`SeenStore::stats`](seen_store::SeenStore::stats). What is about
+    /// a file or an index is 0. Reads all keys of the name space, unlike the other stores.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_is_seen`](Self::try_is_seen).
+    pub async fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats::default();
+        let walked = self.walk(None, |policy, item, record, now_ms| {
+            for entry in policy.entries(record, item, &Filter::default(), now_ms)? {
+                add_to(&mut stats, &entry);
+            }
+            Ok(())
+        });
+        let walked = walked.await;
+        self.counted(walked)?;
+        stats.since_opened = self.shared.activities.activity();
+        Ok(stats)
+    }
+
+    /// Writes what was turned away, ends what is carried on, and closes the store for all its handles: see
+    /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 10 seconds, 5 for each.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed) when it is closed already.
+    pub async fn close(&self) -> Result<()> {
+        self.check_open()?;
+        let shared = &self.shared;
+        shared.renewals.stop_all();
+        shared.tasks.close();
+        // The ends of claims that were begun are carried on.
+        let ended = tokio::time::timeout(CLOSING, shared.tasks.wait()).await;
+        if ended.is_err() {
+            let name = self.policy.store_name();
+            log::warn!(store = name; "{name}: closed while ends of claims were under way");
+        }
+        let flushed = self.busy_timeout(CLOSING.min(self.policy.timeout())).flush().await;
+        shared.is_closed.store(true, SeqCst);
+        shared.nodes.close().await;
+        if let Err(e) = flushed {
+            let name = self.policy.store_name();
+            log::warn!(store = name, error:% = e; "{name}: duplicates that were counted are lost: {e}");
+        }
+        Ok(())
+    }
+
+    /// Begins to write what was turned away now and then, as long as there is a handle.
+    pub(super) fn start_flushing(&self) {
+        let (weak, policy) = (std::sync::Arc::downgrade(&self.shared), self.policy.clone());
+        self.shared.runtime.spawn(async move {
+            let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+            loop {
+                ticks.tick().await;
+                let Some(shared) = Weak::upgrade(&weak).filter(|it: &std::sync::Arc<Shared>| !it.is_closed.load(SeqCst)) else {
+                    return;
+                };
+                let store = AsyncClusterStore { shared, policy: policy.clone() };
+                if let Err(e) = store.flush().await {
+                    let name = policy.store_name();
+                    log::debug!(store = name, error:% = e; "{name}: counts of duplicates are not written yet: {e}");
+                }
+            }
+        });
+    }
+
+    /// Writes what was turned away of each id into its record.
+    async fn flush(&self) -> Result<()> {
+        let mut by_scope = std::collections::BTreeMap::<String, Vec<Item<'static>>>::new();
+        for key in self.shared.counts.keys() {
+            if let Some((scope, id)) = self.shared.keys.parse(&key) {
+                by_scope.entry(scope).or_default().push(Item::from(id.to_vec()));
+            }
+        }
+        let mut failed = None;
+        for (scope, items) in by_scope {
+            let handle = self.scope(&scope);
+            for batch in items.chunks(AT_ONCE) {
+                let token = self.policy.make_token();
+                // The call adds what is pending to each record. It has only to be written, where there is one.
+                let all = handle.decide_all(
+                    batch,
+                    token,
+                    &Basis::Unread,
+                    repeatable(),
+                    |_, record, _, _| {
+                        let is_changed = !record.is_empty();
+                        Ok(Outcome { answer: (), is_changed, turned_away: TurnedAway::default() })
+                    },
+                );
+                failed = all.await.err().or(failed);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn add_to(stats: &mut Stats, entry: &Entry) {
+    let count = match entry.state {
+        State::Seen => {
+            *stats.scopes.entry(entry.scope.clone()).or_default() += 1;
+            &mut stats.seen
+        }
+        State::InFlight => &mut stats.in_flight,
+        State::Released => &mut stats.released,
+        State::Failed => &mut stats.failed,
+        State::GivenUp => &mut stats.given_up,
+        State::Abandoned => &mut stats.abandoned,
+        State::Unresolved => &mut stats.unresolved,
+        _ => &mut stats.expired,
+    };
+    *count += 1;
+}
