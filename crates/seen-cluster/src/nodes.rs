@@ -57,7 +57,6 @@ use self::map::Master;
 use self::node::Purpose;
 use self::reply::Reply;
 use self::route::Command;
-#[allow(unused_imports, reason = "for whoever reads the URL")]
 pub(crate) use self::settings::{Settings, Tls};
 pub(crate) use self::slots::slot;
 
@@ -105,7 +104,7 @@ impl Nodes {
     }
 
     /// Checks that each write can reach the replicas that are wanted. The map alone does not tell: servers leave a replica
-    /// out of it until they know how much it has copied, which takes 10 s in a new cluster that nobody has written to.
+    /// out of it until they know how much it has copied, which takes 10 s in a new cluster without writes.
     async fn check_replicas(&self, deadline: Deadline) -> Result<(), NodeError> {
         let wanted = self.cluster.settings().min_replicas;
         let map = self.cluster.map();
@@ -307,7 +306,7 @@ impl Nodes {
         }
     }
 
-    /// Returns the time of the server that owns the key's slot, in milliseconds since 1970. Asks nobody: it is the local
+    /// Returns the time of the server that owns the key's slot, in milliseconds since 1970. Asks no server: it is the local
     /// steady clock and the last known difference. Never goes back for one server, unless its clock was set back by more
     /// than a minute.
     pub(crate) fn now_ms(&self, key: &[u8]) -> i64 {
