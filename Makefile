@@ -16,7 +16,7 @@ test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
 	SEEN_SMALL_INDEX=1 SEEN_MODEL_SEED=3 SEEN_MODEL_CASES=250 $(CARGO) test --all-features --test model
 	$(CARGO) test --package bench-compare --package bench-harness --package async-feed-fetcher
-	$(CARGO) test --features tls --package seen-cluster
+	$(CARGO) test --features tls --package seen-cluster -- --test-threads=8
 	$(CARGO) test --package cluster-harness --package contract-suite
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
@@ -70,5 +70,6 @@ bench: ## What the verbs cost, in time, memory and disk
 # The figures depend on nothing else being busy. The contenders take some minutes to build the first time.
 # RocksDB and Redis take part if librocksdb-dev and redis-server are installed.
 # COMPARE_ONLY=lmdb,fjall measures this store beside those only.
-compare: ## This store against its peers: writes docs/performance.md. 35 minutes; COMPARE_QUICK=1: 7
+compare: ## This store against its peers: writes docs/performance.md and that of the cluster. 38 minutes; COMPARE_QUICK=1: 10
 	$(CARGO) run --profile bench --package bench-compare
+	$(MAKE) cluster-bench

@@ -15,8 +15,9 @@ use crate::decide::claim::{self, Change, Previous};
 use crate::decide::lifetime::Lifetime;
 use crate::decide::record::Decision;
 pub use crate::decide::record::{Record, TurnedAway};
+pub use crate::decide::verbs::Restored;
 use crate::decide::verbs::{
-    Confirmed, Decided, Observation, Ownership, Resolution, Verbs, Verdict, prolong,
+    Confirmed, Decided, Observation, Ownership, Resolution, Verbs, Verdict, check_notes, prolong,
 };
 use crate::engine::counters::{Activity, Counters, Event};
 use crate::entry::{Entry, Filter};
@@ -26,7 +27,7 @@ use crate::item::Item;
 use crate::journal::selection::Selection;
 pub use crate::store::Granter;
 use crate::store::{
-    Claim, Failure, Known, Lease, Once, check_receipt, checked_lease, count_claim, end_of,
+    Claim, Failure, Known, Lease, Once, Refused, check_receipt, checked_lease, count_claim, end_of,
     event_of, failing,
 };
 use crate::token::{Token, Tokens};
@@ -510,6 +511,30 @@ impl Policy {
         self.decide(record, item, now_ms, |verbs, rows, id| verbs.resolve(rows, id, resolution))
     }
 
+    /// Checks an entry before anything is read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidId`], and [`ErrorKind::InvalidClaim`] for a receipt, an error or a holder that is too long.
+    pub fn check_entry(&self, entry: &Entry) -> Result<()> {
+        check_notes(entry).and_then(|()| self.scope.id(&entry.id).map(drop))
+    }
+
+    /// Decides as `restore` on an entry of this scope.
+    ///
+    /// # Errors
+    ///
+    /// Those of the verb.
+    pub fn restore(
+        &self,
+        record: &mut Record,
+        entry: &Entry,
+        now_ms: i64,
+    ) -> Result<Outcome<Restored>> {
+        let item = Item::new(&entry.id);
+        self.decide(record, &item, now_ms, |verbs, rows, id| verbs.restore(rows, id, entry))
+    }
+
     /// Returns the error of a holder that has lost its claim.
     pub fn lease_lost(&self, item: &Item<'_>) -> Error {
         match self.id(item) {
@@ -601,6 +626,11 @@ impl Activities {
 /// Returns the answer of `once` to a claim that was neither granted nor refused as seen.
 pub fn refused<T, L, K>(claim: Claim<L, K>) -> Once<T> {
     Once::refused(claim)
+}
+
+/// Returns what a summary tells of an entry that the store cannot take.
+pub fn refused_entry(entry: &Entry, error: Error) -> Refused {
+    crate::store::refused(entry, error)
 }
 
 /// Returns the text that a panic was given.

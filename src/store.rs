@@ -33,6 +33,8 @@ pub use maintenance::Stats;
 #[cfg(any(feature = "tokio", feature = "backend"))]
 pub(crate) use once::panic_message;
 pub use once::{Once, OnceError};
+#[cfg(feature = "backend")]
+pub(crate) use restore::refused;
 pub use restore::{LegacyFile, Refused, RestoreSummary};
 #[cfg(feature = "tokio")]
 pub(crate) use settle::is_large;

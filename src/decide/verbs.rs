@@ -6,12 +6,16 @@
 
 mod claims;
 mod marks;
+mod restore;
 mod settle;
 mod sight;
 
 pub(crate) use self::claims::Decided;
 pub(crate) use self::marks::first_of_equals;
 pub use self::marks::{Observation, Verdict};
+#[cfg_attr(not(feature = "backend"), expect(unreachable_pub, reason = "for other stores"))]
+pub use self::restore::Restored;
+pub(crate) use self::restore::check_notes;
 pub(crate) use self::settle::{Confirmed, prolong};
 pub use self::settle::{Ownership, Resolution};
 pub(crate) use self::sight::Look;

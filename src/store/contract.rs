@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::once::run_once;
-use super::{Claim, Failure, Once, OnceError, SeenStore, Stats};
+use super::{Claim, Failure, Once, OnceError, RestoreSummary, SeenStore, Stats};
 use crate::config::{Abandoned, Ttl, Window};
 use crate::decide::verbs::{Observation, Ownership, Resolution, Verdict};
 use crate::entry::{Entry, Filter};
@@ -88,6 +88,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn count(&self, filter: Filter) -> Result<u64>;
     /// See [`SeenStore::remove`].
     fn remove(&self, filter: Filter) -> Result<u64>;
+    /// See [`SeenStore::restore`].
+    fn restore(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<RestoreSummary>;
     /// See [`SeenStore::purge_expired`].
     fn purge_expired(&self) -> Result<u64>;
     /// See [`SeenStore::cleanup_old_entries`].
@@ -210,6 +212,10 @@ impl Store for SeenStore {
 
     fn entries(&self, filter: Filter) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         Box::new(SeenStore::entries(self, filter))
+    }
+
+    fn restore(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<RestoreSummary> {
+        SeenStore::restore(self, entries)
     }
 
     fn renewed_for(&self) -> Option<Duration> {

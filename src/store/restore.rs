@@ -1,28 +1,22 @@
 //! Restoring entries from elsewhere: from another store's listing, or from a legacy file.
 //!
-//! Owns the rules by which incoming entries are merged with known ones. What always holds: newer knowledge is
-//! neither shortened nor overwritten, and the same entries restored again change nothing, so an interrupted
-//! restore is simply repeated. An entry that cannot be written fails alone.
+//! Owns the commits that they are restored in. What always holds: the same entries restored again change nothing, so an
+//! interrupted restore is simply repeated; an entry that cannot be written fails alone. How an entry is merged with what is
+//! known is decided in `decide::verbs`.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::SeenStore;
-use crate::clock::{Clock, MAX_MS, MIN_MS, SystemClock, from_ms, to_ms};
-use crate::config::{Config, MAX_HOLDER_BYTES, MAX_RECEIPT_BYTES, Ttl};
-use crate::decide::{mark, merge};
-use crate::entry::{Entry, State};
+use crate::clock::{Clock, SystemClock, from_ms, to_ms};
+use crate::config::{Config, Ttl};
+use crate::decide::verbs::{Restored, check_notes};
+use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file;
 use crate::format::legacy::{LegacyRow, LegacyRows};
-use crate::id::{Id, MAX_ID_BYTES, MAX_NOTE_BYTES, Scope};
-use crate::item::is_change;
-use crate::journal::row::Earlier;
-use crate::journal::{ClaimRow, Outcome};
-use crate::journal::{MarkRow, Transaction};
+use crate::id::{Id, MAX_ID_BYTES, Scope};
 use crate::machine::step_size;
 use crate::process::Registration;
 
@@ -59,6 +53,17 @@ impl std::ops::AddAssign for RestoreSummary {
     }
 }
 
+impl std::ops::AddAssign<Restored> for RestoreSummary {
+    fn add_assign(&mut self, one: Restored) {
+        *match one {
+            Restored::Added => &mut self.added,
+            Restored::Changed => &mut self.changed,
+            Restored::Unchanged => &mut self.unchanged,
+            Restored::Expired => &mut self.expired,
+        } += 1;
+    }
+}
+
 /// An entry that [`restore`](crate::SeenStore::restore) left out because the store cannot take it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -69,14 +74,6 @@ pub struct Refused {
     pub id: Vec<u8>,
     /// What is wrong with it, or with what the store holds of its id.
     pub error: Error,
-}
-
-/// What a restored entry changed.
-enum Effect {
-    Added,
-    Changed,
-    Unchanged,
-    Expired,
 }
 
 impl SeenStore {
@@ -185,12 +182,7 @@ impl SeenStore {
             let mut restored = RestoreSummary::default();
             for (at, (id, entry)) in entries.iter().enumerate() {
                 failed_at = Some(at);
-                match self.restore_one(transaction, *id, entry)? {
-                    Effect::Added => restored.added += 1,
-                    Effect::Changed => restored.changed += 1,
-                    Effect::Unchanged => restored.unchanged += 1,
-                    Effect::Expired => restored.expired += 1,
-                }
+                restored += self.verbs().restore(transaction, *id, entry)?;
             }
             failed_at = None;
             Ok(restored)
@@ -205,166 +197,10 @@ impl SeenStore {
             (Err(e), _) => Err(e),
         }
     }
-
-    fn restore_one(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        entry: &Entry,
-    ) -> Result<Effect> {
-        let is_claim =
-            entry.state.is_claim() || entry.state == State::Expired && entry.lease_until.is_some();
-        if is_claim {
-            self.restore_claim(transaction, id, entry)
-        } else {
-            restore_mark(transaction, id, entry)
-        }
-    }
-
-    fn restore_claim(
-        &self,
-        transaction: &mut Transaction<'_>,
-        id: Id<'_>,
-        entry: &Entry,
-    ) -> Result<Effect> {
-        let now_ms = transaction.now_ms;
-        let incoming = self.claim_row(entry);
-        if incoming.is_expired(now_ms) {
-            return Ok(Effect::Expired);
-        }
-        if let Some(slot) = transaction.live(id.key)? {
-            let mark = transaction.row(slot)?;
-            if !mark.is_some_and(|mark| is_change(incoming.digest, mark.digest)) {
-                return Ok(Effect::Unchanged);
-            }
-        }
-        let known = transaction.claim(id)?;
-        let Some(claim) = merge::claims(known.as_ref(), incoming, now_ms) else {
-            return Ok(Effect::Unchanged);
-        };
-        transaction.put_claim(id, claim)?;
-        Ok(if known.is_some() { Effect::Changed } else { Effect::Added })
-    }
-
-    fn claim_row(&self, entry: &Entry) -> ClaimRow {
-        let claimed_at = to_ms(entry.last_seen);
-        let lease_until = entry.lease_until.map_or(claimed_at, to_ms).min(MAX_MS);
-        let outcome = match entry.state {
-            State::Released => Some(Outcome::Released),
-            State::Failed => Some(Outcome::Failed),
-            State::GivenUp => Some(Outcome::FailedFinally),
-            // A claim that ended without a delay has no time left: see `journal::claims`.
-            State::Expired if lease_until <= claimed_at => Some(Outcome::Released),
-            _ => None,
-        };
-        ClaimRow {
-            // For a claim whose lease runs or ran out, a token that no worker has.
-            token: outcome.is_none().then(|| self.engine.tokens.make()),
-            outcome,
-            held: entry.held || entry.state == State::Unresolved,
-            holder: entry.holder.as_deref().map(Arc::from),
-            claimed_at,
-            lease_until,
-            attempts: entry.attempts,
-            abandoned: entry.abandoned,
-            digest: entry.digest,
-            duplicates: duplicates(entry.duplicates),
-            last_error: entry.last_error.clone(),
-            expires_at: entry.expires_at.map(expiry_ms),
-        }
-    }
 }
 
-fn restore_mark(transaction: &mut Transaction<'_>, id: Id<'_>, entry: &Entry) -> Result<Effect> {
-    let (incoming, now_ms) = (mark_row(entry), transaction.now_ms);
-    if entry.state == State::Expired && entry.expires_at.is_none() {
-        return Ok(Effect::Expired); // When is not said.
-    }
-    let known = transaction.live(id.key)?.map(|slot| transaction.row(slot)).transpose()?.flatten();
-    if !incoming.is_live(now_ms) {
-        if incoming.retain_until.is_none_or(|until| until <= now_ms) {
-            return Ok(Effect::Expired);
-        }
-        // What is kept of an earlier window tells nothing new of an id of which something is known.
-        if known.is_some() || transaction.retained(id)?.is_some() {
-            return Ok(Effect::Unchanged);
-        }
-        transaction.append(id, &incoming.as_new())?;
-        return Ok(Effect::Added);
-    }
-    let is_known = known.is_some();
-    let row = match known {
-        Some(known) => match merge::marks(&known, &incoming) {
-            Some(merged) => merged,
-            None => return Ok(Effect::Unchanged),
-        },
-        None => incoming,
-    };
-    // A claim of another version goes on beside the mark.
-    let claim = transaction.claim(id)?.filter(|claim| !is_change(claim.digest, row.digest));
-    let mark = match &claim {
-        Some(claim) => {
-            transaction.delete_claim(id)?;
-            mark::after_claim(row.as_new(), claim, now_ms)
-        }
-        None => row.as_new(),
-    };
-    transaction.append(id, &mark)?;
-    Ok(if is_known || claim.is_some() { Effect::Changed } else { Effect::Added })
-}
-
-fn refused(entry: &Entry, error: Error) -> Refused {
+pub(crate) fn refused(entry: &Entry, error: Error) -> Refused {
     Refused { scope: entry.scope.clone(), id: entry.id.clone(), error }
-}
-
-fn check_notes(entry: &Entry) -> Result<()> {
-    let receipt = entry.receipt.as_ref().map_or(0, Vec::len);
-    let error = entry.last_error.as_ref().map_or(0, String::len);
-    let holder = entry.holder.as_ref().map_or(0, String::len);
-    let notes = [
-        ("receipt", receipt, MAX_RECEIPT_BYTES),
-        ("error", error, MAX_NOTE_BYTES),
-        ("holder", holder, MAX_HOLDER_BYTES),
-    ];
-    for (what, length, most) in notes {
-        if length > most {
-            return Err(Error::new(
-                ErrorKind::InvalidClaim,
-                format!(
-                    "the {what} of {:?} has {length} bytes; at most {most} are stored: shorten it",
-                    String::from_utf8_lossy(&entry.id[..entry.id.len().min(200)])
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Clamps an expiry to the valid range: 0 would be a tombstone.
-fn expiry_ms(expires_at: SystemTime) -> i64 {
-    to_ms(expires_at).clamp(MIN_MS, MAX_MS)
-}
-
-fn mark_row(entry: &Entry) -> MarkRow {
-    MarkRow {
-        scope: entry.scope.clone(),
-        id: entry.id.clone(),
-        first_seen: to_ms(entry.first_seen),
-        last_seen: to_ms(entry.last_seen),
-        expires_at: entry.expires_at.map(expiry_ms),
-        retain_until: entry.retain_until.map(expiry_ms),
-        digest: entry.digest,
-        duplicates: duplicates(entry.duplicates),
-        earlier: entry.history.filter(|history| history.windows > 0).map(Earlier::of),
-        token: None,
-        attempts: entry.attempts,
-        last_error: entry.last_error.clone(),
-        receipt: entry.receipt.clone(),
-    }
-}
-
-fn duplicates(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// An iterator over the ids of a legacy file, `seen(id TEXT PRIMARY KEY, ts INTEGER NOT NULL)`, to be

@@ -96,3 +96,24 @@ pub(crate) fn a_mark_of_an_id_whose_attempt_is_over_knows_of_it(place: &dyn Plac
     // `mark_seen` is told by somebody who knows: the holder has nothing to add. A check has taken the id for itself.
     abandoned.confirm().unwrap();
 }
+
+pub(crate) fn a_mark_that_is_over_by_itself_is_decided_beside_the_claim(place: &dyn Place) {
+    let bench = Bench::new(place);
+    for (kept, scope) in [(None, "over"), (Some(bench.units(1_000)), "kept")] {
+        let store = bench.store().scope(scope);
+        let short = store.ttl(bench.units(100).into()).retention(kept);
+        let over = bench.now() - bench.units(200);
+        for id in ["unclaimed", "in flight", "released"] {
+            let mut lease = (id != "unclaimed").then(|| claimed(&*store, id, bench.long()));
+            if id == "released" {
+                lease.take().unwrap().release().unwrap();
+            }
+            short.mark_seen_at(id.into(), over).unwrap();
+            assert!(!store.is_seen(id.into()), "{scope} {id}");
+            let still_held = lease.map(|mut lease| lease.confirm().is_ok());
+            assert_ne!(still_held, Some(false), "{scope} {id}: the claim is its holder's");
+        }
+        assert!(store.is_seen("in flight".into()), "{scope}: it was confirmed");
+        assert_eq!(claimed(&*store, "unclaimed", bench.long()).attempt(), 1, "{scope}");
+    }
+}

@@ -37,6 +37,7 @@ mod model;
 mod once;
 mod outcomes;
 mod renewing;
+mod restoring;
 mod retention;
 mod retries;
 mod stats;
@@ -232,6 +233,7 @@ macro_rules! listed {
                 a_mark_of_a_claimed_id_lasts_until_its_lease_ends_at_least
                 a_check_leaves_a_claim_in_flight_alone
                 a_mark_of_an_id_whose_attempt_is_over_knows_of_it
+                a_mark_that_is_over_by_itself_is_decided_beside_the_claim
             }
             leases {
                 a_renewed_lease_ends_later
@@ -289,6 +291,12 @@ macro_rules! listed {
                 what_has_expired_is_listed_only_if_asked_for
                 a_long_listing_has_each_entry_once
                 a_listing_can_be_iterated_by_hand
+            }
+            restoring {
+                what_one_store_has_listed_is_restored_in_another
+                a_restored_entry_shortens_and_overwrites_nothing
+                an_entry_that_no_store_takes_is_left_out_alone
+                a_restored_claim_is_confirmed_by_no_worker
             }
             tidying {
                 a_purge_takes_nothing_that_is_of_use

@@ -39,7 +39,7 @@ pub(crate) fn open(_: &Place, url: &str, config: Config) -> Result<Box<dyn Store
 pub(crate) fn open(place: &Place, url: &str, _: Config) -> Result<Box<dyn Store>> {
     Err(place.misplaced(format!(
         "{}: this `seen` was built without the feature `cluster`, which stores on a cluster need; \
-         `cargo install seen-cli --features cluster` installs it with it",
+         `cargo install --path crates/seen-cli --features cluster` installs it with it",
         name(url)
     )))
 }

@@ -59,9 +59,9 @@ Environment:
 
 /// Has this been handled before? A durable answer for bots, cron jobs and pipelines
 ///
-/// A store is one file that remembers ids for a time to live. Ids of different scopes are different. Any number
-/// of processes may use a store at the same time: exactly one of them is told that an id is new. If that process is
-/// killed before it is done, the id is new again. An id is any 1 to 65536 bytes.
+/// A store is one file, or on a Redis or Valkey Cluster, and remembers ids for a time to live. Ids of different scopes
+/// are different. Any number of processes may use a store at the same time: exactly one of them is told that an id is
+/// new. If that process is killed before it is done, the id is new again. An id is any 1 to 65536 bytes.
 #[derive(Parser)]
 #[command(name = "seen", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(

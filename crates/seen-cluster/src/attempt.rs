@@ -5,8 +5,9 @@
 //!
 //! - All writes of a call bear one token. So a write whose answer was lost is recognised when the call sends again, and is
 //!   never taken for another caller's.
-//! - An answer is given only once its write has reached the replicas that are asked for. A write of this call that is found
-//!   done is written once more, because `WAIT` counts only what its own connection wrote.
+//! - An answer is given only once its write has reached the replicas that are asked for. What is found done already is
+//!   written once more, because `WAIT` counts only what its own connection wrote: it may be this call's own write, or that
+//!   of an earlier one whose caller was told that too few replicas have it.
 //! - A new id costs one command: it is written as if nothing were known of it (`SET NX GET`, Redis 7).
 //!
 //! Knows neither sockets nor verbs: both are handed in.
@@ -17,11 +18,15 @@ use seen_store::{Result, Token};
 
 use crate::nodes::{NodeError, Replicated, Written};
 
-/// Writes a record if the key has the expected bytes. Returns 1, or what the key has.
+/// Writes a record if the key has the expected bytes; no bytes are expected of a key that is not there. Returns 1, or what the
+/// key has. A key that is to be deleted and is not there is made first: since Redis 7.2 `WAIT` waits only for what a connection
+/// has changed.
 pub(crate) const COMPARE_AND_SET: &str = "\
 local known = redis.call('GET', KEYS[1])
-if known ~= ARGV[1] then return known end
-if ARGV[3] == '0' then redis.call('DEL', KEYS[1])
+if (known or '') ~= ARGV[1] then return known end
+if ARGV[3] == '0' then
+  if not known then redis.call('SET', KEYS[1], '') end
+  redis.call('DEL', KEYS[1])
 elseif ARGV[3] == '-1' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1";
@@ -60,6 +65,17 @@ pub(crate) enum Failed {
     Unknown(Unknown),
 }
 
+impl Failed {
+    /// Returns the one of two failures of a batch that its caller must know: what may have been written.
+    pub(crate) fn worse(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other @ Self::Unknown(_)) => other,
+            Some(other) if !matches!(self, Self::Unknown(_)) => other,
+            _ => self,
+        }
+    }
+}
+
 pub(crate) enum Unknown {
     Lost(NodeError),
     TooFewReplicas { by: u32 },
@@ -67,7 +83,8 @@ pub(crate) enum Unknown {
 
 /// How a verb goes about its decision.
 pub(crate) struct Manner<T> {
-    /// Whether an answer says that this call, or the one that it repeats, has written before: then it is written again.
+    /// Whether an answer that changes nothing may say that this call, or the one that it repeats, has written before: then
+    /// that is written again, so that it reaches the replicas.
     pub(crate) is_repeated: fn(&T) -> bool,
     /// Whether the record has what the write of this answer put there, although others may have written since.
     pub(crate) stands: fn(&T, &Record) -> bool,
@@ -181,7 +198,8 @@ impl<T> Attempt<T> {
             if let Some(answer) = self.lost.take_if(stands)
                 && !(self.manner.is_over)(&answer, &record, now_ms)
             {
-                return Ok(self.write_again(answer, bytes.clone(), &record, now_ms));
+                let none = TurnedAway::default();
+                return Ok(self.write_again(answer, none, bytes.clone(), &record, now_ms));
             }
         }
         record.add(self.pending);
@@ -190,6 +208,11 @@ impl<T> Attempt<T> {
             None => Failed::Decision(e),
         })?;
         let Outcome { mut answer, is_changed, turned_away } = decided;
+        let lasts_ms = lasts(&record, now_ms);
+        if matches!(self.basis, Basis::Guessed) && (!is_changed || lasts_ms == Some(0)) {
+            // What is not written, or is over at once, does not find out what is there.
+            return Ok(Step::Read(read(&self.key)));
+        }
         if !is_changed {
             match (self.manner.if_unchanged, self.lost.take()) {
                 (IfUnchanged::Done, Some(done)) => answer = done,
@@ -199,27 +222,19 @@ impl<T> Attempt<T> {
                 }
                 _ => {}
             }
-            return Ok(match known {
-                Some(bytes) if self.must_replicate && (self.manner.is_repeated)(&answer) => {
-                    self.write_again(answer, bytes, &record, now_ms)
-                }
-                known => {
-                    if known.is_none() {
-                        // Of an id of which nothing is known there is nothing to count.
-                        self.pending = TurnedAway::default();
-                    }
-                    self.pending = add(self.pending, turned_away);
-                    Step::Done(answer)
-                }
-            });
+            if known.is_none() {
+                // Of an id of which nothing is known there is nothing to count.
+                self.pending = TurnedAway::default();
+            }
+            if self.must_replicate && (self.manner.is_repeated)(&answer) {
+                let bytes = known.unwrap_or_default();
+                return Ok(self.write_again(answer, turned_away, bytes, &record, now_ms));
+            }
+            self.pending = add(self.pending, turned_away);
+            return Ok(Step::Done(answer));
         }
         let bytes = record.encode(self.token);
-        let lasts_ms = lasts(&record, now_ms);
         let command = match known {
-            None if lasts_ms == Some(0) && matches!(self.basis, Basis::Guessed) => {
-                // What is over at once cannot be written to find out what is there.
-                return Ok(Step::Read(read(&self.key)));
-            }
             None if lasts_ms == Some(0) => {
                 // Over at once, and nothing is there.
                 self.pending = TurnedAway::default();
@@ -234,11 +249,18 @@ impl<T> Attempt<T> {
         Ok(Step::Write(command))
     }
 
-    /// Writes again what is there, so that `WAIT` counts it.
-    fn write_again(&mut self, answer: T, bytes: Vec<u8>, record: &Record, now_ms: i64) -> Step<T> {
-        let command = self.compare_and_set(&bytes, &bytes, lasts(record, now_ms));
-        let turned_away = TurnedAway::default();
-        let (sent, bytes) = (command.clone(), Some(bytes));
+    /// Writes again what is there, so that `WAIT` counts it; no bytes are nothing.
+    fn write_again(
+        &mut self,
+        answer: T,
+        turned_away: TurnedAway,
+        bytes: Vec<u8>,
+        record: &Record,
+        now_ms: i64,
+    ) -> Step<T> {
+        let lasts_ms = if bytes.is_empty() { Some(0) } else { lasts(record, now_ms) };
+        let command = self.compare_and_set(&bytes, &bytes, lasts_ms);
+        let (sent, bytes) = (command.clone(), (lasts_ms != Some(0)).then_some(bytes));
         self.sent = Some(Sent { command: sent, answer, turned_away, bytes, is_again: true });
         Step::Write(command)
     }
@@ -283,9 +305,7 @@ impl<T> Attempt<T> {
             }
             Err(e) if e.code() == Some("NOSCRIPT") => {
                 self.sends_script = true;
-                if sent.is_again || self.lost_to.is_some() {
-                    self.lost = Some(sent.answer);
-                }
+                self.was_not_sent(sent);
                 return Ok(None);
             }
             Err(e) => return Err(self.refused(e)),
@@ -296,6 +316,13 @@ impl<T> Attempt<T> {
         );
         if !is_done {
             self.basis = basis_of(value);
+            if let (Basis::Bytes(known), Some(written)) = (&self.basis, &sent.bytes)
+                && known == written
+                && !sent.is_again
+            {
+                // It was done, and what was counted is in it.
+                self.pending = TurnedAway::default();
+            }
             if sent.is_again || self.lost_to.is_some() {
                 // What the key has now tells whether it was done.
                 self.lost = Some(sent.answer);
@@ -303,12 +330,27 @@ impl<T> Attempt<T> {
             return Ok(None);
         }
         self.basis = sent.bytes.map_or(Basis::Absent, Basis::Bytes);
+        if !sent.is_again {
+            // What was counted is in the record, also if too few replicas have it.
+            self.pending = TurnedAway::default();
+        }
         if let Replicated::TooFew { by } = replicated {
             return Err(Failed::Unknown(Unknown::TooFewReplicas { by }));
         }
-        self.pending = if sent.is_again { self.pending } else { TurnedAway::default() };
         self.pending = add(self.pending, sent.turned_away);
         Ok(Some(sent.answer))
+    }
+
+    /// Takes in that what was to be written was not sent. It is decided anew.
+    pub(crate) fn was_put_off(&mut self) {
+        let sent = self.sent.take().expect("a write is under way");
+        self.was_not_sent(sent);
+    }
+
+    fn was_not_sent(&mut self, sent: Sent<T>) {
+        if sent.is_again || self.lost_to.is_some() {
+            self.lost = Some(sent.answer);
+        }
     }
 
     /// Returns the failure of a call that ends here, because its time is over.
@@ -317,7 +359,7 @@ impl<T> Attempt<T> {
     }
 
     fn refused(&mut self, error: NodeError) -> Failed {
-        if self.lost.is_some() || self.lost_to.is_some() || error.may_be_executed() {
+        if self.lost.is_some() || self.lost_to.is_some() {
             return Failed::Unknown(Unknown::Lost(self.lost_to.take().unwrap_or(error)));
         }
         Failed::Refused(error)

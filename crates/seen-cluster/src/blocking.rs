@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use seen_store::backend::{Granter, Policy, error};
 use seen_store::{
     Abandoned, Claim, Config, Entry, ErrorKind, Failure, Filter, Item, Observation, Once,
-    OnceError, Ownership, Resolution, Result, Stats, Store, StoreExt, Token, Ttl, Verdict, Window,
+    OnceError, Ownership, Resolution, RestoreSummary, Result, Stats, Store, StoreExt, Token, Ttl,
+    Verdict, Window,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -80,7 +81,7 @@ impl ClusterStore {
             })?;
         let background =
             Arc::new(Background { runtime: Some(runtime), process: std::process::id() });
-        let store = wait(background.handle(), AsyncClusterStore::open_with(url, config))?;
+        let store = wait(background.handle(), AsyncClusterStore::open_for(url, config, false))?;
         Ok(Self { store, runtime: background })
     }
 
@@ -190,6 +191,10 @@ macro_rules! verbs {
 
             fn entries(&self, filter: Filter) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
                 Box::new(ClusterStore::entries(self, filter))
+            }
+
+            fn restore(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<RestoreSummary> {
+                ClusterStore::restore(self, entries)
             }
 
             fn ttl(&self, ttl: Ttl) -> Box<dyn Store> {
@@ -382,6 +387,18 @@ impl ClusterStore {
     #[must_use]
     pub fn retention(&self, retention: impl Into<Option<Duration>>) -> Self {
         self.with(self.store.retention(retention))
+    }
+
+    /// Restores entries that another store has listed: see [`AsyncClusterStore::restore`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AsyncClusterStore::restore`].
+    pub fn restore<I>(&self, entries: I) -> Result<RestoreSummary>
+    where
+        I: IntoIterator<Item = Entry>,
+    {
+        self.wait(self.store.restore(entries))
     }
 
     /// Claims the id: see [`AsyncClusterStore::claim`].

@@ -12,7 +12,8 @@
 //! - Each command of a pipeline has its own answer.
 //! - `WAIT` runs on the connection of the writes that it waits for, after them.
 //! - A future can be dropped at any time; what other callers were to get, they get.
-//!   One that is neither polled nor dropped may hold up the others of its server until their deadlines.
+//!   Unless [`Settings::sends_in_tasks`] is off: then one that is neither polled nor dropped holds up the others of its
+//!   server until their deadlines.
 //!
 //! This is not `ClusterConnection` of the crate `redis` for three reasons. It sends `WAIT` to all masters, over
 //! connections that may be others than the writes'. If one command of a pipeline is answered with a redirect, it sends
@@ -84,8 +85,9 @@ pub(crate) enum Replicated {
     Unneeded,
 }
 
-/// How long replicas may take to tell their master, after they have connected, that they have copied all.
-const REPLICAS_MAY_TAKE: Duration = Duration::from_secs(3);
+/// How long the replicas of a new cluster may take to connect, and to tell their masters that they have copied all.
+const REPLICAS_MAY_TAKE: Duration = Duration::from_secs(10);
+const ASKED_FOR_REPLICAS: Duration = Duration::from_millis(100);
 
 impl Nodes {
     /// Finds the cluster and connects to its masters.
@@ -93,7 +95,7 @@ impl Nodes {
     /// # Errors
     ///
     /// By the deadline, no seed answers, or some slot has no master; at once if a seed that answers is no member of a
-    /// cluster, wants another password, or has a bad certificate, and no other seed answers better; if a master has
+    /// cluster, wants another password, or has a bad certificate, and no other seed answers better; if all masters have
     /// fewer replicas than each write must reach; if no master can be reached where the cluster says that it is.
     pub(crate) async fn connect(settings: Settings, deadline: Deadline) -> Result<Self, NodeError> {
         let cluster = Cluster::find(settings, deadline).await?;
@@ -103,42 +105,63 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Checks that each write can reach the replicas that are wanted. The map alone does not tell: servers leave a replica
-    /// out of it until they know how much it has copied, which takes 10 s in a new cluster without writes.
+    /// Checks that writes can reach the replicas that are wanted. Some masters may lack theirs for a while, after a failover
+    /// and while a replica starts again; all of them never had any.
     async fn check_replicas(&self, deadline: Deadline) -> Result<(), NodeError> {
         let wanted = self.cluster.settings().min_replicas;
-        let map = self.cluster.map();
-        let is_doubtful = |master: &&Master| master.replicas.len() < wanted as usize;
         let patience = deadline.within(REPLICAS_MAY_TAKE);
-        for master in map.masters().iter().filter(is_doubtful) {
-            let address = &master.member.address;
-            loop {
-                let mut count = redis::cmd("WAIT");
-                // This connection has written nothing, so all replicas that are connected have it.
-                count.arg(wanted).arg(1);
-                let found = match self.on_master(address, count, deadline).await {
-                    Ok(Value::Int(found)) => found,
-                    Ok(_) => 0,
-                    // It may be about to be replaced.
-                    Err(error) if !error.is_final() => break,
-                    Err(error) => return Err(error),
-                };
-                if found >= i64::from(wanted) {
-                    break;
-                }
-                if patience.has_passed() {
-                    return Err(NodeError::new(
-                        NodeErrorKind::TooFewReplicas,
-                        format!(
-                            "each write must reach {wanted} replicas, and the master {address} has {found}: add replicas, \
-                             or set min_replicas={found} (0: a failover may lose the last writes)"
-                        ),
-                    ));
-                }
-                tokio::time::sleep(REPLICAS_MAY_TAKE / 30).await;
+        loop {
+            let map = self.cluster.map();
+            let mut short = Vec::new();
+            for master in map.masters() {
+                let found = self.replicas_of(master, deadline).await?;
+                short.extend(found.filter(|found| *found < wanted).map(|found| (master, found)));
             }
+            let Some(&(first, found)) = short.first() else { return Ok(()) };
+            if short.len() < map.masters().len() {
+                for (master, found) in short {
+                    let node = &master.member.address;
+                    log::warn!(
+                        node:%;
+                        "the master {node} has {found} of the {wanted} replicas that each write must reach: until it has \
+                         them, the outcome of each write there is unknown"
+                    );
+                }
+                return Ok(());
+            }
+            if patience.has_passed() {
+                let address = &first.member.address;
+                let message = format!(
+                    "each write must reach {wanted} replicas, and no master has so many ({address} has {found}): add \
+                     replicas, or set min_replicas={found} in the URL (with 0 a failover may lose the last writes)"
+                );
+                return Err(NodeError::new(NodeErrorKind::TooFewReplicas, message));
+            }
+            tokio::time::sleep(ASKED_FOR_REPLICAS).await;
         }
-        Ok(())
+    }
+
+    /// Returns how many replicas a master has, up to the number that is wanted; `None` if it does not say: it may be about
+    /// to be replaced. The map alone does not tell: servers leave a replica out of it until they know how much it has copied,
+    /// which takes 10 s in a new cluster without writes.
+    async fn replicas_of(
+        &self,
+        master: &Master,
+        deadline: Deadline,
+    ) -> Result<Option<u32>, NodeError> {
+        let wanted = self.cluster.settings().min_replicas;
+        if master.replicas.len() >= wanted as usize {
+            return Ok(Some(wanted));
+        }
+        let mut count = redis::cmd("WAIT");
+        // This connection has written nothing, so all replicas that are connected have it.
+        count.arg(wanted).arg(1);
+        match self.on_master(&master.member.address, count, deadline).await {
+            Ok(Value::Int(found)) => Ok(Some(u32::try_from(found).unwrap_or(0))),
+            Ok(_) => Ok(Some(0)),
+            Err(error) if error.is_final() => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Opens both connections to each master. That some cannot be opened is no error: the master may be about to be

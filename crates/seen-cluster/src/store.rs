@@ -12,6 +12,7 @@ mod maintenance;
 mod marks;
 mod once;
 mod renewal;
+mod restore;
 
 use std::fmt;
 use std::sync::Arc;
@@ -88,10 +89,15 @@ impl AsyncClusterStore {
     /// # Errors
     ///
     /// [`InvalidConfig`](ErrorKind::InvalidConfig) for a URL or a setting that makes no sense, for a server that is no
-    /// cluster or too old, a certificate that is not accepted, or a master with fewer replicas than `min_replicas`;
+    /// cluster or too old, a certificate that is not accepted, or masters that all have fewer replicas than `min_replicas`;
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) for a wrong user or password;
     /// [`Unavailable`](ErrorKind::Unavailable) when no server answers within the timeout.
     pub async fn open_with(url: &str, config: Config) -> Result<Self> {
+        Self::open_for(url, config, true).await
+    }
+
+    /// Opens the store. `for_tasks`: a call may be polled rarely; a thread polls its call until it is done.
+    pub(crate) async fn open_for(url: &str, config: Config, for_tasks: bool) -> Result<Self> {
         let ClusterUrl { mut settings, namespace, name } = ClusterUrl::parse(url)?;
         let policy = Policy::new(name, config)?;
         let runtime = Handle::try_current().map_err(|e| {
@@ -101,6 +107,7 @@ impl AsyncClusterStore {
         let must_replicate = settings.min_replicas > 0;
         let activities = Arc::new(Activities::default());
         let groups = Arc::clone(&activities);
+        settings.sends_in_tasks = for_tasks;
         settings.on_group = Some(Arc::new(move |calls| groups.add_group(calls)));
         let deadline = Deadline::after(policy.timeout());
         let nodes = Nodes::connect(settings, deadline).await;
@@ -120,7 +127,7 @@ impl AsyncClusterStore {
             }),
             policy,
         };
-        store.check_version(deadline).await?;
+        store.check_servers(deadline).await?;
         store.start_flushing();
         Ok(store)
     }

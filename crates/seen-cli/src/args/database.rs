@@ -86,11 +86,6 @@ impl Database {
         }
     }
 
-    /// Opens the store for a command that needs what only a file has, and makes it if it is missing.
-    pub(crate) fn open_file(&self, command: &str, config: Config) -> Result<SeenStore> {
-        self.made(&self.place()?.in_a_file(command)?, config)
-    }
-
     /// Opens a store that exists: see [`Place::open_existing`].
     pub(crate) fn open_existing(&self, config: Config) -> Result<Opened> {
         let place = self.place()?;

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // The source is opened before the store: a wrong file must not create a store.
     let mut source =
         Source::open(&arguments.file, arguments.format, &arguments.spelling, &defaults)?;
-    let store = arguments.database.open_file("import", Config::default())?;
+    let store = arguments.database.open(Config::default())?;
     let (mut restored, mut refused_count) = (RestoreSummary::default(), 0_u64);
     let mut done = Ok(());
     while done.is_ok() {
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let is_told = log::log_enabled!(log::Level::Info);
         let names: Vec<Vec<u8>> =
             batch.iter().filter(|_| is_told).map(|entry| entry.id.clone()).collect();
-        match store.restore(batch) {
+        match store.restore(&mut batch.into_iter()) {
             Ok(mut more) => {
                 for id in names {
                     if !more.refused.iter().any(|refused| refused.id == id) {
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     source.finish();
-    database::close_file(&store);
+    database::close(&store);
     if let Err(e) = done {
         let told = counts(&restored);
         return Err(format!("{e}; what comes before it is imported: {told}").into());

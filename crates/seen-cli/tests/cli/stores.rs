@@ -104,7 +104,7 @@ fn without_the_feature_the_url_of_a_cluster_is_an_error_that_says_how_to_get_it(
     let place = Place::new();
     place.file("lines", "x\n");
     let url = "redis://bot:hunter2@host1,host2:7000/alerts?min_replicas=2";
-    let installs = "cargo install seen-cli --features cluster";
+    let installs = "cargo install --path crates/seen-cli --features cluster";
     let named = ["redis://host1,host2:7000/alerts: ", "without the feature `cluster`", installs];
     for arguments in [&["mark", "a"][..], &["list"], &["check", "a"], &["filter", "lines"]] {
         let mut command = place.seen(arguments);

@@ -121,6 +121,26 @@ fn an_export_of_a_cluster_is_imported_into_a_file() {
 }
 
 #[test]
+fn an_export_of_a_file_is_imported_into_a_cluster() {
+    needs_server!();
+    let site = Site::new("imported");
+    site.place.printed(&["mark", "a", "--version", "1"]);
+    site.place.printed(&["mark", "b", "--scope", "x", "--ttl", "never"]);
+    let claimed = site.place.printed(&["claim", "c"]);
+    assert!(!claimed.is_empty());
+    let export = site.place.printed(&["export"]);
+    let imported = site.told_with_input(&["import", "-", "--stats"], &export);
+    imported.assert(0, &["added 3, changed 0, known 0, expired 0"]);
+    assert_eq!(ids(&site.printed(&["export"])), set(&["a", "b", "c"]));
+    site.printed(&["check", "a", "--version", "1"]);
+    let again = site.told_with_input(&["import", "-", "--stats"], &export);
+    again.assert(0, &["added 0, changed 0, known 3, expired 0"]);
+    let lines = site.told_with_input(&["import", "-", "--stats"], "d\ne\n");
+    lines.assert(0, &["added 2, changed 0, known 0, expired 0"]);
+    site.printed(&["check", "e"]);
+}
+
+#[test]
 fn old_entries_and_whole_scopes_are_removed_and_a_purge_finds_nothing_to_do() {
     needs_server!();
     let site = Site::new("removed");

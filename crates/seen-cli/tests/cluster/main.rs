@@ -49,6 +49,10 @@ impl Site {
         told(self.seen(arguments).output().unwrap())
     }
 
+    fn told_with_input(&self, arguments: &[&str], input: &str) -> Told {
+        told(run(&mut self.seen(arguments), input.as_bytes()))
+    }
+
     /// What a command prints that has to succeed without a word.
     #[track_caller]
     fn printed(&self, arguments: &[&str]) -> String {

@@ -9,8 +9,8 @@ use cluster_harness::{Cluster, Options, needs_server};
 use crate::support::{Place, start, wait_until};
 use crate::{Site, told};
 
-/// More than the 30 seconds that a call may take, and as long again for what it gives back.
-const TIMEOUT: Duration = Duration::from_secs(80);
+/// More than the 30 seconds that a call may take, and the 5 that closing may.
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how long other processes take")]

@@ -1,7 +1,8 @@
 //! The servers' time, and the only place that reads a clock.
 //!
 //! Owns the samples of a server's time and what is made of them. What always holds: the local time of day is never
-//! asked, and what one server's clock shows here never goes back by less than a minute. Knows nothing of connections.
+//! asked; what one server's clock shows here never goes back by less than a minute; it is wrong by half of the shortest
+//! round trip at most, so a server that stood still while it was asked is asked again. Knows nothing of connections.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +18,9 @@ const SAMPLE_AGE_US: i64 = 60_000_000;
 /// How far two samples may differ beyond their round trips before the older one is taken for outdated: the server's
 /// clock was set.
 const TOLERANCE_US: i64 = 10_000;
+/// After a longer round trip the server is asked again at once, at most so often. A network may need longer each time.
+const LONG_ROUND_TRIP_US: i64 = 20_000;
+pub(super) const ASKED_AGAIN: usize = 3;
 /// A backward step up to this size is absorbed: the time stands still until the server's clock catches up.
 const ABSORBED_STEP_MS: i64 = 60_000;
 
@@ -60,6 +64,11 @@ impl Deadline {
     /// Returns the earlier of this deadline and `timeout` from now.
     pub(crate) fn within(self, timeout: Duration) -> Self {
         Self(self.0.min(Self::after(timeout).0))
+    }
+
+    /// Returns what the future returns, or `None` once the deadline has passed.
+    pub(crate) async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.0, future).await.ok()
     }
 
     pub(super) fn instant(self) -> Instant {
@@ -115,6 +124,13 @@ impl ServerClock {
         }
         known.samples.push_back(sample);
         known.asked_us = known.asked_us.max(Some(received_us));
+    }
+
+    /// Returns whether all that is known was measured over long round trips: the server may have stood still meanwhile,
+    /// and the middle of the round trip is then far from the moment at which it read its clock.
+    pub(super) fn is_rough(&self) -> bool {
+        let known = self.known.lock();
+        known.samples.iter().all(|sample| sample.round_trip > LONG_ROUND_TRIP_US)
     }
 
     /// Returns what to add to the local clock to get the server's, or `None` before the first answer.
@@ -223,6 +239,18 @@ mod tests {
         // Not back, for this is the same server.
         assert_eq!(clock.now_ms(0, no_guess), 9_000);
         assert_eq!(clock.now_ms(2 * SECOND, no_guess), 10_000);
+    }
+
+    #[test]
+    fn a_server_that_stood_still_is_asked_again() {
+        let clock = ServerClock::default();
+        assert!(clock.is_rough());
+        // It stood still for 3 s and then read its clock: the middle is wrong by 1.5 s.
+        clock.record(0, 3 * SECOND, 3 * SECOND);
+        assert!(clock.is_rough());
+        clock.record(3 * SECOND, 3 * SECOND + 200, 3 * SECOND + 100);
+        assert!(!clock.is_rough());
+        assert_eq!(clock.offset_us(), Some(0));
     }
 
     #[test]

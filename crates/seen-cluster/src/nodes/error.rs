@@ -115,10 +115,10 @@ impl NodeError {
     }
 }
 
-/// Returns the error as the server wrote it.
+/// Returns the error as the server wrote it, without the full stop at its end: a sentence goes on after it.
 pub(super) fn server_text(error: &ServerError) -> String {
     match error.details() {
-        Some(details) => format!("{} {details}", error.code()),
+        Some(details) => format!("{} {}", error.code(), details.trim_end_matches('.')),
         None => error.code().to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! One connection that many tasks share, with at most one pipeline under way (group commit).
 //!
 //! Owns the queue of requests, who sends them, and the hand-over between senders. A request that finds the lane idle is
-//! sent and answered in its caller's own task. Requests that come meanwhile queue; a task of the lane's own sends them,
+//! sent at once: by a task of its own, or by its caller's thread if that polls it all the time. Requests that come meanwhile queue; a task of the lane's own sends them,
 //! as many as fit into a pipeline at a time, until the queue is empty.
 //!
 //! What always holds: while the lane is busy, exactly one [`Turn`] exists, and whatever drops it hands the lane on. A
@@ -107,8 +107,17 @@ impl Lane {
         let held = ticket.hold();
         let in_time = match Self::enter(node, purpose, request, &ticket) {
             Entered::Leads(mut turn) => {
-                let led = Led(Some(Box::pin(async move { turn.lead().await })));
-                tokio::time::timeout_at(deadline.instant(), led).await
+                let led = async move { turn.lead().await };
+                if node.settings().sends_in_tasks {
+                    // Goes on when it is dropped.
+                    let task = tokio::spawn(led);
+                    tokio::time::timeout_at(deadline.instant(), task).await.map(|sent| {
+                        sent.unwrap_or_else(|_| Answer::failed(lost(node, "its task was ended")))
+                    })
+                } else {
+                    let led = Led(Some(Box::pin(led)));
+                    tokio::time::timeout_at(deadline.instant(), led).await
+                }
             }
             Entered::Waits(answer) => {
                 let answered = tokio::time::timeout_at(deadline.instant(), answer).await;

@@ -42,7 +42,10 @@ pub(super) async fn first_map(
                 None => return Ok(map),
                 Some(slot) => NodeError::new(
                     NodeErrorKind::NotReady,
-                    format!("slot {slot} has no master: see `redis-cli --cluster check`"),
+                    format!(
+                        "slot {slot} has no master: see `redis-cli --cluster check`, and make a new cluster with \
+                         `redis-cli --cluster create`"
+                    ),
                 ),
             },
             Ok(Err(error)) => error,

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::address::Address;
-use super::clock::{ServerClock, steady_us};
+use super::clock::{ASKED_AGAIN, ServerClock, steady_us};
 use super::error::{NodeError, NodeErrorKind, server_text};
 use super::settings::Settings;
 
@@ -95,8 +95,14 @@ impl Wire {
             Err(_) => Err(NodeError::new(
                 NodeErrorKind::Unreachable,
                 format!(
-                    "{address} did not answer within {:?} of connecting",
-                    opening.settings.connect_timeout
+                    "{address} did not answer within {:?} of connecting{}",
+                    opening.settings.connect_timeout,
+                    match opening.settings.tls {
+                        Some(_) =>
+                            " (if its connections are not encrypted, the URL begins with redis://)",
+                        None =>
+                            " (if its connections are encrypted, the URL begins with rediss://)",
+                    }
                 ),
             )),
         }
@@ -139,19 +145,36 @@ impl Wire {
         clock: &ServerClock,
     ) -> Result<(), NodeError> {
         let mut questions = Vec::new();
-        let mut count = 1;
+        let mut count = 0;
         if let Some(password) = &settings.password {
             let mut auth = redis::cmd("AUTH");
             auth.arg(settings.username.as_deref()).arg(password);
             auth.write_packed_command(&mut questions);
             count += 1;
         }
-        time_command().write_packed_command(&mut questions);
+        self.ask_time(questions, count, address, clock).await?;
+        for _ in 0..ASKED_AGAIN {
+            if !clock.is_rough() {
+                break;
+            }
+            self.ask_time(Vec::new(), 0, address, clock).await?;
+        }
+        Ok(())
+    }
 
+    /// Asks the server for its time, after `before` other questions.
+    async fn ask_time(
+        &mut self,
+        mut questions: Vec<u8>,
+        before: usize,
+        address: &Address,
+        clock: &ServerClock,
+    ) -> Result<(), NodeError> {
+        time_command().write_packed_command(&mut questions);
         let sent_us = steady_us();
         let mut replies = Replies::default();
         let answered = match self.send(&questions).await {
-            Ok(()) => self.receive(count, &mut replies).await,
+            Ok(()) => self.receive(before + 1, &mut replies).await,
             Err(SendError::Nothing(error) | SendError::Part(error)) => Err(error.into()),
         };
         match answered {

@@ -3,6 +3,7 @@
 //! Owns the loops around an [`Attempt`], and what the errors of servers mean to callers. What always holds: a call ends
 //! within the timeout of its handle; what was turned away is counted once, when the answer stands.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ use crate::nodes::{Deadline, NodeError, NodeErrorKind};
 /// How often a call decides anew at once because others have changed the id. Then it pauses, a little longer each time.
 const AT_ONCE: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// A round of a batch takes this part of the time that is left, at most, and at least so long.
+const PARTS: u32 = 4;
+const SHORTEST_ROUND: Duration = Duration::from_millis(100);
 
 impl AsyncClusterStore {
     pub(super) fn key(&self, item: &Item<'_>) -> Vec<u8> {
@@ -132,7 +137,7 @@ impl AsyncClusterStore {
     ///
     /// # Errors
     ///
-    /// The first that any id met. What was written of others stays: then it is
+    /// One that an id met. What was written of others stays: if anything was, or may have been, it is
     /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown).
     pub(super) async fn decide_all<T>(
         &self,
@@ -144,24 +149,13 @@ impl AsyncClusterStore {
     ) -> Result<Vec<T>> {
         items.iter().try_for_each(|item| self.policy.check_item(item))?;
         self.check_open()?;
-        let (mut groups, mut of_key) =
-            (Vec::<(Attempt<Vec<T>>, Vec<usize>)>::new(), std::collections::HashMap::new());
-        let must = self.shared.must_replicate;
-        for (place, item) in items.iter().enumerate() {
-            let key = self.key(item);
-            let group = *of_key.entry(key).or_insert_with_key(|key| {
-                let pending = self.shared.counts.take(key);
-                let attempt =
-                    Attempt::new(key.clone(), token, basis.clone(), manner, must, pending);
-                groups.push((attempt, Vec::new()));
-                groups.len() - 1
-            });
-            groups[group].1.push(place);
-        }
+        let mut groups = self.groups(items, token, basis, manner);
         let (deadline, nodes) = (self.deadline(), &self.shared.nodes);
         let mut answers: Vec<Option<T>> = items.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..groups.len()).collect();
-        let (mut failed, mut has_written, mut rounds) = (None, false, 0);
+        let (mut failed, mut has_written, mut rounds) = (None::<Failed>, false, 0);
+        // Why ids are put off.
+        let mut late = None;
         while !open.is_empty() {
             let (mut reads, mut writes) = (Vec::new(), Vec::new());
             for &group in &open {
@@ -177,9 +171,13 @@ impl AsyncClusterStore {
                     Ok(Step::Read(command)) => reads.push((group, command)),
                     Ok(Step::Write(command)) => writes.push((group, command)),
                     // The others go on to their end.
-                    Err(e) => failed = failed.or(Some(e)),
+                    Err(e) => failed = Some(e.worse(failed)),
                 }
             }
+            // A server that does not answer holds up the ids of the others for a part of the time only.
+            let round = || deadline.within((deadline.remaining() / PARTS).max(SHORTEST_ROUND));
+            let is_late =
+                |e: &NodeError| e.kind() == NodeErrorKind::Timeout && !deadline.has_passed();
             let commands =
                 |of: Vec<(usize, redis::Cmd)>| -> (Vec<usize>, Vec<(Vec<u8>, redis::Cmd)>) {
                     of.into_iter()
@@ -188,30 +186,46 @@ impl AsyncClusterStore {
                 };
             let ((read_groups, reads), (write_groups, writes)) =
                 (commands(reads), commands(writes));
-            let was_read = nodes.read_all(reads, deadline).await;
-            let written = nodes.write_all(writes, deadline).await;
+            let written = nodes.write_all(writes, round()).await;
+            let was_read = nodes.read_all(reads, round()).await;
             open.clear();
             for (group, read) in read_groups.into_iter().zip(was_read) {
-                match groups[group].0.was_read(read) {
-                    Ok(()) => open.push(group),
-                    Err(e) => failed = failed.or(Some(e)),
+                let attempt = &mut groups[group].0;
+                match read {
+                    Err(e) if is_late(&e) => {
+                        late = Some(e);
+                        open.push(group);
+                    }
+                    read => match attempt.was_read(read) {
+                        Ok(()) => open.push(group),
+                        Err(e) => failed = Some(e.worse(failed)),
+                    },
                 }
             }
             for (group, written) in write_groups.into_iter().zip(written) {
                 let (attempt, places) = &mut groups[group];
-                match attempt.was_written(written) {
-                    Ok(Some(of_group)) => {
-                        has_written = true;
-                        keep(&mut answers, places, of_group);
+                match written {
+                    Err(e) if is_late(&e) && !e.may_be_executed() => {
+                        attempt.was_put_off();
+                        late = Some(e);
+                        open.push(group);
                     }
-                    Ok(None) => open.push(group),
-                    Err(e) => failed = failed.or(Some(e)),
+                    written => match attempt.was_written(written) {
+                        Ok(Some(of_group)) => {
+                            has_written = true;
+                            keep(&mut answers, places, of_group);
+                        }
+                        Ok(None) => open.push(group),
+                        Err(e) => failed = Some(e.worse(failed)),
+                    },
                 }
             }
             rounds += 1;
-            if let Some(&group) = open.first().filter(|_| deadline.has_passed()) {
-                failed = failed.or(Some(groups[group].0.give_up(busy())));
-                break;
+            if deadline.has_passed() {
+                for group in open.drain(..) {
+                    let e = late.clone().unwrap_or_else(busy);
+                    failed = Some(groups[group].0.give_up(e).worse(failed));
+                }
             } else if !open.is_empty() {
                 pause(rounds).await;
             }
@@ -230,6 +244,30 @@ impl AsyncClusterStore {
         self.counted(answers)
     }
 
+    /// Returns a call for each id, with the places of its items.
+    fn groups<T>(
+        &self,
+        items: &[Item<'_>],
+        token: Token,
+        basis: &Basis,
+        manner: Manner<Vec<T>>,
+    ) -> Vec<(Attempt<Vec<T>>, Vec<usize>)> {
+        let (mut groups, mut of_key) =
+            (Vec::<(Attempt<Vec<T>>, Vec<usize>)>::new(), HashMap::new());
+        let must = self.shared.must_replicate;
+        for (place, item) in items.iter().enumerate() {
+            let group = *of_key.entry(self.key(item)).or_insert_with_key(|key| {
+                let pending = self.shared.counts.take(key);
+                let attempt =
+                    Attempt::new(key.clone(), token, basis.clone(), manner, must, pending);
+                groups.push((attempt, Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].1.push(place);
+        }
+        groups
+    }
+
     fn failed(&self, failed: Failed, token: Token) -> Error {
         let store = self.policy.store_name();
         match failed {
@@ -245,8 +283,8 @@ impl AsyncClusterStore {
             Failed::Unknown(Unknown::TooFewReplicas { by }) => unknown_outcome(
                 token,
                 format!(
-                    "{store}: it was written, but only {by} replicas have it, so a failover may lose it; ask again with the \
-                     token of this error, or lower min_replicas"
+                    "{store}: it was written, but has not reached {by} of the replicas that must have it, so a failover may lose it; \
+                     ask again with the token of this error, or lower min_replicas"
                 ),
                 None,
             ),

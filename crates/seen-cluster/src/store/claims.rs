@@ -150,7 +150,7 @@ impl AsyncClusterStore {
         items.iter().try_for_each(|item| self.policy.check_item(item))?;
         let store = self.clone();
         let claims = self.carry_on(async move {
-            let token = store.policy.make_token();
+            let (token, deadline) = (store.policy.make_token(), store.deadline());
             let manner = Manner {
                 is_repeated: |_| false,
                 stands: |claims: &Vec<Decided>, record| {
@@ -182,11 +182,19 @@ impl AsyncClusterStore {
                         .map(|(item, claim)| store.to_claim(item, claim, lease))
                         .collect::<Vec<_>>())
                 }
+                // Without a token nothing was written.
+                Err(e) if e.token().is_none() => Err(e),
                 Err(e) => {
                     let granted = granted.into_inner();
-                    let claims =
-                        granted.into_iter().map(|(place, token)| (items[place].clone(), token));
-                    let _ = store.release_all(claims).await;
+                    let claims = granted
+                        .into_iter()
+                        .map(|(place, token)| (items[place].clone(), token))
+                        .collect::<Vec<_>>();
+                    let releasing = store.clone();
+                    let released =
+                        store.carry_on(async move { releasing.release_all(claims).await });
+                    // Goes on after the deadline.
+                    _ = deadline.limit(released).await;
                     Err(e)
                 }
             }

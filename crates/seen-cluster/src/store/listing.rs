@@ -2,7 +2,7 @@
 //!
 //! Owns the position of a listing: which server, and how far `SCAN` has come there. What always holds: nothing is kept open
 //! on a server between two pages. An entry that exists throughout is listed, and once, while no slot moves to another
-//! server; while one moves, an entry in it may be missed. (`SCAN`: "a full iteration always retrieves all the elements that
+//! server; while one moves, an entry in it may be missed, or listed twice. (`SCAN`: "a full iteration always retrieves all the elements that
 //! were present from the start to the end".)
 
 use std::collections::{HashSet, VecDeque};
@@ -13,8 +13,9 @@ use seen_store::{Entry, ErrorKind, Filter, Item, Result};
 
 use super::AsyncClusterStore;
 use super::call::error_of;
+use super::maintenance::field;
 use crate::attempt::read;
-use crate::nodes::Address;
+use crate::nodes::{Address, Deadline};
 
 /// How many keys a server looks at for one answer of `SCAN`.
 const KEYS_AT_ONCE: u32 = 500;
@@ -36,6 +37,8 @@ pub(super) struct Scan {
     /// `None` before it has begun.
     masters: Option<Vec<Address>>,
     cursor: Vec<u8>,
+    /// Which run of the present server the cursor is of. `None`: it does not tell.
+    run: Option<String>,
     /// What was listed of the present server: it may name a key twice.
     listed: HashSet<Vec<u8>>,
 }
@@ -68,6 +71,7 @@ impl AsyncClusterStore {
             pattern: self.shared.keys.pattern(scope),
             masters: None,
             cursor: b"0".to_vec(),
+            run: None,
             listed: HashSet::new(),
         }
     }
@@ -77,11 +81,15 @@ impl AsyncClusterStore {
         self.check_open()?;
         let masters = scan.masters.get_or_insert_with(|| self.shared.nodes.masters());
         let Some(master) = masters.last().cloned() else { return Ok(None) };
+        let deadline = self.deadline();
+        if scan.cursor == b"0" {
+            scan.run = self.run_of(&master, deadline).await;
+        }
         let mut command = cmd("SCAN");
         command.arg(&scan.cursor).arg("MATCH").arg(&scan.pattern).arg("COUNT").arg(KEYS_AT_ONCE);
         command.arg("TYPE").arg("string");
         let name = self.policy.store_name();
-        let answer = self.shared.nodes.on_master(&master, command, self.deadline()).await;
+        let answer = self.shared.nodes.on_master(&master, command, deadline).await;
         let (cursor, keys) = scanned(answer.map_err(|e| error_of(name, e))?).ok_or_else(|| {
             error(ErrorKind::Io, format!("{name}: a server answers SCAN with something else"), None)
         })?;
@@ -89,18 +97,25 @@ impl AsyncClusterStore {
             self.shared.keys.parse(key).is_some() && scan.listed.insert(key.clone())
         };
         let keys: Vec<_> = keys.into_iter().filter(is_new).collect();
-        if cursor == b"0" {
+        // The cursor means nothing to a server that was started again meanwhile: it is walked through once more.
+        if cursor == b"0" && scan.run == self.run_of(&master, deadline).await {
             scan.listed.clear();
             masters.pop();
         }
         scan.cursor = cursor;
         let commands = keys.iter().map(|key| (key.clone(), read(key))).collect();
-        let values = self.shared.nodes.read_all(commands, self.deadline()).await;
+        let values = self.shared.nodes.read_all(commands, deadline).await;
         let found = keys.into_iter().zip(values).map(|(key, value)| match value {
             Ok(value) => Ok((key, value)),
             Err(e) => Err(error_of(name, e)),
         });
         found.collect::<Result<_>>().map(Some)
+    }
+
+    /// Returns which run of the server answers.
+    async fn run_of(&self, master: &Address, deadline: Deadline) -> Option<String> {
+        let info = self.info(master, &["server"], deadline).await?;
+        field(&info, "run_id").map(str::to_owned)
     }
 
     /// Calls `each` with all that is known of each id of a scope, or of all, with the policy of its scope.

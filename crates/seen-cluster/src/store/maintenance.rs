@@ -10,9 +10,9 @@ use seen_store::{Entry, ErrorKind, Filter, Item, Result, State, Stats};
 
 use super::marks::repeatable;
 use super::{AsyncClusterStore, Shared};
-use crate::attempt::Basis;
+use crate::attempt::{Basis, Manner};
 use crate::counts::FLUSH_INTERVAL;
-use crate::nodes::Deadline;
+use crate::nodes::{Address, Deadline};
 
 /// The first version of Redis whose `SET` takes `NX` and `GET` together.
 const OLDEST_REDIS: u32 = 7;
@@ -23,39 +23,52 @@ const AT_ONCE: usize = 1_000;
 /// How long a server is asked for its version.
 const ASKING: Duration = Duration::from_millis(500);
 
-/// How long closing waits for what is carried on, and for the counts to be written.
+/// How long closing waits until what is carried on has ended, and the counts are written.
 const CLOSING: Duration = Duration::from_secs(5);
 
 impl AsyncClusterStore {
-    /// Refuses a server that does not know the commands.
-    pub(super) async fn check_version(&self, deadline: Deadline) -> Result<()> {
-        let nodes = &self.shared.nodes;
-        let mut info = Value::Nil;
-        for master in nodes.masters() {
-            let mut command = cmd("INFO");
-            command.arg("server");
+    /// Refuses a server that does not know the commands, or forgets ids when its memory is full.
+    pub(super) async fn check_servers(&self, deadline: Deadline) -> Result<()> {
+        let name = self.policy.store_name();
+        let refused =
+            |what: String| Err(error(ErrorKind::InvalidConfig, format!("{name}: {what}"), None));
+        for master in self.shared.nodes.masters() {
+            let text = self.info(&master, &["server", "memory"], deadline.within(ASKING)).await;
             // One that does not answer, or to a user who may not ask, is told by the first command that it does not know.
-            if let Ok(answer) = nodes.on_master(&master, command, deadline.within(ASKING)).await {
-                info = answer;
-                break;
+            let Some(text) = text else { continue };
+            let version = field(&text, "redis_version").unwrap_or_default();
+            let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+            if major.is_some_and(|major| major < OLDEST_REDIS) {
+                return refused(format!(
+                    "the server {master} is Redis {version}; Redis 7 or newer, or Valkey, is needed"
+                ));
+            }
+            let is_bounded = field(&text, "maxmemory").is_some_and(|bytes| bytes != "0");
+            let policy = field(&text, "maxmemory_policy").unwrap_or("noeviction");
+            if is_bounded && policy != "noeviction" {
+                return refused(format!(
+                    "the server {master} forgets ids when its memory is full (maxmemory-policy {policy}), and their alerts \
+                     would be sent again: set `maxmemory-policy noeviction` on all servers"
+                ));
             }
         }
-        let text = match &info {
-            Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
-            Value::VerbatimString { text, .. } => text.clone(),
-            _ => String::new(),
-        };
-        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        if major.is_some_and(|major| major < OLDEST_REDIS) {
-            let message = format!(
-                "{}: the server is Redis {}; Redis 7 or newer, or Valkey, is needed",
-                self.policy.store_name(),
-                version.unwrap_or_default()
-            );
-            return Err(error(ErrorKind::InvalidConfig, message, None));
-        }
         Ok(())
+    }
+
+    /// Returns what a server tells of itself, if it does.
+    pub(super) async fn info(
+        &self,
+        master: &Address,
+        sections: &[&str],
+        deadline: Deadline,
+    ) -> Option<String> {
+        let mut command = cmd("INFO");
+        command.arg(sections);
+        match self.shared.nodes.on_master(master, command, deadline).await.ok()? {
+            Value::BulkString(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+            Value::VerbatimString { text, .. } => Some(text),
+            _ => None,
+        }
     }
 
     /// Removes nothing, and returns 0: the servers remove what has expired by themselves.
@@ -157,7 +170,7 @@ impl AsyncClusterStore {
     }
 
     /// Writes what was turned away, ends what is carried on, and closes the store for all its handles: see
-    /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 10 seconds, 5 for each.
+    /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 5 seconds.
     ///
     /// # Errors
     ///
@@ -167,13 +180,20 @@ impl AsyncClusterStore {
         let shared = &self.shared;
         shared.renewals.stop_all();
         shared.tasks.close();
+        let deadline = Deadline::after(CLOSING);
         // The ends of claims that were begun are carried on.
-        let ended = tokio::time::timeout(CLOSING, shared.tasks.wait()).await;
-        if ended.is_err() {
+        if deadline.limit(shared.tasks.wait()).await.is_none() {
             let name = self.policy.store_name();
-            log::warn!(store = name; "{name}: closed while ends of claims were under way");
+            log::warn!(store = name; "{name}: closed before some claims could be ended; they end with their leases");
         }
-        let flushed = self.busy_timeout(CLOSING.min(self.policy.timeout())).flush().await;
+        let handle = self.busy_timeout(self.policy.timeout().min(deadline.remaining()));
+        let flushed = deadline.limit(handle.flush()).await.unwrap_or_else(|| {
+            Err(error(
+                ErrorKind::Unavailable,
+                "the servers did not answer in time".to_owned(),
+                None,
+            ))
+        });
         shared.is_closed.store(true, SeqCst);
         shared.nodes.close().await;
         if let Err(e) = flushed {
@@ -220,7 +240,7 @@ impl AsyncClusterStore {
                     batch,
                     token,
                     &Basis::Unread,
-                    repeatable(),
+                    Manner { is_repeated: |_| false, ..repeatable() },
                     |_, record, _, _| {
                         let is_changed = !record.is_empty();
                         Ok(Outcome { answer: (), is_changed, turned_away: TurnedAway::default() })
@@ -231,6 +251,11 @@ impl AsyncClusterStore {
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Returns the value of a line of `INFO`.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
 fn add_to(stats: &mut Stats, entry: &Entry) {

@@ -24,7 +24,7 @@ fn is_own(verdict: Verdict) -> bool {
 /// The manner of a verb that may be done twice, and whose second time finds nothing to do.
 pub(super) fn repeatable<T>() -> Manner<T> {
     Manner {
-        is_repeated: |_| false,
+        is_repeated: |_| true,
         stands: |_, _: &Record| false,
         is_over: |_, _, _| false,
         if_unchanged: IfUnchanged::Done,

@@ -42,7 +42,7 @@ async fn a_replica_that_lags_is_told_with_the_answer_and_delays_no_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_with_too_few_replicas_is_named_when_connecting() {
+async fn masters_that_never_had_the_replicas_are_refused_when_connecting() {
     needs_server!();
     let cluster = Cluster::start();
     let mut settings = settings(&cluster);
@@ -51,4 +51,21 @@ async fn a_master_with_too_few_replicas_is_named_when_connecting() {
     assert_eq!(error.kind(), NodeErrorKind::TooFewReplicas);
     let shown = error.to_string();
     assert!(shown.contains("127.0.0.1:") && shown.contains("min_replicas=1"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_missing_for_a_while_does_not_keep_a_store_from_connecting() {
+    needs_server!();
+    let cluster = Cluster::start();
+    let mut settings = settings(&cluster);
+    settings.min_replicas = 1;
+    cluster.replica_of(cluster.node(0)).kill();
+    let nodes = Nodes::connect(settings, in_ms(5_000)).await.unwrap();
+    let key = keys_at(&nodes, cluster.node(0)).next().unwrap();
+    let get = command(&["GET", &key]);
+    assert_eq!(nodes.read(key.as_bytes(), get, patient()).await.unwrap(), Value::Nil);
+    let elsewhere = keys_at(&nodes, cluster.node(1)).next().unwrap();
+    let set = command(&["SET", &elsewhere, "v"]);
+    let written = nodes.write(elsewhere.as_bytes(), set, patient()).await.unwrap();
+    assert_eq!(written.replicated, Replicated::Enough);
 }

@@ -1,32 +1,14 @@
 //! Answers that are lost on the way: between each client and each server stands a proxy that cuts connections after a
 //! command was executed and before its answer is passed on.
-#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster_harness::{Cluster, Fault, Injected, Options, needs_server};
+use cluster_harness::{Fault, Injected, needs_server};
 use seen_cluster::ClusterStore;
 use seen_store::{Claim, Config, ErrorKind, Item, Verdict};
 
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn cluster() -> Cluster {
-    Cluster::start_with(&Options::new().announce_through_proxies(true))
-}
-
-fn url(cluster: &Cluster) -> String {
-    cluster.url()
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long calls take")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-fn inject(cluster: &Cluster, fault: &Fault) -> Vec<Injected> {
-    cluster.proxies().iter().map(|proxy| proxy.inject(fault.clone())).collect()
-}
+use super::{MINUTE, behind_proxies, inject, now};
 
 fn hits(injected: &[Injected]) -> u64 {
     injected.iter().map(Injected::hits).sum()
@@ -35,8 +17,8 @@ fn hits(injected: &[Injected]) -> u64 {
 #[test]
 fn a_new_id_whose_answer_is_lost_is_new_and_once() {
     needs_server!();
-    let cluster = cluster();
-    let store = ClusterStore::open(&url(&cluster)).unwrap();
+    let cluster = behind_proxies();
+    let store = ClusterStore::open(&cluster.url()).unwrap();
     let injected = inject(
         &cluster,
         &Fault::lose_answer().on(&["SET", "EVALSHA", "EVAL", "WAIT"]).one_in(7, 17),
@@ -57,8 +39,8 @@ fn a_new_id_whose_answer_is_lost_is_new_and_once() {
 #[test]
 fn a_batch_whose_answers_are_lost_gives_each_id_its_verdict() {
     needs_server!();
-    let cluster = cluster();
-    let store = ClusterStore::open(&url(&cluster)).unwrap();
+    let cluster = behind_proxies();
+    let store = ClusterStore::open(&cluster.url()).unwrap();
     let injected = inject(&cluster, &Fault::lose_answer().on(&["SET"]).one_in(900, 5));
     for round in 0..10 {
         let ids: Vec<_> = (0..1_000).map(|n| format!("{round}-{}", n / 2)).collect();
@@ -74,9 +56,9 @@ fn a_batch_whose_answers_are_lost_gives_each_id_its_verdict() {
 #[test]
 fn claims_and_their_ends_survive_lost_answers() {
     needs_server!();
-    let cluster = cluster();
-    let store = ClusterStore::open(&url(&cluster)).unwrap();
-    let other = ClusterStore::open(&url(&cluster)).unwrap();
+    let cluster = behind_proxies();
+    let store = ClusterStore::open(&cluster.url()).unwrap();
+    let other = ClusterStore::open(&cluster.url()).unwrap();
     let injected =
         inject(&cluster, &Fault::lose_answer().on(&["SET", "EVALSHA", "EVAL"]).one_in(5, 3));
     for n in 0..100 {
@@ -101,9 +83,9 @@ fn claims_and_their_ends_survive_lost_answers() {
 #[test]
 fn when_the_retries_run_out_the_error_has_the_token_for_the_true_answer() {
     needs_server!();
-    let cluster = cluster();
+    let cluster = behind_proxies();
     let config = Config::default().busy_timeout(Duration::from_millis(500));
-    let store = ClusterStore::open_with(&url(&cluster), config).unwrap();
+    let store = ClusterStore::open_with(&cluster.url(), config).unwrap();
     let injected = inject(&cluster, &Fault::lose_answer().on(&["SET"]));
     let error = store.check_and_mark("incident-17").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
@@ -111,7 +93,7 @@ fn when_the_retries_run_out_the_error_has_the_token_for_the_true_answer() {
     let token = error.token().expect("the token of the call");
     injected.iter().for_each(Injected::remove);
     // Another process asks.
-    let other = ClusterStore::open(&url(&cluster)).unwrap();
+    let other = ClusterStore::open(&cluster.url()).unwrap();
     let ask = |item: Item<'_>| other.check_and_mark(item).unwrap();
     assert_eq!(ask(Item::new("incident-17")), Verdict::Duplicate);
     assert_eq!(ask(Item::new("incident-17").retry_of(token)), Verdict::New);
@@ -121,8 +103,8 @@ fn when_the_retries_run_out_the_error_has_the_token_for_the_true_answer() {
 #[test]
 fn an_answer_that_never_comes_is_an_error_within_the_timeout() {
     needs_server!();
-    let cluster = cluster();
-    let store = ClusterStore::open(&url(&cluster)).unwrap().busy_timeout(Duration::from_secs(1));
+    let cluster = behind_proxies();
+    let store = ClusterStore::open(&cluster.url()).unwrap().busy_timeout(Duration::from_secs(1));
     let _held = inject(&cluster, &Fault::hold_answer().on(&["SET", "GET"]));
     let begun = now();
     let error = store.check_and_mark("incident-17").unwrap_err();
