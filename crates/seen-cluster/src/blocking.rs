@@ -81,7 +81,7 @@ impl ClusterStore {
             })?;
         let background =
             Arc::new(Background { runtime: Some(runtime), process: std::process::id() });
-        let store = wait(background.handle(), AsyncClusterStore::open_for(url, config, false))?;
+        let store = wait(background.handle(), AsyncClusterStore::open_with(url, config))?;
         Ok(Self { store, runtime: background })
     }
 

@@ -12,8 +12,7 @@
 //! - Each command of a pipeline has its own answer.
 //! - `WAIT` runs on the connection of the writes that it waits for, after them.
 //! - A future can be dropped at any time; what other callers were to get, they get.
-//!   Unless [`Settings::sends_in_tasks`] is off: then one that is neither polled nor dropped holds up the others of its
-//!   server until their deadlines.
+//!   One that is neither polled nor dropped holds up the others of its server for some milliseconds.
 //!
 //! This is not `ClusterConnection` of the crate `redis` for three reasons. It sends `WAIT` to all masters, over
 //! connections that may be others than the writes'. If one command of a pipeline is answered with a redirect, it sends

@@ -93,11 +93,6 @@ impl AsyncClusterStore {
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) for a wrong user or password;
     /// [`Unavailable`](ErrorKind::Unavailable) when no server answers within the timeout.
     pub async fn open_with(url: &str, config: Config) -> Result<Self> {
-        Self::open_for(url, config, true).await
-    }
-
-    /// Opens the store. `for_tasks`: a call may be polled rarely; a thread polls its call until it is done.
-    pub(crate) async fn open_for(url: &str, config: Config, for_tasks: bool) -> Result<Self> {
         let ClusterUrl { mut settings, namespace, name } = ClusterUrl::parse(url)?;
         let policy = Policy::new(name, config)?;
         let runtime = Handle::try_current().map_err(|e| {
@@ -107,7 +102,6 @@ impl AsyncClusterStore {
         let must_replicate = settings.min_replicas > 0;
         let activities = Arc::new(Activities::default());
         let groups = Arc::clone(&activities);
-        settings.sends_in_tasks = for_tasks;
         settings.on_group = Some(Arc::new(move |calls| groups.add_group(calls)));
         let deadline = Deadline::after(policy.timeout());
         let nodes = Nodes::connect(settings, deadline).await;

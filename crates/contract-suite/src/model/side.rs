@@ -104,7 +104,7 @@ impl Side {
             Op::Mark(which) => text(store.mark_seen(item(*which))),
             Op::MarkAt(which, units) => {
                 // Where time passes by itself, no mark is about to end: a sliding window adds a sixteenth of its TTL.
-                let units = if *units == -100 && !self.view.has_times { &-50 } else { units };
+                let units = if *units == -100 && !self.view.has_times { &-75 } else { units };
                 let by = self.units(units.unsigned_abs());
                 let at = if *units < 0 { self.view.start - by } else { self.view.start + by };
                 text(store.mark_seen_at(item(*which), at))

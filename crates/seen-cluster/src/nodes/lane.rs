@@ -1,8 +1,9 @@
 //! One connection that many tasks share, with at most one pipeline under way (group commit).
 //!
 //! Owns the queue of requests, who sends them, and the hand-over between senders. A request that finds the lane idle is
-//! sent at once: by a task of its own, or by its caller's thread if that polls it all the time. Requests that come meanwhile queue; a task of the lane's own sends them,
-//! as many as fit into a pipeline at a time, until the queue is empty.
+//! sent and answered in its caller's own task. Requests that come meanwhile queue; a task of the lane's own sends them, as
+//! many as fit into a pipeline at a time, until the queue is empty. A caller that sends and is not polled is relieved of it
+//! by those that wait.
 //!
 //! What always holds: while the lane is busy, exactly one [`Turn`] exists, and whatever drops it hands the lane on. A
 //! request is sent at most once. A caller that is dropped before its request was sent takes the request back; after
@@ -11,13 +12,12 @@
 //! Knows nothing of slots, and of replies only how many there are.
 
 mod group;
+mod led;
 mod ticket;
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use redis::Value;
@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::group::Group;
+use self::led::Lead;
 use self::ticket::Ticket;
 use super::clock::{Deadline, steady_us};
 use super::error::{NodeError, NodeErrorKind};
@@ -38,6 +39,9 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 /// How long a failure to connect is the answer to further requests, so that callers that all try again do not storm a
 /// server that is about to come back. It is shorter than any pause between two tries.
 const SHARED_FAILURE_US: i64 = 5_000;
+
+/// How long a request waits for a pipeline that a caller sends. Then a task sends it.
+const HELD_UP: Duration = Duration::from_millis(5);
 
 /// Commands that stay together in one pipeline.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ struct State {
     wire: Option<Wire>,
     /// Empty while the lane is idle.
     waiting: VecDeque<Entry>,
+    /// The pipeline that a caller sends, or sent last.
+    lead: Option<Lead<Answer>>,
     /// When the connection could not be opened last, and why.
     failed: Option<(i64, NodeError)>,
 }
@@ -89,7 +95,7 @@ struct Entry {
 
 enum Entered {
     /// The lane was idle.
-    Leads(Turn),
+    Leads(Turn, Lead<Answer>),
     Waits(oneshot::Receiver<Answer>),
     Closed,
 }
@@ -106,36 +112,42 @@ impl Lane {
         // Takes the request back if this future is dropped.
         let held = ticket.hold();
         let in_time = match Self::enter(node, purpose, request, &ticket) {
-            Entered::Leads(mut turn) => {
-                let led = async move { turn.lead().await };
-                if node.settings().sends_in_tasks {
-                    // Goes on when it is dropped.
-                    let task = tokio::spawn(led);
-                    tokio::time::timeout_at(deadline.instant(), task).await.map(|sent| {
-                        sent.unwrap_or_else(|_| Answer::failed(lost(node, "its task was ended")))
-                    })
-                } else {
-                    let led = Led(Some(Box::pin(led)));
-                    tokio::time::timeout_at(deadline.instant(), led).await
-                }
+            Entered::Leads(mut turn, lead) => {
+                let pipeline = lead.begin(async move { turn.lead().await });
+                tokio::time::timeout_at(deadline.instant(), pipeline).await
             }
             Entered::Waits(answer) => {
-                let answered = tokio::time::timeout_at(deadline.instant(), answer).await;
-                answered.map(|answer| {
-                    // The runtime that sent the pipeline has ended.
-                    answer
-                        .unwrap_or_else(|_| Answer::failed(lost(node, "nobody reads it any more")))
-                })
+                let answer = Self::wait(node, purpose, answer);
+                tokio::time::timeout_at(deadline.instant(), answer).await
             }
-            Entered::Closed => Ok(Answer::failed(NodeError::closed())),
+            Entered::Closed => Ok(Some(Answer::failed(NodeError::closed()))),
         };
-        in_time.unwrap_or_else(|_| {
-            Answer::failed(if held.take_back() {
+        let answer = in_time.unwrap_or_else(|_| {
+            Some(Answer::failed(if held.take_back() {
                 NodeError::timed_out(None)
             } else {
                 NodeError::timed_out_after_sending(node.address())
-            })
-        })
+            }))
+        });
+        // Otherwise the runtime that sent the pipeline has ended.
+        answer.unwrap_or_else(|| Answer::failed(lost(node, "its sender has ended")))
+    }
+
+    /// Waits for the answer of a request in the queue.
+    async fn wait(
+        node: &Node,
+        purpose: Purpose,
+        mut answer: oneshot::Receiver<Answer>,
+    ) -> Option<Answer> {
+        loop {
+            if let Ok(answer) = tokio::time::timeout(HELD_UP, &mut answer).await {
+                return answer.ok();
+            }
+            let lead = node.lane(purpose).state.lock().lead.clone();
+            if lead.is_none_or(|lead| lead.take_over(&Handle::current())) {
+                return answer.await.ok();
+            }
+        }
     }
 
     fn enter(
@@ -153,7 +165,9 @@ impl Lane {
             let wire = state.wire.take();
             let own = Some((request, ticket.clone()));
             let node = node.clone();
-            return Entered::Leads(Turn { node, purpose, wire, own, is_handed_on: false });
+            let lead = Lead::new();
+            state.lead = Some(lead.clone());
+            return Entered::Leads(Turn { node, purpose, wire, own, is_handed_on: false }, lead);
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(Entry { request, ticket: ticket.clone(), answer: sender });
@@ -314,28 +328,5 @@ impl Drop for Turn {
         let (node, purpose) = (self.node.clone(), self.purpose);
         let mut turn = Turn { node, purpose, wire, own: None, is_handed_on: true };
         runtime.spawn(async move { turn.serve().await });
-    }
-}
-
-/// A pipeline that its caller's task carries on, or a task of its own once the caller is dropped.
-struct Led(Option<Pin<Box<dyn Future<Output = Answer> + Send>>>);
-
-impl Future for Led {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
-        let future = self.0.as_mut().expect("is not polled after it was ready");
-        let answer = ready!(future.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(answer)
-    }
-}
-
-impl Drop for Led {
-    fn drop(&mut self) {
-        // Without a runtime the future is dropped: what was sent counts as lost.
-        if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(future);
-        }
     }
 }

@@ -25,9 +25,6 @@ pub(crate) struct Settings {
     pub(crate) min_replicas: u32,
     /// How long the server waits for these replicas. At least 1 ms: 0 would mean for ever.
     pub(crate) wait_timeout: Duration,
-    /// Whether a pipeline is sent by a task of its own, and not by that of its caller, who may poll it rarely or hold it
-    /// unpolled while others wait.
-    pub(crate) sends_in_tasks: bool,
     /// Is told of each pipeline of writes that was answered, with the number of its commands.
     pub(crate) on_group: Option<Arc<dyn Fn(usize) + Send + Sync>>,
 }
@@ -57,7 +54,6 @@ impl Settings {
             response_timeout: Self::RESPONSE_TIMEOUT,
             min_replicas: 0,
             wait_timeout: Self::WAIT_TIMEOUT,
-            sends_in_tasks: true,
             on_group: None,
         }
     }
@@ -74,7 +70,6 @@ impl fmt::Debug for Settings {
             .field("response_timeout", &self.response_timeout)
             .field("min_replicas", &self.min_replicas)
             .field("wait_timeout", &self.wait_timeout)
-            .field("sends_in_tasks", &self.sends_in_tasks)
             .finish_non_exhaustive()
     }
 }
