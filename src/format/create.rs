@@ -1,9 +1,10 @@
 //! Makes an empty database a store.
 //!
-//! Owns the first contents: the tables, the rows of `meta`, the application id, the format version and the page
-//! size; and the derived tables where a store lacks them, or they are made anew. What always holds: everything is written in one transaction, so a crash leaves an empty database or a
-//! complete store. If several processes create a store at the same time, one does it and the others
-//! find it done. Must not know of paths: `file` creates the file, `format::open` decides whether it is empty.
+//! Owns the first contents: the tables, the rows of `meta`, the application id, the format version and the page size; and
+//! the derived tables where a store lacks them, or they are made anew. What always holds: everything is written in one
+//! transaction, so a crash leaves an empty database or a complete store. If several processes create a store at the same
+//! time, one does it and the others find it done. Must not know of paths: `file` creates the file, `format::open` decides
+//! whether it is empty.
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};

@@ -1,7 +1,8 @@
 //! What the verbs cost on a cluster: three masters and three replicas on this machine. `make cluster-bench`.
 //!
 //! Owns the figures of `docs/performance-cluster.md`. What always holds: what is compared is interleaved, round by round, on
-//! one cluster; a figure is the median of the rounds, a ratio that of the ratios in each round. Without a server program it says so and measures nothing.
+//! one cluster; a figure is the median of the rounds, a ratio that of the ratios in each round. Without a server program it
+//! says so and measures nothing.
 
 use std::fmt::Write as _;
 use std::sync::Barrier;

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::group::Group;
-use self::led::Lead;
+use self::led::{Lead, Led};
 use self::ticket::Ticket;
 use super::clock::{Deadline, steady_us};
 use super::error::{NodeError, NodeErrorKind};
@@ -95,7 +95,7 @@ struct Entry {
 
 enum Entered {
     /// The lane was idle.
-    Leads(Turn, Lead<Answer>),
+    Leads(Led<Answer>),
     Waits(oneshot::Receiver<Answer>),
     Closed,
 }
@@ -112,10 +112,7 @@ impl Lane {
         // Takes the request back if this future is dropped.
         let held = ticket.hold();
         let in_time = match Self::enter(node, purpose, request, &ticket) {
-            Entered::Leads(mut turn, lead) => {
-                let pipeline = lead.begin(async move { turn.lead().await });
-                tokio::time::timeout_at(deadline.instant(), pipeline).await
-            }
+            Entered::Leads(pipeline) => tokio::time::timeout_at(deadline.instant(), pipeline).await,
             Entered::Waits(answer) => {
                 let answer = Self::wait(node, purpose, answer);
                 tokio::time::timeout_at(deadline.instant(), answer).await
@@ -165,9 +162,10 @@ impl Lane {
             let wire = state.wire.take();
             let own = Some((request, ticket.clone()));
             let node = node.clone();
-            let lead = Lead::new();
-            state.lead = Some(lead.clone());
-            return Entered::Leads(Turn { node, purpose, wire, own, is_handed_on: false }, lead);
+            let mut turn = Turn { node, purpose, wire, own, is_handed_on: false };
+            let pipeline = Led::new(async move { turn.lead().await });
+            state.lead = Some(pipeline.lead());
+            return Entered::Leads(pipeline);
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(Entry { request, ticket: ticket.clone(), answer: sender });

@@ -2,8 +2,8 @@
 //!
 //! Owns the position of a listing: which server, and how far `SCAN` has come there. What always holds: nothing is kept open
 //! on a server between two pages. An entry that exists throughout is listed, and once, while no slot moves to another
-//! server; while one moves, an entry in it may be missed, or listed twice. (`SCAN`: "a full iteration always retrieves all the elements that
-//! were present from the start to the end".)
+//! server; while one moves, an entry in it may be missed, or listed twice. (`SCAN`: "a full iteration always retrieves all
+//! the elements that were present from the start to the end".)
 
 use std::collections::{HashSet, VecDeque};
 

@@ -23,12 +23,12 @@ pub(super) struct Lead<T>(Arc<Mutex<Sender<T>>>);
 
 /// Who sends.
 enum Sender<T> {
-    /// No one: it has not begun, or is over.
-    Idle,
     /// The caller, which was polled with this waker last.
     Caller(Sending<T>, Option<Waker>),
     /// A task, which gives the answer here.
     Task(oneshot::Receiver<T>),
+    /// No one any more.
+    Over,
 }
 
 impl<T> Clone for Lead<T> {
@@ -38,16 +38,6 @@ impl<T> Clone for Lead<T> {
 }
 
 impl<T: Send + 'static> Lead<T> {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Sender::Idle)))
-    }
-
-    /// Has the caller send.
-    pub(super) fn begin(self, sending: impl Future<Output = T> + Send + 'static) -> Led<T> {
-        *self.0.lock() = Sender::Caller(Box::pin(sending), None);
-        Led(self)
-    }
-
     /// Has a task of this runtime send, unless one does already. Returns false while the caller polls: try again.
     pub(super) fn take_over(&self, runtime: &Handle) -> bool {
         let Some(mut sender) = self.0.try_lock() else { return false };
@@ -64,6 +54,17 @@ impl<T: Send + 'static> Lead<T> {
             other => *sender = other,
         }
         true
+    }
+}
+
+impl<T: Send + 'static> Led<T> {
+    /// Has the caller send.
+    pub(super) fn new(sending: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Lead(Arc::new(Mutex::new(Sender::Caller(Box::pin(sending), None)))))
+    }
+
+    pub(super) fn lead(&self) -> Lead<T> {
+        self.0.clone()
     }
 }
 
@@ -84,10 +85,10 @@ impl<T: Send + 'static> Future for Led<T> {
                 polled
             }
             Sender::Task(answer) => Pin::new(answer).poll(context).map(Result::ok),
-            Sender::Idle => unreachable!("it is not polled after it was ready"),
+            Sender::Over => unreachable!("it is not polled after it was ready"),
         };
         if polled.is_ready() {
-            *sender = Sender::Idle;
+            *sender = Sender::Over;
         }
         polled
     }
@@ -96,7 +97,7 @@ impl<T: Send + 'static> Future for Led<T> {
 impl<T: Send + 'static> Drop for Led<T> {
     fn drop(&mut self) {
         // Without a runtime the sending is dropped: what was sent counts as lost.
-        let sender = std::mem::replace(&mut *self.0.0.lock(), Sender::Idle);
+        let sender = std::mem::replace(&mut *self.0.0.lock(), Sender::Over);
         if let (Sender::Caller(sending, _), Ok(runtime)) = (sender, Handle::try_current()) {
             runtime.spawn(sending);
         }
@@ -125,20 +126,21 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_polls_sends_itself() {
         let (answer, receiver) = oneshot::channel();
-        let pipeline = Lead::new().begin(sending(receiver));
+        let pipeline = Led::new(sending(receiver));
         answer.send(17).unwrap();
         assert_eq!(pipeline.await, Some(17));
     }
 
     #[tokio::test]
     async fn a_task_takes_over_what_is_not_polled_and_the_caller_is_told() {
-        let (lead, (answer, receiver)) = (Lead::new(), oneshot::channel());
+        let (answer, receiver) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let mut pipeline = lead.clone().begin(async move {
+        let mut pipeline = Led::new(async move {
             let answer = receiver.await.unwrap();
             done.send(()).unwrap();
             answer
         });
+        let lead = pipeline.lead();
         begin(&mut pipeline).await;
         assert!(lead.take_over(&Handle::current()));
         answer.send(17_u32).unwrap();
@@ -151,8 +153,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_waits_is_woken_by_the_task() {
-        let (lead, (answer, receiver)) = (Lead::new(), oneshot::channel());
-        let pipeline = lead.clone().begin(sending(receiver));
+        let (answer, receiver) = oneshot::channel();
+        let pipeline = Led::new(sending(receiver));
+        let lead = pipeline.lead();
         let caller = tokio::spawn(pipeline);
         tokio::task::yield_now().await;
         assert!(lead.take_over(&Handle::current()));
@@ -164,7 +167,7 @@ mod tests {
     async fn it_goes_on_when_its_caller_is_dropped() {
         let (answer, receiver) = oneshot::channel::<u32>();
         let (done, is_done) = oneshot::channel();
-        let mut pipeline = Lead::new().begin(async move {
+        let mut pipeline = Led::new(async move {
             done.send(receiver.await.unwrap()).unwrap();
             0
         });
