@@ -26,9 +26,10 @@ use crate::id::{Id, KeyHasher, Scope};
 use crate::item::Item;
 use crate::journal::selection::Selection;
 pub use crate::store::Granter;
+pub use crate::store::in_task::{TaskLease, work_once};
 use crate::store::{
-    Claim, Failure, Known, Lease, Once, Refused, check_receipt, checked_lease, count_claim, end_of,
-    event_of, failing,
+    Claim, Failure, Known, Lease, Once, RENEWED_AT_MOST, Refused, check_receipt, checked_lease,
+    count_claim, end_of, event_of, failing,
 };
 use crate::token::{Token, Tokens};
 
@@ -166,6 +167,11 @@ impl Policy {
     /// Returns for how long leases renew themselves.
     pub fn renewed_for(&self) -> Option<Duration> {
         self.renewing
+    }
+
+    /// Returns for how long the lease of `once` renews itself.
+    pub fn renewed_for_once(&self) -> Duration {
+        self.renewing.unwrap_or(RENEWED_AT_MOST)
     }
 
     /// Returns for how long a claim waits.
@@ -631,11 +637,6 @@ pub fn refused<T, L, K>(claim: Claim<L, K>) -> Once<T> {
 /// Returns what a summary tells of an entry that the store cannot take.
 pub fn refused_entry(entry: &Entry, error: Error) -> Refused {
     crate::store::refused(entry, error)
-}
-
-/// Returns the text that a panic was given.
-pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    crate::store::panic_message(panic)
 }
 
 /// Returns an error of this kind. `source` is its cause.

@@ -30,8 +30,10 @@ pub use entries::Entries;
 pub use lease::Granter;
 pub use lease::{Failure, Lease};
 pub use maintenance::Stats;
+#[cfg(feature = "backend")]
+pub(crate) use once::RENEWED_AT_MOST;
 #[cfg(any(feature = "tokio", feature = "backend"))]
-pub(crate) use once::panic_message;
+pub(crate) use once::in_task;
 pub use once::{Once, OnceError};
 #[cfg(feature = "backend")]
 pub(crate) use restore::refused;

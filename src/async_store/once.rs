@@ -1,15 +1,13 @@
 //! Work that is done once, for tasks.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use super::{AsyncLease, AsyncSeenStore};
-use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::item::Item;
-use crate::store::{Claim, Once, OnceError, panic_message};
+use crate::store::in_task::{TaskLease, work_once};
+use crate::store::{Claim, Once, OnceError};
 
 impl AsyncSeenStore {
     /// Does the work once for the id, and gives all callers its answer: see [`SeenStore::once`](crate::SeenStore::once).
@@ -51,7 +49,7 @@ impl AsyncSeenStore {
         W: Future<Output = Result<T, E>>,
     {
         let (handle, item) = (self.with(self.store.renewing_for_once()), id.into());
-        let mut lease = loop {
+        let lease = loop {
             match handle.claim(&item, lease).await? {
                 Claim::Granted(lease) => break lease,
                 Claim::Seen(known) => {
@@ -63,47 +61,22 @@ impl AsyncSeenStore {
                 refused => return Ok(Once::refused(refused)),
             }
         };
-        // The closure may panic too, before it has made the future.
-        let work = async { work().await };
-        match catch_panic(work).await {
-            Ok(Ok(answer)) => {
-                if let Err(e) = lease.confirm_with(&answer).await {
-                    if e.kind() == ErrorKind::InvalidClaim {
-                        // The work is done. That its answer is too long is no reason to do it again.
-                        lease.confirm().await?;
-                    }
-                    return Err(e.into());
-                }
-                Ok(Once::Ran(answer))
-            }
-            Ok(Err(e)) => {
-                self.failed(&mut lease, e.to_string()).await;
-                Err(OnceError::Work(e))
-            }
-            Err(panic) => {
-                let reason = format!("panicked: {}", panic_message(&*panic));
-                self.failed(&mut lease, reason).await;
-                resume_unwind(panic)
-            }
-        }
-    }
-
-    async fn failed(&self, lease: &mut AsyncLease, reason: String) {
-        if let Err(e) = lease.fail(reason).await {
-            lease.failure_is_lost(&e);
-        }
+        work_once(lease, work).await
     }
 }
 
-/// Returns the output of a future, or what it panicked with.
-async fn catch_panic<T>(work: impl Future<Output = T>) -> std::thread::Result<T> {
-    let mut work = pin!(work);
-    std::future::poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
+impl TaskLease for AsyncLease {
+    async fn confirm_with(&mut self, answer: &[u8]) -> Result<()> {
+        Self::confirm_with(self, answer).await
+    }
+
+    async fn confirm(&mut self) -> Result<()> {
+        Self::confirm(self).await
+    }
+
+    async fn fail(&mut self, reason: String) {
+        if let Err(e) = Self::fail(self, reason).await {
+            self.failure_is_lost(&e);
         }
-    })
-    .await
+    }
 }

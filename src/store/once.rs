@@ -4,6 +4,9 @@
 //! the work has succeeded, with its answer in the same commit; work that fails or panics gives the id back with
 //! the reason. Decides nothing: it uses the verbs of claims.
 
+#[cfg(any(feature = "tokio", feature = "backend"))]
+pub(crate) mod in_task;
+
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::item::Item;
 
 /// For how long the lease of [`SeenStore::once`] renews itself unless the handle says otherwise.
-const RENEWED_AT_MOST: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const RENEWED_AT_MOST: Duration = Duration::from_secs(24 * 3_600);
 
 /// The answer of [`SeenStore::once`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,7 +202,7 @@ impl<T> Once<T> {
     }
 }
 
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

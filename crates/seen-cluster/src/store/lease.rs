@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use seen_store::backend::{EndOfClaim, Granted, Policy, time_of};
-use seen_store::{ErrorKind, Failure, Item, Previous, Result, Token};
+use seen_store::{Error, ErrorKind, Failure, Item, Previous, Result, Token};
 
 use super::AsyncClusterStore;
 use super::renewal::Renewal;
@@ -168,6 +168,11 @@ impl AsyncClusterLease {
     pub async fn fail(&mut self, failure: impl Into<Failure>) -> Result<()> {
         let end = self.store.policy.failing(failure.into());
         self.end(end).await
+    }
+
+    pub(super) fn failure_is_lost(&self, e: &Error) {
+        let name = self.store.policy.store_name();
+        log::warn!(store = name, error:% = e; "{name}: a failure could not be written down: {e}");
     }
 
     async fn end(&mut self, end: EndOfClaim) -> Result<()> {
