@@ -38,6 +38,17 @@ use crate::url::ClusterUrl;
 /// A cheap handle, as that of [`SeenStore`](seen_store::SeenStore), with the same verbs and the same answers: see
 /// [the crate](crate) for the differences. It belongs to the Tokio runtime in which it was opened: connections and
 /// background work live there.
+///
+/// A call whose future is dropped before it is ready was done, or was not:
+///
+/// | verb | dropped before it was ready |
+/// | --- | --- |
+/// | [`is_seen`](Self::is_seen), [`get`](Self::get) and what else only reads | nothing happened |
+/// | [`claim`](Self::claim), [`claim_all`](Self::claim_all), [`once`](Self::once) | nothing happened, or the claim was granted and is released at once; the work of `once` is dropped where it stands |
+/// | [`AsyncClusterLease::confirm`], `fail`, `release`, `renew`, and those with a [`Token`](seen_store::Token) | once it was polled, it is carried on to its end |
+/// | [`mark_seen`](Self::mark_seen), [`forget`](Self::forget), [`resolve`](Self::resolve) | not sent, or done |
+/// | [`check_and_mark`](Self::check_and_mark), [`observe`](Self::observe) | nothing happened, or the id is marked although no caller got [`New`](seen_store::Verdict::New): use [`claim`](Self::claim) where that matters |
+/// | batches, [`remove`](Self::remove), [`restore`](Self::restore) | some ids were done, and others were not |
 #[derive(Clone)]
 pub struct AsyncClusterStore {
     pub(crate) shared: Arc<Shared>,

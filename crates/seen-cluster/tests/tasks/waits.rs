@@ -1,0 +1,62 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use cluster_harness::needs_server;
+use seen_store::Claim;
+
+use super::{MINUTE, granted, store};
+
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn two_thousand_tasks_wait_without_a_thread_of_their_own_and_all_hear_of_the_end() {
+    needs_server!();
+    let store = store().await;
+    let mut leases = Vec::new();
+    for n in 0..20 {
+        leases.push(granted(&store, &format!("id {n}")).await);
+    }
+    let (waiting, before) = (store.waiting(10 * MINUTE), threads());
+    let asked = Arc::new(AtomicU32::new(0));
+    let tasks: Vec<_> = (0..2_000)
+        .map(|n| {
+            let (store, asked) = (waiting.clone(), Arc::clone(&asked));
+            tokio::spawn(async move {
+                asked.fetch_add(1, SeqCst);
+                store.claim(format!("id {}", n % 20), MINUTE).await.unwrap()
+            })
+        })
+        .collect();
+    while asked.load(SeqCst) < 2_000 {
+        tokio::task::yield_now().await;
+    }
+    // The others of this test binary may start some meanwhile.
+    assert!(threads() < before + 40, "{} threads, {before} before", threads());
+    for mut lease in leases {
+        lease.confirm().await.unwrap();
+    }
+    for task in tasks {
+        assert!(matches!(task.await.unwrap(), Claim::Seen(_)));
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_waits_no_longer_than_asked_for_and_one_that_is_cancelled_claims_nothing() {
+    needs_server!();
+    let store = store().await;
+    let mut first = granted(&store, "a").await;
+    let short = store.waiting(Duration::from_millis(100));
+    let waited = tokio::time::timeout(Duration::from_secs(5), short.claim("a", MINUTE)).await;
+    assert!(matches!(waited.unwrap().unwrap(), Claim::InFlight { .. }));
+    let long = store.waiting(MINUTE);
+    let cancelled = tokio::time::timeout(Duration::from_millis(100), long.claim("a", MINUTE)).await;
+    assert!(cancelled.is_err());
+    first.release().await.unwrap();
+    assert_eq!(granted(&store, "a").await.attempt(), 2);
+}
