@@ -16,7 +16,7 @@ test: ## All tests, and a short simulation: needs Rust and a C compiler
 	$(CARGO) test --all-features
 	SEEN_SMALL_INDEX=1 SEEN_MODEL_SEED=3 SEEN_MODEL_CASES=250 $(CARGO) test --all-features --test model
 	$(CARGO) test --package bench-compare --package bench-harness --package async-feed-fetcher
-	$(CARGO) test --features tls --package seen-cluster -- --test-threads=8
+	$(CARGO) test --all-features --package seen-cluster -- --test-threads=8
 	$(CARGO) test --package cluster-harness --package contract-suite
 	SEEN_SIMULATE_SEEDS=60 SEEN_SIMULATE_SECONDS=110 $(CARGO) run --quiet --package seen-simulator
 
@@ -53,9 +53,9 @@ check: ## Formatting, lints, documentation, layers, licences
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy $(others) -- -D warnings
 	$(CARGO) clippy $(pools) -- -D warnings
-	$(CARGO) clippy --package seen-cluster --all-targets --features tls -- -D warnings
+	$(CARGO) clippy --package seen-cluster --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --features tls --package seen-cluster
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features --package seen-cluster
 	scripts/check-layers
 	scripts/check-layers --prove
 	@$(CARGO) deny --version >/dev/null 2>&1 && exec $(MAKE) deny || \
