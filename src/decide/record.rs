@@ -141,7 +141,9 @@ impl Record {
         if let Some(mark) = &mut self.mark {
             let count = i64::from(duplicates) + i64::from(refusals);
             mark.duplicates = mark.duplicates.saturating_add(count);
-            mark.last_seen = mark.last_seen.max(last_ms);
+            if count > 0 {
+                mark.last_seen = mark.last_seen.max(last_ms);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seen_store::{ErrorKind, State, Verdict};
+use seen_store::{ErrorKind, Item, State, Verdict};
 
 use crate::Place;
 use crate::bench::{Bench, assert_kind, check, check_all, claimed, entry, items, known, word};
@@ -116,4 +116,17 @@ pub(crate) fn a_mark_that_is_over_by_itself_is_decided_beside_the_claim(place: &
         assert!(store.is_seen("in flight".into()), "{scope}: it was confirmed");
         assert_eq!(claimed(&*store, "unclaimed", bench.long()).attempt(), 1, "{scope}");
     }
+}
+
+pub(crate) fn items_of_a_batch_that_differ_are_decided_beside_the_claim(place: &dyn Place) {
+    let bench = Bench::new(place);
+    let store = bench.store();
+    let token = claimed(store, "a", bench.long()).into_token();
+    let differing = [Item::new("a").payload("99 EUR"), Item::new("a").version("2")];
+    // Of themselves they would conflict. They do not come to that: the id is in flight.
+    assert_eq!(store.check_and_mark_all(&differing).unwrap(), [Verdict::InFlight; 2]);
+    for item in differing {
+        assert_eq!(store.check_and_mark(item).unwrap(), Verdict::InFlight);
+    }
+    store.confirm("a".into(), &token).unwrap();
 }

@@ -234,6 +234,7 @@ macro_rules! listed {
                 a_check_leaves_a_claim_in_flight_alone
                 a_mark_of_an_id_whose_attempt_is_over_knows_of_it
                 a_mark_that_is_over_by_itself_is_decided_beside_the_claim
+                items_of_a_batch_that_differ_are_decided_beside_the_claim
             }
             leases {
                 a_renewed_lease_ends_later
@@ -303,6 +304,8 @@ macro_rules! listed {
                 a_cleanup_takes_what_was_last_seen_long_ago
                 a_cleanup_takes_claims_that_are_over_and_spares_those_that_bind
                 a_cleanup_of_no_age_takes_all_that_is_not_of_now
+                what_marks_no_id_does_not_judge_for_how_long_marks_are_kept
+                times_before_1970_are_listed_as_they_are
             }
             stats {
                 entries_are_counted_by_state

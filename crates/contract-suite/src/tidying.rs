@@ -1,9 +1,13 @@
 //! Purges and cleanups: they take what is over, and nothing else.
 
-use seen_store::{Abandoned, Failure, Filter, State, Verdict};
+use std::time::UNIX_EPOCH;
+
+use seen_store::{Abandoned, ErrorKind, Failure, Filter, State, Ttl, Verdict};
 
 use crate::Place;
-use crate::bench::{Bench, check, check_all, claimed, entry, get, ids, items, state, word};
+use crate::bench::{
+    Bench, assert_kind, check, check_all, claimed, entry, get, ids, items, state, word,
+};
 
 pub(crate) fn a_purge_takes_nothing_that_is_of_use(place: &dyn Place) {
     let bench = Bench::new(place);
@@ -92,4 +96,29 @@ pub(crate) fn a_cleanup_of_no_age_takes_all_that_is_not_of_now(place: &dyn Place
     assert_eq!(store.cleanup_old_entries(std::time::Duration::ZERO).unwrap(), 3);
     assert_eq!(state(store, "in flight"), State::InFlight);
     assert_eq!(check_all(store, &["a", "b"]), [Verdict::New; 2]);
+}
+
+pub(crate) fn what_marks_no_id_does_not_judge_for_how_long_marks_are_kept(place: &dyn Place) {
+    let bench = Bench::new(place);
+    let store = bench.store();
+    store.mark_seen_at("a".into(), bench.now() - bench.units(200)).unwrap();
+    store.mark_seen_at("b".into(), bench.now() - bench.units(20)).unwrap();
+    // A handle by which nothing can be marked: the retention ends before the TTL.
+    let unfit = store.retention(Some(bench.short()));
+    assert_kind(unfit.mark_seen("c".into()), ErrorKind::InvalidConfig);
+    assert_eq!(unfit.count(Filter::default()).unwrap(), 2);
+    assert_eq!(ids(&*unfit, Filter::default()), ["a", "b"]);
+    assert_eq!(unfit.stats().unwrap().seen, 2);
+    assert_eq!(unfit.cleanup_old_entries(bench.units(100)).unwrap(), 1);
+    assert_eq!(unfit.remove(Filter::default().prefix("b")).unwrap(), 1);
+}
+
+pub(crate) fn times_before_1970_are_listed_as_they_are(place: &dyn Place) {
+    let bench = Bench::new(place);
+    let (store, early) = (bench.store(), UNIX_EPOCH - bench.units(100));
+    store.ttl(Ttl::Never).mark_seen_at("a".into(), early).unwrap();
+    for store in [store, &*bench.again()] {
+        let entry = entry(store, "a");
+        assert_eq!((entry.first_seen, entry.last_seen), (early, early));
+    }
 }

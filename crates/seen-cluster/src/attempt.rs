@@ -16,7 +16,7 @@ use redis::{Cmd, Value, cmd};
 use seen_store::backend::{Outcome, Record, TurnedAway};
 use seen_store::{Result, Token};
 
-use crate::nodes::{NodeError, Replicated, Written};
+use crate::nodes::{NodeError, NodeErrorKind, Replicated, Written};
 
 /// Writes a record if the key has the expected bytes; no bytes are expected of a key that is not there. Returns 1, or what the
 /// key has. A key that is to be deleted and is not there is made first: since Redis 7.2 `WAIT` waits only for what a connection
@@ -92,6 +92,8 @@ pub(crate) struct Manner<T> {
     pub(crate) is_over: fn(&T, &Record, i64) -> bool,
     /// What it means that a decision finds nothing to do after a write that may have been done.
     pub(crate) if_unchanged: IfUnchanged,
+    /// Whether it ends claims, or writes what was counted: then it goes on while the store closes.
+    pub(crate) goes_on_while_closing: bool,
 }
 
 /// See [`Manner::if_unchanged`].
@@ -103,6 +105,19 @@ pub(crate) enum IfUnchanged {
     Done,
     /// It was done, or another caller has taken the id over meanwhile.
     Unknown,
+}
+
+impl<T> Manner<T> {
+    /// That of a decision which tells by itself, by the token, whether this call has written.
+    pub(crate) const fn plain() -> Self {
+        Self {
+            is_repeated: |_| false,
+            stands: |_, _| false,
+            is_over: |_, _, _| false,
+            if_unchanged: IfUnchanged::Decided,
+            goes_on_while_closing: false,
+        }
+    }
 }
 
 impl<T> Clone for Manner<T> {
@@ -203,10 +218,18 @@ impl<T> Attempt<T> {
             }
         }
         record.add(self.pending);
-        let decided = decide(&mut record).map_err(|e| match self.lost_to.take() {
-            Some(lost) => Failed::Unknown(Unknown::Lost(lost)),
-            None => Failed::Decision(e),
-        })?;
+        let decided = match decide(&mut record) {
+            Ok(decided) => decided,
+            Err(_) if matches!(self.basis, Basis::Guessed) => {
+                return Ok(Step::Read(read(&self.key)));
+            }
+            Err(e) => {
+                return Err(match self.lost_to.take() {
+                    Some(lost) => Failed::Unknown(Unknown::Lost(lost)),
+                    None => Failed::Decision(e),
+                });
+            }
+        };
         let Outcome { mut answer, is_changed, turned_away } = decided;
         let lasts_ms = lasts(&record, now_ms);
         if matches!(self.basis, Basis::Guessed) && (!is_changed || lasts_ms == Some(0)) {
@@ -299,6 +322,10 @@ impl<T> Attempt<T> {
         let sent = self.sent.take().expect("a write is under way");
         let Written { value, replicated } = match written {
             Ok(written) => written,
+            Err(e) if e.may_be_executed() && e.kind() == NodeErrorKind::Closed => {
+                // It cannot be sent again.
+                return Err(Failed::Unknown(Unknown::Lost(e)));
+            }
             Err(e) if e.may_be_executed() => {
                 (self.sent, self.lost_to) = (Some(sent), Some(e));
                 return Ok(None);

@@ -11,8 +11,10 @@
 //!   while a server cannot be reached.
 //! - Each command of a pipeline has its own answer.
 //! - `WAIT` runs on the connection of the writes that it waits for, after them.
-//! - A future can be dropped at any time; what other callers were to get, they get.
-//!   One that is neither polled nor dropped holds up the others of its server for some milliseconds.
+//! - A future can be dropped at any time, on any thread; what other callers were to get, they get.
+//! - What others wait for is no caller's alone: one that is neither polled nor dropped holds up the others of its server
+//!   for some milliseconds, and the map is asked for in a task. All of it is in the runtime that the cluster was connected
+//!   in, on any thread that calls.
 //!
 //! This is not `ClusterConnection` of the crate `redis` for three reasons. It sends `WAIT` to all masters, over
 //! connections that may be others than the writes'. If one command of a pipeline is answered with a redirect, it sends
@@ -27,6 +29,7 @@ mod address;
 mod clock;
 mod cluster;
 mod error;
+mod home;
 mod lane;
 mod map;
 mod node;
@@ -238,10 +241,13 @@ impl Nodes {
         command: &Cmd,
         deadline: Deadline,
     ) -> Result<Written, NodeError> {
-        self.cluster.check_process()?;
+        self.cluster.check_usable()?;
         let command = Command::new(0, slot(key), command.get_packed_command());
-        let outcomes = route::run(&self.cluster, purpose, vec![command], deadline).await;
-        outcomes.into_iter().next().map_or_else(|| Err(unfinished()), |(_, result)| result)
+        let run = route::run(&self.cluster, purpose, vec![command], deadline);
+        let outcomes = self.cluster.home().run(run).await;
+        outcomes
+            .and_then(|outcomes| outcomes.into_iter().next())
+            .map_or_else(|| Err(NodeError::ended_after_sending()), |(_, result)| result)
     }
 
     async fn all(
@@ -250,15 +256,16 @@ impl Nodes {
         commands: &[(Vec<u8>, Cmd)],
         deadline: Deadline,
     ) -> Vec<Result<Written, NodeError>> {
-        if let Err(error) = self.cluster.check_process() {
+        if let Err(error) = self.cluster.check_usable() {
             return commands.iter().map(|_| Err(error.clone())).collect();
         }
         let packed = commands.iter().enumerate().map(|(place, (key, command))| {
             Command::new(place, slot(key), command.get_packed_command())
         });
-        let mut results: Vec<_> = commands.iter().map(|_| Err(unfinished())).collect();
-        for (place, result) in route::run(&self.cluster, purpose, packed.collect(), deadline).await
-        {
+        let mut results: Vec<_> =
+            commands.iter().map(|_| Err(NodeError::ended_after_sending())).collect();
+        let run = route::run(&self.cluster, purpose, packed.collect(), deadline);
+        for (place, result) in self.cluster.home().run(run).await.into_iter().flatten() {
             results[place] = result;
         }
         results.iter().filter_map(|result| result.as_ref().err()).for_each(|e| self.doubt(e));
@@ -270,8 +277,7 @@ impl Nodes {
     fn doubt(&self, error: &NodeError) {
         use NodeErrorKind::{Lost, NotReady, Timeout, Unreachable};
         if matches!(error.kind(), Lost | NotReady | Timeout | Unreachable) {
-            let (cluster, seen) = (self.cluster.clone(), self.cluster.refreshes());
-            tokio::spawn(async move { cluster.refresh(seen).await });
+            self.cluster.refresh(self.cluster.refreshes());
         }
     }
 
@@ -292,7 +298,17 @@ impl Nodes {
         command: Cmd,
         deadline: Deadline,
     ) -> Result<Value, NodeError> {
-        self.cluster.check_process()?;
+        self.cluster.check_usable()?;
+        let asked = self.cluster.home().run(self.ask_master(master, command, deadline)).await;
+        asked.unwrap_or_else(|| Err(NodeError::ended_after_sending()))
+    }
+
+    async fn ask_master(
+        &self,
+        master: &Address,
+        command: Cmd,
+        deadline: Deadline,
+    ) -> Result<Value, NodeError> {
         let bytes = command.get_packed_command();
         let mut tries = 0;
         loop {
@@ -314,7 +330,7 @@ impl Nodes {
                     }
                 },
                 (None, Some(error)) => error,
-                (None, None) => unfinished(),
+                (None, None) => NodeError::ended_after_sending(),
             };
             if trouble.is_final() || trouble.kind() == NodeErrorKind::Timeout {
                 self.doubt(&trouble);
@@ -335,6 +351,12 @@ impl Nodes {
         self.cluster.now_ms(slot(key))
     }
 
+    /// Sleeps, also where no runtime is.
+    pub(crate) async fn sleep(&self, pause: Duration) {
+        // A timer is bound to a runtime when it is made.
+        _ = self.cluster.home().run(async move { tokio::time::sleep(pause).await }).await;
+    }
+
     /// Ends the connections, each when what is under way on it is answered. Later calls fail.
     #[expect(
         clippy::unused_async,
@@ -343,9 +365,4 @@ impl Nodes {
     pub(crate) async fn close(&self) {
         self.cluster.close();
     }
-}
-
-/// A task that was to send a command ended without a word: its runtime is shutting down.
-fn unfinished() -> NodeError {
-    NodeError::new(NodeErrorKind::Lost, "the runtime was shut down before an answer came")
 }

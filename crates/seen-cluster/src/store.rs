@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     renewals: Renewals,
     /// Whether a write must reach replicas before it is answered.
     must_replicate: bool,
+    /// Nothing begins any more; what ends claims goes on until it is closed.
+    is_closing: AtomicBool,
     is_closed: AtomicBool,
     /// The process that opened it.
     process: u32,
@@ -103,6 +105,10 @@ impl AsyncClusterStore {
     /// cluster or too old, a certificate that is not accepted, or masters that all have fewer replicas than `min_replicas`;
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) for a wrong user or password;
     /// [`Unavailable`](ErrorKind::Unavailable) when no server answers within the timeout.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime without I/O or timers: it has to be built with `enable_all`.
     pub async fn open_with(url: &str, config: Config) -> Result<Self> {
         let ClusterUrl { mut settings, namespace, name } = ClusterUrl::parse(url)?;
         let policy = Policy::new(name, config)?;
@@ -125,6 +131,7 @@ impl AsyncClusterStore {
                 activities,
                 renewals: Renewals::default(),
                 must_replicate,
+                is_closing: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
                 process: std::process::id(),
                 runtime,

@@ -24,11 +24,14 @@ impl Wake for Unpark {
 }
 
 /// Returns the output of a call, whose sockets and timers are those of this runtime.
+///
+/// On a worker of a runtime the call does not count towards what the task there may do before it yields (Tokio's cooperative
+/// scheduling): once that is used up, nothing is ready until the task returns, and its thread waits here.
 pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
     let _entered = runtime.enter();
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut call = pin!(call);
+    let mut call = pin!(tokio::task::unconstrained(call));
     loop {
         match call.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,

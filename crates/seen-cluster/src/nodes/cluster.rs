@@ -2,17 +2,19 @@
 //!
 //! Owns the map, the servers by address, and when the map is asked for again. What always holds: one refresh is under
 //! way at most, however many calls want one, and none begins within 50 ms of the last; a call that wanted one goes on
-//! with the map of that one. Knows nothing of commands.
+//! with the map of that one. It is a task's, so a call that is not polled holds up no other. Knows nothing of commands.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::address::Address;
 use super::clock::{Deadline, ServerClock, steady_us};
 use super::error::{NodeError, NodeErrorKind};
+use super::home::Home;
 use super::map::SlotMap;
 use super::node::Node;
 use super::settings::Settings;
@@ -25,14 +27,14 @@ const REFRESH_INTERVAL_US: i64 = 50_000;
 const REDIRECT_REFRESH_INTERVAL_US: i64 = 1_000_000;
 
 pub(super) struct Cluster {
+    home: Arc<Home>,
     opening: SharedOpening,
     seeds: Vec<Address>,
     map: RwLock<Arc<SlotMap>>,
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
-    /// Held while the map is asked for.
-    refreshing: tokio::sync::Mutex<()>,
+    is_refreshing: Mutex<bool>,
     /// How often the map was asked for, with or without an answer.
-    refreshes: AtomicU64,
+    refreshes: watch::Sender<u64>,
     refreshed_us: AtomicI64,
     /// Whether the last refresh failed, and that was logged.
     is_stale: AtomicBool,
@@ -41,6 +43,18 @@ pub(super) struct Cluster {
     /// Shows the time of slots without an owner.
     ownerless: ServerClock,
     process: u32,
+}
+
+/// The refresh that is under way. Those that wait are told when it is dropped, also with its runtime.
+struct Refreshing(Arc<Cluster>);
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        let mut is_refreshing = self.0.is_refreshing.lock();
+        self.0.refreshed_us.store(steady_us(), Ordering::Relaxed);
+        *is_refreshing = false;
+        self.0.refreshes.send_modify(|count| *count += 1);
+    }
 }
 
 impl Cluster {
@@ -58,12 +72,13 @@ impl Cluster {
             .collect();
         let map = survey::first_map(nodes.values().cloned().collect(), deadline).await?;
         let cluster = Arc::new(Self {
+            home: Home::current(),
             opening,
             seeds,
             map: RwLock::new(Arc::new(map)),
             nodes: Mutex::new(nodes),
-            refreshing: tokio::sync::Mutex::new(()),
-            refreshes: AtomicU64::new(0),
+            is_refreshing: Mutex::new(false),
+            refreshes: watch::Sender::new(0),
             refreshed_us: AtomicI64::new(steady_us()),
             is_stale: AtomicBool::new(false),
             offset_us: AtomicI64::new(0),
@@ -72,6 +87,10 @@ impl Cluster {
         });
         cluster.offset_us.store(cluster.mean_offset_us(), Ordering::Relaxed);
         Ok(cluster)
+    }
+
+    pub(super) fn home(&self) -> &Arc<Home> {
+        &self.home
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -94,10 +113,11 @@ impl Cluster {
         self.nodes.lock().entry(address.clone()).or_insert_with(new).clone()
     }
 
-    /// Returns an error in a fork of the process that connected: both would read each other's replies.
-    pub(super) fn check_process(&self) -> Result<(), NodeError> {
+    /// Returns an error when the home runtime has ended; and in a fork of the process that connected: both would read each
+    /// other's replies.
+    pub(super) fn check_usable(&self) -> Result<(), NodeError> {
         if std::process::id() == self.process {
-            return Ok(());
+            return if self.home.has_ended() { Err(NodeError::ended()) } else { Ok(()) };
         }
         Err(NodeError::new(
             NodeErrorKind::Forked,
@@ -133,27 +153,47 @@ impl Cluster {
         }
         log::debug!(slot, node:% = to; "a slot has moved");
         if self.since_refresh_us() >= REDIRECT_REFRESH_INTERVAL_US {
-            let (cluster, seen) = (self.clone(), self.refreshes());
-            tokio::spawn(async move { cluster.refresh(seen).await });
+            self.refresh(self.refreshes());
         }
     }
 
     /// Returns a number that changes with each refresh.
     pub(super) fn refreshes(&self) -> u64 {
-        self.refreshes.load(Ordering::Acquire)
+        *self.refreshes.borrow()
     }
 
     fn since_refresh_us(&self) -> i64 {
         steady_us() - self.refreshed_us.load(Ordering::Relaxed)
     }
 
-    /// Asks for the map, unless that was done since [`refreshes`](Self::refreshes) returned `seen`. A failure leaves the
-    /// map as it is.
-    pub(super) async fn refresh(&self, seen: u64) {
-        let _one = self.refreshing.lock().await;
-        if self.refreshes() != seen || self.since_refresh_us() < REFRESH_INTERVAL_US {
-            return;
+    /// Has the map asked for in the background, unless that was done since [`refreshes`](Self::refreshes) returned `seen`,
+    /// or a moment ago. Returns whether the number will change.
+    pub(super) fn refresh(self: &Arc<Self>, seen: u64) -> bool {
+        let mut is_refreshing = self.is_refreshing.lock();
+        if self.refreshes() != seen {
+            return false;
         }
+        if *is_refreshing {
+            return true;
+        }
+        if self.since_refresh_us() < REFRESH_INTERVAL_US {
+            return false;
+        }
+        *is_refreshing = true;
+        drop(is_refreshing);
+        let refreshing = Refreshing(Arc::clone(self));
+        self.home.spawn(async move { refreshing.0.ask_for_map().await });
+        true
+    }
+
+    /// Has the map asked for, as [`refresh`](Self::refresh), and waits for it. A failure leaves the map as it is.
+    pub(super) async fn refreshed(self: &Arc<Self>, seen: u64) {
+        if self.refresh(seen) {
+            _ = self.refreshes.subscribe().wait_for(|count| *count != seen).await;
+        }
+    }
+
+    async fn ask_for_map(&self) {
         let map = self.map();
         let members = map.members().map(|member| self.node(&member.address)).collect();
         let seeds = self.seeds.iter().map(|seed| self.node(seed)).collect();
@@ -167,8 +207,6 @@ impl Cluster {
             }
             Err(error) => log::warn!("the slot map cannot be refreshed: {error}"),
         }
-        self.refreshed_us.store(steady_us(), Ordering::Relaxed);
-        self.refreshes.fetch_add(1, Ordering::Release);
     }
 
     fn believe(&self, map: SlotMap) {

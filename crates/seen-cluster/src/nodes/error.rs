@@ -88,6 +88,16 @@ impl NodeError {
         Self { may_be_executed: true, ..Self::new(NodeErrorKind::Timeout, message) }
     }
 
+    /// The runtime that the connections belong to has ended.
+    pub(super) fn ended() -> Self {
+        Self::new(NodeErrorKind::Closed, "the runtime that the store was opened in has ended")
+    }
+
+    /// It ended while a command was under way.
+    pub(super) fn ended_after_sending() -> Self {
+        Self { may_be_executed: true, ..Self::ended() }
+    }
+
     pub(super) fn closed() -> Self {
         Self::new(NodeErrorKind::Closed, "the connections were closed")
     }

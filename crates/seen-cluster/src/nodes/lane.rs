@@ -317,8 +317,7 @@ impl Drop for Turn {
             state.is_busy = false;
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
-            let message = "the runtime that the connections belong to has ended";
-            fail_all(waiting, &NodeError::new(NodeErrorKind::Closed, message));
+            fail_all(waiting, &NodeError::ended());
             return;
         };
         drop(state);

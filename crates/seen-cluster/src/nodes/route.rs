@@ -148,10 +148,10 @@ async fn go(
 }
 
 /// Pauses after the `tries`th failed try, and refreshes the map unless that was done meanwhile.
-pub(super) async fn look_again(cluster: &Cluster, tries: u32, deadline: Deadline) {
+pub(super) async fn look_again(cluster: &Arc<Cluster>, tries: u32, deadline: Deadline) {
     let seen = cluster.refreshes();
     pause(tries, deadline).await;
-    _ = tokio::time::timeout_at(deadline.instant(), cluster.refresh(seen)).await;
+    _ = tokio::time::timeout_at(deadline.instant(), cluster.refreshed(seen)).await;
 }
 
 /// Sends commands to one node, and returns those to be sent again.

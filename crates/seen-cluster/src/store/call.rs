@@ -4,7 +4,7 @@
 //! within the timeout of its handle; what was turned away is counted once, when the answer stands.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use redis::Value;
@@ -35,7 +35,20 @@ impl AsyncClusterStore {
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.shared.is_closed.load(SeqCst) {
+        self.check(&self.shared.is_closing)
+    }
+
+    /// As [`check_open`](Self::check_open), for what goes on while the store closes.
+    pub(super) fn check_not_closed(&self) -> Result<()> {
+        self.check(&self.shared.is_closed)
+    }
+
+    fn check_for<T>(&self, manner: &Manner<T>) -> Result<()> {
+        if manner.goes_on_while_closing { self.check_not_closed() } else { self.check_open() }
+    }
+
+    fn check(&self, is_over: &AtomicBool) -> Result<()> {
+        if is_over.load(SeqCst) {
             let message = format!("{}: the store was closed", self.policy.store_name());
             return Err(error(ErrorKind::Closed, message, None));
         }
@@ -94,7 +107,7 @@ impl AsyncClusterStore {
         mut verb: impl FnMut(&Policy, &mut Record, &Item<'_>, i64) -> Result<Outcome<T>>,
     ) -> Result<T> {
         self.policy.check_item(item)?;
-        self.check_open()?;
+        self.check_for(&manner)?;
         let key = self.key(item);
         let pending = self.shared.counts.take(&key);
         let must = self.shared.must_replicate;
@@ -126,7 +139,7 @@ impl AsyncClusterStore {
             if deadline.has_passed() {
                 break Err(attempt.give_up(busy()));
             }
-            pause(rounds).await;
+            self.pause(rounds).await;
         };
         self.shared.counts.add(attempt.key(), attempt.turned_away());
         self.counted(answer.map_err(|failed| self.failed(failed, token)))
@@ -148,7 +161,7 @@ impl AsyncClusterStore {
         mut verb: impl FnMut(&Policy, &mut Record, usize, i64) -> Result<Outcome<T>>,
     ) -> Result<Vec<T>> {
         items.iter().try_for_each(|item| self.policy.check_item(item))?;
-        self.check_open()?;
+        self.check_for(&manner)?;
         let mut groups = self.groups(items, token, basis, manner);
         let (deadline, nodes) = (self.deadline(), &self.shared.nodes);
         let mut answers: Vec<Option<T>> = items.iter().map(|_| None).collect();
@@ -227,7 +240,7 @@ impl AsyncClusterStore {
                     failed = Some(groups[group].0.give_up(e).worse(failed));
                 }
             } else if !open.is_empty() {
-                pause(rounds).await;
+                self.pause(rounds).await;
             }
         }
         for (attempt, _) in &groups {
@@ -266,6 +279,13 @@ impl AsyncClusterStore {
             groups[group].1.push(place);
         }
         groups
+    }
+
+    async fn pause(&self, rounds: u32) {
+        if rounds > AT_ONCE {
+            let pause = Duration::from_millis(1 << (rounds - AT_ONCE).min(6)).min(LONGEST_PAUSE);
+            self.shared.nodes.sleep(pause).await;
+        }
     }
 
     fn failed(&self, failed: Failed, token: Token) -> Error {
@@ -340,13 +360,6 @@ fn keep<T>(answers: &mut [Option<T>], places: &[usize], of_group: Vec<T>) {
 
 fn busy() -> NodeError {
     NodeError::new(NodeErrorKind::Timeout, "others kept changing the id until the timeout")
-}
-
-async fn pause(rounds: u32) {
-    if rounds > AT_ONCE {
-        let pause = Duration::from_millis(1 << (rounds - AT_ONCE).min(6)).min(LONGEST_PAUSE);
-        tokio::time::sleep(pause).await;
-    }
 }
 
 /// Returns the error of a call to which a server gave none but this answer.

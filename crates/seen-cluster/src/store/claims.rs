@@ -31,8 +31,7 @@ fn holds(claim: &Decided, record: &Record) -> bool {
 }
 
 /// A claim that was granted and whose answer was lost stands as long as the record has its token.
-const CLAIMING: Manner<Decided> =
-    Manner { is_repeated: |_| false, stands: holds, is_over, if_unchanged: IfUnchanged::Decided };
+const CLAIMING: Manner<Decided> = Manner { stands: holds, is_over, ..Manner::plain() };
 
 /// A lease that has run out while its answer was lost is no lease.
 fn is_over(claim: &Decided, record: &Record, now_ms: i64) -> bool {
@@ -40,20 +39,12 @@ fn is_over(claim: &Decided, record: &Record, now_ms: i64) -> bool {
 }
 
 /// To confirm again is to find the id confirmed: then that is written once more, for the replicas.
-const CONFIRMING: Manner<Option<bool>> = Manner {
-    is_repeated: |late| late.is_some(),
-    stands: |_, _| false,
-    is_over: |_, _, _| false,
-    if_unchanged: IfUnchanged::Decided,
-};
+const CONFIRMING: Manner<Option<bool>> =
+    Manner { is_repeated: |late| late.is_some(), goes_on_while_closing: true, ..Manner::plain() };
 
 /// To end a claim again is to find it lost.
-const ENDING: Manner<Option<i64>> = Manner {
-    is_repeated: |_| false,
-    stands: |_, _| false,
-    is_over: |_, _, _| false,
-    if_unchanged: IfUnchanged::Unknown,
-};
+const ENDING: Manner<Option<i64>> =
+    Manner { if_unchanged: IfUnchanged::Unknown, goes_on_while_closing: true, ..Manner::plain() };
 
 impl AsyncClusterStore {
     /// Claims the id for this task until the lease ends: see [`SeenStore::claim`](seen_store::SeenStore::claim).
@@ -95,7 +86,7 @@ impl AsyncClusterStore {
             }
             // Not all waiters at the same moment.
             let share = u32::from(self.policy.make_token().to_string().as_bytes()[0] % 32);
-            tokio::time::sleep((look + look * share / 64).min(until - now)).await;
+            self.shared.nodes.sleep((look + look * share / 64).min(until - now)).await;
             look = (look * 2).min(LONGEST_LOOK);
         }
     }
@@ -152,14 +143,13 @@ impl AsyncClusterStore {
         let claims = self.carry_on(async move {
             let (token, deadline) = (store.policy.make_token(), store.deadline());
             let manner = Manner {
-                is_repeated: |_| false,
                 stands: |claims: &Vec<Decided>, record| {
                     claims.iter().any(|claim| holds(claim, record))
                 },
                 is_over: |claims, record, now_ms| {
                     claims.iter().any(|claim| is_over(claim, record, now_ms))
                 },
-                if_unchanged: IfUnchanged::Decided,
+                ..Manner::plain()
             };
             let granted = Mutex::new(HashMap::new());
             let decided = store.decide_all(
@@ -369,9 +359,8 @@ impl AsyncClusterStore {
     {
         let manner = Manner {
             is_repeated: |late: &Vec<Option<bool>>| late.iter().any(Option::is_some),
-            stands: |_, _| false,
-            is_over: |_, _, _| false,
-            if_unchanged: IfUnchanged::Decided,
+            goes_on_while_closing: true,
+            ..Manner::plain()
         };
         let owned = self.all_claims(claims, manner, |policy, record, item, token, now_ms| {
             policy.confirm(record, item, token, None, now_ms)
@@ -415,10 +404,9 @@ impl AsyncClusterStore {
         end: EndOfClaim,
     ) -> Result<Vec<Ownership>> {
         let manner: Manner<Vec<Option<i64>>> = Manner {
-            is_repeated: |_| false,
-            stands: |_, _| false,
-            is_over: |_, _, _| false,
             if_unchanged: IfUnchanged::Unknown,
+            goes_on_while_closing: true,
+            ..Manner::plain()
         };
         let owned = self.all_claims(claims, manner, |policy, record, item, token, now_ms| {
             policy.end(record, item, token, &end, now_ms)
@@ -484,7 +472,7 @@ impl AsyncClusterStore {
         &self,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.check_open()?;
+        self.check_not_closed()?;
         let task = self.shared.tasks.spawn_on(call, &self.shared.runtime);
         task.await.unwrap_or_else(|e| {
             if let Ok(panic) = e.try_into_panic() {

@@ -66,6 +66,11 @@ impl AsyncClusterStore {
         AsyncClusterEntries { store, filter, scan, page, is_over: false }
     }
 
+    /// Returns a handle for what marks no id: for how long this one keeps marks plays no part there.
+    pub(super) fn marking_nothing(&self) -> Self {
+        self.retention(None)
+    }
+
     pub(super) fn scan(&self, scope: Option<&str>) -> Scan {
         Scan {
             pattern: self.shared.keys.pattern(scope),
@@ -93,23 +98,27 @@ impl AsyncClusterStore {
         let (cursor, keys) = scanned(answer.map_err(|e| error_of(name, e))?).ok_or_else(|| {
             error(ErrorKind::Io, format!("{name}: a server answers SCAN with something else"), None)
         })?;
-        let is_new = |key: &Vec<u8>| {
-            self.shared.keys.parse(key).is_some() && scan.listed.insert(key.clone())
-        };
-        let keys: Vec<_> = keys.into_iter().filter(is_new).collect();
+        let is_new =
+            |key: &Vec<u8>| self.shared.keys.parse(key).is_some() && !scan.listed.contains(key);
+        let keys: HashSet<_> = keys.into_iter().filter(is_new).collect();
         // The cursor means nothing to a server that was started again meanwhile: it is walked through once more.
-        if cursor == b"0" && scan.run == self.run_of(&master, deadline).await {
-            scan.listed.clear();
-            masters.pop();
-        }
-        scan.cursor = cursor;
+        let is_walked = cursor == b"0" && scan.run == self.run_of(&master, deadline).await;
         let commands = keys.iter().map(|key| (key.clone(), read(key))).collect();
         let values = self.shared.nodes.read_all(commands, deadline).await;
         let found = keys.into_iter().zip(values).map(|(key, value)| match value {
             Ok(value) => Ok((key, value)),
             Err(e) => Err(error_of(name, e)),
         });
-        found.collect::<Result<_>>().map(Some)
+        let found = found.collect::<Result<Vec<_>>>()?;
+        // Only now: a page that its caller dropped meanwhile is asked for again.
+        scan.cursor = cursor;
+        if is_walked {
+            scan.listed.clear();
+            masters.pop();
+        } else {
+            scan.listed.extend(found.iter().map(|(key, _)| key.clone()));
+        }
+        Ok(Some(found))
     }
 
     /// Returns which run of the server answers.
@@ -154,7 +163,7 @@ impl AsyncClusterStore {
             }
         };
         let now_ms = self.shared.nodes.now_ms(key);
-        each(&self.policy.scope(&scope), &Item::from(id), &record, now_ms)
+        each(&self.policy.retention(None).scope(&scope), &Item::from(id), &record, now_ms)
     }
 }
 

@@ -116,7 +116,7 @@ impl AsyncClusterStore {
         });
         let walked = walked.await;
         self.counted(walked)?;
-        let (handle, mut removed) = (self.scope(selected.scope()), 0);
+        let (handle, mut removed) = (self.marking_nothing().scope(selected.scope()), 0);
         for batch in ids.chunks(AT_ONCE) {
             let token = self.policy.make_token();
             let all = handle.decide_all(
@@ -170,13 +170,24 @@ impl AsyncClusterStore {
     }
 
     /// Writes what was turned away, ends what is carried on, and closes the store for all its handles: see
-    /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 5 seconds.
+    /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 5 seconds. Meanwhile claims can be ended, and all else
+    /// is refused. Carried on when its future is dropped.
     ///
     /// # Errors
     ///
     /// [`Closed`](ErrorKind::Closed) when it is closed already.
     pub async fn close(&self) -> Result<()> {
         self.check_open()?;
+        if self.shared.is_closing.swap(true, SeqCst) {
+            return self.check_open();
+        }
+        let store = self.clone();
+        // Carried on when this future is dropped. If the runtime has ended, there is nothing left to close.
+        _ = self.shared.runtime.spawn(async move { store.end().await }).await;
+        Ok(())
+    }
+
+    async fn end(&self) {
         let shared = &self.shared;
         shared.renewals.stop_all();
         shared.tasks.close();
@@ -200,7 +211,6 @@ impl AsyncClusterStore {
             let name = self.policy.store_name();
             log::warn!(store = name, error:% = e; "{name}: duplicates that were counted are lost: {e}");
         }
-        Ok(())
     }
 
     /// Begins to write what was turned away now and then, as long as there is a handle.
@@ -210,7 +220,7 @@ impl AsyncClusterStore {
             let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
             loop {
                 ticks.tick().await;
-                let Some(shared) = Weak::upgrade(&weak).filter(|it: &std::sync::Arc<Shared>| !it.is_closed.load(SeqCst)) else {
+                let Some(shared) = Weak::upgrade(&weak).filter(|it: &std::sync::Arc<Shared>| !it.is_closing.load(SeqCst)) else {
                     return;
                 };
                 let store = AsyncClusterStore { shared, policy: policy.clone() };
@@ -232,7 +242,7 @@ impl AsyncClusterStore {
         }
         let mut failed = None;
         for (scope, items) in by_scope {
-            let handle = self.scope(&scope);
+            let handle = self.marking_nothing().scope(&scope);
             for batch in items.chunks(AT_ONCE) {
                 let token = self.policy.make_token();
                 // The call adds what is pending to each record. It has only to be written, where there is one.
@@ -240,7 +250,7 @@ impl AsyncClusterStore {
                     batch,
                     token,
                     &Basis::Unread,
-                    Manner { is_repeated: |_| false, ..repeatable() },
+                    Manner { is_repeated: |_| false, goes_on_while_closing: true, ..repeatable() },
                     |_, record, _, _| {
                         let is_changed = !record.is_empty();
                         Ok(Outcome { answer: (), is_changed, turned_away: TurnedAway::default() })

@@ -3,19 +3,15 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use seen_store::backend::{Policy, Record};
+use seen_store::backend::Policy;
 use seen_store::{Item, Observation, Result, Token, Verdict};
 
 use super::AsyncClusterStore;
 use crate::attempt::{Basis, IfUnchanged, Manner};
 
 /// The manner of a verb whose decision tells by the token whether this call has written.
-const CHECKING: Manner<Verdict> = Manner {
-    is_repeated: |verdict| is_own(*verdict),
-    stands: |_, _| false,
-    is_over: |_, _, _| false,
-    if_unchanged: IfUnchanged::Decided,
-};
+const CHECKING: Manner<Verdict> =
+    Manner { is_repeated: |verdict| is_own(*verdict), ..Manner::plain() };
 
 fn is_own(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::New | Verdict::Changed)
@@ -23,12 +19,7 @@ fn is_own(verdict: Verdict) -> bool {
 
 /// The manner of a verb that may be done twice, and whose second time finds nothing to do.
 pub(super) fn repeatable<T>() -> Manner<T> {
-    Manner {
-        is_repeated: |_| true,
-        stands: |_, _: &Record| false,
-        is_over: |_, _, _| false,
-        if_unchanged: IfUnchanged::Done,
-    }
+    Manner { is_repeated: |_| true, if_unchanged: IfUnchanged::Done, ..Manner::plain() }
 }
 
 impl AsyncClusterStore {
@@ -151,9 +142,7 @@ impl AsyncClusterStore {
         let (item, token) = self.called(id);
         let manner = Manner {
             is_repeated: |observation: &Observation| is_own(observation.verdict),
-            stands: |_, _| false,
-            is_over: |_, _, _| false,
-            if_unchanged: IfUnchanged::Decided,
+            ..Manner::plain()
         };
         let observation =
             self.decide(&item, token, Basis::Guessed, manner, |policy, record, item, now_ms| {
@@ -183,9 +172,7 @@ impl AsyncClusterStore {
         let (items, token) = self.called_all(items);
         let manner = Manner {
             is_repeated: |verdicts: &Vec<Verdict>| verdicts.iter().any(|verdict| is_own(*verdict)),
-            stands: |_, _| false,
-            is_over: |_, _, _| false,
-            if_unchanged: IfUnchanged::Decided,
+            ..Manner::plain()
         };
         let verdicts = self.decide_all(
             &items,

@@ -5,6 +5,7 @@
 mod cancelled;
 mod leases;
 mod once;
+mod runtimes;
 mod waits;
 
 use std::sync::LazyLock;

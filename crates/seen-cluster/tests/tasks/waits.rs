@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use cluster_harness::needs_server;
-use seen_store::Claim;
+use seen_store::{Claim, ErrorKind};
 
 use super::{MINUTE, granted, store};
 
@@ -59,4 +59,37 @@ async fn a_task_waits_no_longer_than_asked_for_and_one_that_is_cancelled_claims_
     assert!(cancelled.is_err());
     first.release().await.unwrap();
     assert_eq!(granted(&store, "a").await.attempt(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_refuses_new_claims_and_lets_those_in_flight_end() {
+    needs_server!();
+    let store = store().await;
+    let mut held = granted(&store, "held").await;
+    let claiming: Vec<_> = (0..4)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for n in 0.. {
+                    match store.claim(format!("{task} {n}"), MINUTE).await {
+                        Ok(Claim::Granted(lease)) => drop(lease.into_token()),
+                        Ok(other) => panic!("{other:?}"),
+                        Err(e) => return e.kind(),
+                    }
+                }
+                unreachable!("there is always one more");
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = tokio::time::Instant::now();
+    // It was begun before.
+    let (confirmed, closed) = tokio::join!(held.confirm(), store.close());
+    confirmed.unwrap();
+    closed.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for task in claiming {
+        assert_eq!(task.await.unwrap(), ErrorKind::Closed);
+    }
+    assert_eq!(store.close().await.unwrap_err().kind(), ErrorKind::Closed);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster_harness::{Cluster, Fault, Injected, Options, needs_server};
-use seen_cluster::ClusterStore;
+use seen_cluster::{AsyncClusterStore, ClusterStore};
 use seen_store::{Claim, Config, ErrorKind, Filter, Verdict};
 
 use super::{MINUTE, behind_proxies, ids_of, inject, now};
@@ -142,4 +142,32 @@ fn closing_takes_five_seconds_at_most() {
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     held.iter().for_each(Injected::remove);
     drop(claim.join().unwrap());
+}
+
+#[test]
+fn a_call_that_is_not_polled_while_it_asks_for_the_map_holds_up_no_other() {
+    needs_server!();
+    let cluster = behind_proxies();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let url = format!("{}?min_replicas=0", cluster.url());
+    let store = runtime.block_on(AsyncClusterStore::open(&url)).unwrap();
+    let ids: Vec<String> = ids_of(&cluster, cluster.node(0)).take(2).collect();
+    let slow = inject(&cluster, &Fault::delay_answer(Duration::from_millis(400)).on(&["CLUSTER"]));
+    cluster.proxy(0).refuse_connections(true);
+    cluster.proxy(0).cut_connections();
+    std::thread::sleep(Duration::from_millis(50));
+    let mut left = Box::pin(store.check_and_mark(&ids[0]));
+    runtime.block_on(async {
+        let polled = tokio::time::timeout(Duration::from_millis(150), &mut left).await;
+        assert!(polled.is_err(), "its server cannot be reached");
+    });
+    let (other, id) = (store.clone(), ids[1].clone());
+    let other = runtime.spawn(async move { other.check_and_mark(&id).await });
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.proxy(0).refuse_connections(false);
+    slow.iter().for_each(Injected::remove);
+    let answered = async { tokio::time::timeout(Duration::from_secs(3), other).await };
+    let verdict = runtime.block_on(answered).expect("it is answered soon").unwrap().unwrap();
+    assert_eq!(verdict, Verdict::New);
+    assert_eq!(runtime.block_on(left).unwrap(), Verdict::New);
 }
