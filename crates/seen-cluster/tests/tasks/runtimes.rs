@@ -147,14 +147,14 @@ fn a_call_that_is_dropped_outside_of_its_runtime_fails_no_other() {
     needs_server!();
     let mut bench = Bench::new();
     let _slow = bench.slow(Duration::from_millis(100));
-    let id = bench.id();
+    let (id, ids) = (bench.id(), [(); 3].map(|()| bench.id()));
     let store = bench.store.clone();
     let mut leads = Box::pin(store.check_and_mark(&id));
     bench.home.block_on(async {
         _ = tokio::time::timeout(Duration::from_millis(1), &mut leads).await;
     });
-    let calls = [(); 3].map(|()| {
-        let (store, id) = (bench.store.clone(), bench.id());
+    let calls = ids.map(|id| {
+        let store = bench.store.clone();
         bench.home.spawn(async move { store.check_and_mark(&id).await })
     });
     std::thread::sleep(Duration::from_millis(2));
