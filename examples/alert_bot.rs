@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use seen_store::{Claim, SeenStore, Store};
+use seen_store::{Claim, ErrorKind, SeenStore, Store};
 use serde_json::Value;
 
 /// If a bot dies, its incident is alerted by the first poll after this time.
@@ -104,6 +104,11 @@ impl Bot {
             }
             // Alerted before, or at this moment by another bot. If that one dies, a later poll alerts it.
             Ok(_) => Ok(false),
+            // The claim may be there: then it is free when its lease ends, and a later poll alerts the incident.
+            Err(e) if e.kind() == ErrorKind::OutcomeUnknown => {
+                eprintln!("{id} waits for a later poll: {e}");
+                Ok(false)
+            }
             // An alert twice is better than none.
             Err(e) => {
                 eprintln!("{id} may have been alerted before: {e}");

@@ -271,22 +271,18 @@ impl Policy {
         Ok(record.entry(self.id(item)?, now_ms))
     }
 
-    /// Returns the entries of a listing that the filter selects.
+    /// Returns the entries of an id, also those that have expired.
     ///
     /// # Errors
     ///
     /// Those of [`check_item`](Self::check_item).
-    pub fn entries(
-        &self,
-        record: &Record,
-        item: &Item<'_>,
-        filter: &Filter,
-        now_ms: i64,
-    ) -> Result<Vec<Entry>> {
-        let entries = record.entries(self.id(item)?, now_ms);
-        let is_wanted =
-            |entry: &Entry| filter.admits_state(entry.state) && filter.admits(entry, now_ms);
-        Ok(entries.filter(is_wanted).collect())
+    pub fn entries(&self, record: &Record, item: &Item<'_>, now_ms: i64) -> Result<Vec<Entry>> {
+        Ok(record.entries(self.id(item)?, now_ms).collect())
+    }
+
+    /// Returns whether a listing by this filter has the entry.
+    pub fn is_listed(filter: &Filter, entry: &Entry, now_ms: i64) -> bool {
+        filter.admits_state(entry.state) && filter.admits(entry, now_ms)
     }
 
     /// Decides as `mark_seen_at`, or as `mark_seen` if no time is given.

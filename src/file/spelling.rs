@@ -45,7 +45,16 @@ fn problem(text: &str) -> Option<String> {
         return None;
     }
     if let Some(scheme) = scheme(text) {
-        return Some(format!("URLs ({scheme}:) are not supported; give the plain path of a file"));
+        let of_a_cluster =
+            ["redis", "rediss", "valkey", "valkeys"].contains(&&*scheme.to_ascii_lowercase());
+        let remedy = if of_a_cluster {
+            "a store on a cluster is opened by the crate seen-cluster; or give"
+        } else {
+            "give"
+        };
+        return Some(format!(
+            "URLs ({scheme}:) are not supported; {remedy} the plain path of a file"
+        ));
     }
     if text.trim() != text {
         return Some("there is white space around the path; remove it".to_owned());
@@ -126,6 +135,7 @@ mod tests {
             ("unheard-of://host/", "(unheard-of:)"),
             ("sqlite:s.db", "(sqlite:)"),
             ("sqlite:///data/s.db", "(sqlite:)"),
+            ("redis://node1/seen", "seen-cluster"),
             ("FILE:s.db?mode=ro", "(FILE:)"),
             ("jdbc:sqlite:s.db", "(jdbc:)"),
             ("\"/data/s.db\"", "quotation marks"),

@@ -36,6 +36,12 @@ pub(crate) fn entries_are_counted_by_state(place: &dyn Place) {
     drop(held);
     assert!(store.forget("a".into()).unwrap());
     assert_eq!(figures(&store.stats().unwrap()), [2, 0, 4, 2, 1, 2, 1]);
+    assert_eq!(store.stats().unwrap().expired, 0);
+    let short = store.ttl(bench.short().into()).retention(Some(bench.long()));
+    assert_eq!(check(&*short, "kept after its end"), Verdict::New);
+    bench.short_passes();
+    assert_eq!(store.stats().unwrap().expired, 1);
+    assert_eq!(figures(&store.stats().unwrap()), [2, 0, 4, 2, 1, 2, 1]);
 }
 
 pub(crate) fn what_is_seen_is_counted_by_scope(place: &dyn Place) {

@@ -13,6 +13,9 @@ use seen_store::{Config, Store};
 use crate::Result;
 use crate::args::place::Place;
 
+#[cfg(feature = "cluster")]
+const SILENT_FOR: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Returns whether a text is the URL of a cluster, not the path of a file.
 #[cfg(feature = "cluster")]
 pub(crate) use seen_cluster::is_cluster_url as is_url;
@@ -29,9 +32,29 @@ pub(crate) fn is_url(text: &str) -> bool {
 #[cfg(feature = "cluster")]
 pub(crate) fn open(_: &Place, url: &str, config: Config) -> Result<Box<dyn Store>> {
     // A dry run opens the store like any other: a cluster has no store that could be left alone.
-    let store = seen_cluster::ClusterStore::open_with(url, config.read_only(false))?;
+    let opened = telling_that_it_waits(&name(url), || {
+        seen_cluster::ClusterStore::open_with(url, config.read_only(false))
+    });
+    let store = opened?;
     log::info!("{}: opened", name(url));
     Ok(Box::new(store))
+}
+
+/// Says after a moment that a cluster does not answer yet: opening a store tries again for half a minute.
+#[cfg(feature = "cluster")]
+fn telling_that_it_waits<T>(name: &str, open: impl FnOnce() -> T) -> T {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    let (opened, is_opened) = channel::<()>();
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            if is_opened.recv_timeout(SILENT_FOR) == Err(RecvTimeoutError::Timeout) {
+                log::warn!("{name}: no server of it answers yet; trying on");
+            }
+        });
+        let store = open();
+        drop(opened);
+        store
+    })
 }
 
 /// Says what is missing.

@@ -57,13 +57,19 @@ Environment:
   NO_COLOR       no colours in this help
   Other variables that begin with SEEN_ are settings of programs with the library. This command has options.";
 
+#[cfg(not(feature = "cluster"))]
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+#[cfg(feature = "cluster")]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (with stores on clusters)");
+
 /// Has this been handled before? A durable answer for bots, cron jobs and pipelines
 ///
 /// A store is one file, or on a Redis or Valkey Cluster, and remembers ids for a time to live. Ids of different scopes
 /// are different. Any number of processes may use a store at the same time: exactly one of them is told that an id is
-/// new. If that process is killed before it is done, the id is new again. An id is any 1 to 65536 bytes.
+/// new. If that process is killed before it is done, the id is new again. An id is any 1 to 65536 bytes;
+/// a longer one is known by its hash.
 #[derive(Parser)]
-#[command(name = "seen", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "seen", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
 #[command(
     after_help = "`seen help` tells more, with examples; `seen help COMMAND` all of a command."
 )]
@@ -127,9 +133,12 @@ fn told(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
         Some(ErrorKind::Corrupt) => {
             format!("{told}; `seen export --salvage` prints what can be read")
         }
-        Some(ErrorKind::OutcomeUnknown) => format!(
-            "{told} (run the command again; what it may have claimed is free when the lease ends)"
-        ),
+        Some(ErrorKind::OutcomeUnknown) => {
+            // This command keeps no tokens.
+            let told =
+                told.replace("ask again with the token of this error", "run the command again");
+            format!("{told} (what it may have claimed is free when the lease ends)")
+        }
         _ => told,
     }
 }

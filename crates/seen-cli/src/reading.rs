@@ -8,7 +8,7 @@ mod tally;
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
-use seen_store::{Clock, Entry, FileStats, Filter, Reader, Result, Store, SystemClock};
+use seen_store::{Clock, Entry, FileStats, Filter, Reader, Result, State, Store, SystemClock};
 
 use self::tally::{Newest, Tally};
 
@@ -109,8 +109,10 @@ impl Reading {
             Self::File(reader) => reader.stats(since, buckets.into()),
             Self::Cluster { store, .. } => {
                 let mut tally = Tally::of(self.now(), since, buckets);
-                let mut entries = store.entries(Filter::default());
-                entries.try_for_each(|entry| entry.map(|it| tally.add(&it)))?;
+                // A listing leaves out what has expired, unless it is of that alone.
+                for filter in [Filter::default(), Filter::default().state(State::Expired)] {
+                    store.entries(filter).try_for_each(|entry| entry.map(|it| tally.add(&it)))?;
+                }
                 Ok(tally.stats)
             }
         }

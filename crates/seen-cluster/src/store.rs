@@ -96,8 +96,8 @@ impl AsyncClusterStore {
     /// Opens the store at a URL: see [the crate](crate#the-url).
     ///
     /// Of the settings, those apply that are not about a file: TTL, window, retention, attempts, receipts, holder, what
-    /// becomes of abandoned claims, and [`busy_timeout`](Config::busy_timeout), within which each call ends. The clock is
-    /// that of the servers, not [`Config::clock`].
+    /// becomes of abandoned claims, and [`busy_timeout`](Config::busy_timeout), within which each call ends unless the URL
+    /// says otherwise (`timeout_ms`). The clock is that of the servers, not [`Config::clock`].
     ///
     /// # Errors
     ///
@@ -112,6 +112,8 @@ impl AsyncClusterStore {
     pub async fn open_with(url: &str, config: Config) -> Result<Self> {
         let ClusterUrl { mut settings, namespace, name } = ClusterUrl::parse(url)?;
         let policy = Policy::new(name, config)?;
+        let policy =
+            settings.timeout.map_or(policy.clone(), |timeout| policy.busy_timeout(timeout));
         let runtime = Handle::try_current().map_err(|e| {
             let message = format!("{}: it is opened outside a Tokio runtime", policy.store_name());
             error(ErrorKind::InvalidConfig, message, Some(Box::new(e)))

@@ -80,10 +80,11 @@ impl ClusterUrl {
             namespace => namespace,
         };
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if namespace.len() > LONGEST_NAMESPACE || !namespace.bytes().all(is_fine) {
+        let is_number = namespace.bytes().all(|byte| byte.is_ascii_digit());
+        if namespace.len() > LONGEST_NAMESPACE || !namespace.bytes().all(is_fine) || is_number {
             return Err(invalid(
                 "after the hosts comes a name space, of at most 64 letters, digits and any of `._-`, which begins each key; \
-                 a cluster has no numbered databases",
+                 it is no number, for a cluster has no numbered databases",
             ));
         }
         let name = format!("{scheme}://{hosts}/{namespace}");
@@ -108,6 +109,7 @@ fn set(settings: &mut Settings, tls: Option<&mut Tls>, option: &str) -> Result<(
                     )
                 })?;
         }
+        ("timeout_ms", _) => settings.timeout = Some(duration()?),
         ("wait_timeout_ms", _) => settings.wait_timeout = duration()?,
         ("connect_timeout_ms", _) => settings.connect_timeout = duration()?,
         ("response_timeout_ms", _) => settings.response_timeout = duration()?,
@@ -123,7 +125,7 @@ fn set(settings: &mut Settings, tls: Option<&mut Tls>, option: &str) -> Result<(
         ("ca", None) => return Err(invalid("ca is an option of rediss://")),
         _ => {
             return Err(invalid(
-                "it has an option that is not known; there are min_replicas, wait_timeout_ms, connect_timeout_ms, response_timeout_ms \
+                "it has an option that is not known; there are min_replicas, timeout_ms, wait_timeout_ms, connect_timeout_ms, response_timeout_ms \
                  and, with rediss://, ca",
             ));
         }
@@ -132,7 +134,12 @@ fn set(settings: &mut Settings, tls: Option<&mut Tls>, option: &str) -> Result<(
 }
 
 fn host_and_port(text: &str) -> Result<(String, u16)> {
-    let bad_port = || invalid("after the colon of a host comes its port, a number from 1 to 65535");
+    let bad_port = || {
+        invalid(
+            "after the colon of a host comes its port, a number from 1 to 65535; hosts are separated by commas, and an IPv6 \
+             address stands in brackets",
+        )
+    };
     let port = |port: &str| port.parse().ok().filter(|port| *port > 0).ok_or_else(bad_port);
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) =
@@ -150,7 +157,7 @@ fn host_and_port(text: &str) -> Result<(String, u16)> {
     };
     if host.is_empty() {
         return Err(invalid(
-            "it names no host; give one or more, as redis://host1:6379,host2:6379/",
+            "it names no host, or none between two commas; give one or more, as redis://host1:6379,host2:6379/",
         ));
     }
     Ok((host.to_owned(), port))
@@ -172,8 +179,7 @@ mod tests {
 
     #[test]
     fn a_url_says_servers_user_name_space_and_options() {
-        let url =
-            "redis://bot:p%40ss@a:7000,b,[::1]:7002,[::2]/alerts?min_replicas=2&wait_timeout_ms=50";
+        let url = "redis://bot:p%40ss@a:7000,b,[::1]:7002,[::2]/alerts?min_replicas=2&wait_timeout_ms=50&timeout_ms=7000";
         let ClusterUrl { settings, namespace, name } = ClusterUrl::parse(url).unwrap();
         let hosts: Vec<_> =
             settings.seeds.iter().map(|(host, port)| (host.as_str(), *port)).collect();
@@ -183,6 +189,7 @@ mod tests {
             (Some("bot"), Some("p@ss"))
         );
         assert_eq!((settings.min_replicas, settings.wait_timeout), (2, Duration::from_millis(50)));
+        assert_eq!(settings.timeout, Some(Duration::from_secs(7)));
         assert_eq!(
             (namespace.as_str(), name.as_str()),
             ("alerts", "redis://a:7000,b,[::1]:7002,[::2]/alerts")
@@ -213,6 +220,7 @@ mod tests {
             ("redis://bot:hunter2@a:0", "port"),
             ("redis://bot:hunter2@[::1", "]"),
             ("redis://bot:hunter2@a/0/1", "name space"),
+            ("redis://bot:hunter2@a/0", "numbered"),
             ("redis://bot:hunter2@a/a%20b", "name space"),
             ("redis://bot:hunter2%FF@a", "UTF-8"),
             ("redis://bot:hun/ter2@a", "%2F"),

@@ -19,7 +19,9 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn the_version_is_told_with_the_name_of_the_command() {
-    assert_eq!(text(&["--version"]), concat!("seen ", env!("CARGO_PKG_VERSION"), "\n"));
+    let built_with = if cfg!(feature = "cluster") { " (with stores on clusters)" } else { "" };
+    let version = format!("seen {}{built_with}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&["--version"]), version);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cluster_harness::needs_server;
 use serde_json::Value;
 
-use crate::support::{Told, run};
+use crate::support::{Told, run, wait_until};
 use crate::{CLUSTER, Site, told};
 
 fn json_lines(text: &str) -> Vec<Value> {
@@ -94,11 +94,14 @@ fn figures_are_those_of_a_cluster_and_none_of_a_file() {
     site.printed(&["mark", "a", "b", "--ttl", "30m"]);
     site.printed(&["mark", "c", "--scope", "x", "--ttl", "never"]);
     site.printed(&["claim", "d"]);
+    site.printed(&["mark", "e", "--ttl", "1ms", "--retention", "30d"]);
+    wait_until("the mark to be over", || site.told(&["check", "e"]).status == Some(1));
     let words = site.printed(&["stats"]);
     assert!(words.starts_with("redis://127.0.0.1:") && words.contains("/figures\n"), "{words}");
     assert!(words.contains("2 within an hour") && !words.contains("log"), "{words}");
     let json: Value = serde_json::from_str(&site.printed(&["stats", "--json"])).unwrap();
     assert_eq!((&json["total"]["seen"], &json["total"]["in_flight"]), (&3.into(), &1.into()));
+    assert_eq!(json["total"]["expired"], 1);
     assert_eq!((&json["scopes"][1]["scope"], &json["scopes"][1]["seen"]), (&"x".into(), &1.into()));
     assert!(json.get("file_bytes").is_none() && json.get("first_seen").is_some(), "{json}");
     let text = site.printed(&["stats", "--prometheus"]);

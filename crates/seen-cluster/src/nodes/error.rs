@@ -141,6 +141,8 @@ impl fmt::Display for NodeError {
 
 impl Error for NodeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        // What a server said is in the message.
+        let source = self.source.as_deref().filter(|source| !source.is::<ServerError>())?;
+        Some(source)
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) response_timeout: Duration,
     /// How many replicas must have received a write before it is answered. 0: none.
     pub(crate) min_replicas: u32,
+    /// Within how long each call ends, if the URL says so.
+    pub(crate) timeout: Option<Duration>,
     /// How long the server waits for these replicas. At least 1 ms: 0 would mean for ever.
     pub(crate) wait_timeout: Duration,
     /// Is told of each pipeline of writes that was answered, with the number of its commands.
@@ -53,6 +55,7 @@ impl Settings {
             connect_timeout: Self::CONNECT_TIMEOUT,
             response_timeout: Self::RESPONSE_TIMEOUT,
             min_replicas: 0,
+            timeout: None,
             wait_timeout: Self::WAIT_TIMEOUT,
             on_group: None,
         }
@@ -69,6 +72,7 @@ impl fmt::Debug for Settings {
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
             .field("min_replicas", &self.min_replicas)
+            .field("timeout", &self.timeout)
             .field("wait_timeout", &self.wait_timeout)
             .finish_non_exhaustive()
     }

@@ -303,8 +303,8 @@ impl AsyncClusterStore {
             Failed::Unknown(Unknown::TooFewReplicas { by }) => unknown_outcome(
                 token,
                 format!(
-                    "{store}: it was written, but has not reached {by} of the replicas that must have it, so a failover may lose it; \
-                     ask again with the token of this error, or lower min_replicas"
+                    "{store}: it was written, but {by} fewer replicas than min_replicas have confirmed that, so a failover may lose it; \
+                     ask again with the token of this error, or lower min_replicas in the URL"
                 ),
                 None,
             ),
@@ -379,6 +379,10 @@ pub(super) fn error_of(store: &str, e: NodeError) -> Error {
             Some("OOM") => ErrorKind::StorageFull,
             Some("NOPERM" | "NOAUTH" | "WRONGPASS") => ErrorKind::PermissionDenied,
             Some("WRONGTYPE") => ErrorKind::Corrupt,
+            // Redis tells so of a command within a script, with the code `ERR`.
+            _ if e.to_string().contains("user executing the script can't run") => {
+                ErrorKind::PermissionDenied
+            }
             _ => ErrorKind::Io,
         },
     };
@@ -389,8 +393,14 @@ pub(super) fn error_of(store: &str, e: NodeError) -> Error {
         (ErrorKind::Corrupt, _) => {
             "; another program uses these keys: choose another name space in the URL"
         }
+        (ErrorKind::PermissionDenied, Some("NOAUTH" | "WRONGPASS")) => {
+            "; check the user and the password in the URL"
+        }
         (ErrorKind::PermissionDenied, _) => {
-            "; check the user and the password in the URL, and what the user may do"
+            "; give the user of the URL the rights that the documentation of seen-cluster lists"
+        }
+        _ if e.kind() == NodeErrorKind::Unreachable => {
+            "; check that the servers run, and that the hosts and ports of the URL are theirs"
         }
         _ => "",
     };

@@ -197,7 +197,10 @@ impl AsyncClusterEntries {
         let Some(read) = store.next_page(scan).await? else { return Ok(false) };
         for (key, value) in read {
             store.with_record(&key, &value, &mut |policy, item, record, now_ms| {
-                page.extend(policy.entries(record, item, filter, now_ms)?);
+                let entries = policy.entries(record, item, now_ms)?;
+                page.extend(
+                    entries.into_iter().filter(|entry| Policy::is_listed(filter, entry, now_ms)),
+                );
                 Ok(())
             })?;
         }

@@ -158,7 +158,7 @@ impl AsyncClusterStore {
     pub async fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::default();
         let walked = self.walk(None, |policy, item, record, now_ms| {
-            for entry in policy.entries(record, item, &Filter::default(), now_ms)? {
+            for entry in policy.entries(record, item, now_ms)? {
                 add_to(&mut stats, &entry);
             }
             Ok(())

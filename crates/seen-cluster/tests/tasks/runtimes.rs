@@ -133,9 +133,9 @@ fn a_runtime_that_ends_in_the_middle_of_its_call_fails_no_other() {
         // Before or after a task has taken the sending over.
         std::thread::sleep(Duration::from_millis(if round < 4 { 2 } else { 20 }));
         if round % 4 < 2 {
-            drop(runtime)
+            drop(runtime);
         } else {
-            runtime.shutdown_background()
+            runtime.shutdown_background();
         }
         assert_eq!(bench.home.block_on(call).unwrap().unwrap(), Verdict::New);
         slow.remove();

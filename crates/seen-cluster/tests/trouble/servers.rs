@@ -55,6 +55,27 @@ fn servers_that_forget_when_their_memory_is_full_are_refused() {
     ClusterStore::open(&cluster.url()).unwrap();
 }
 
+#[test]
+fn a_right_that_is_missing_is_named_and_no_outcome_is_called_unknown_for_it() {
+    needs_server!();
+    let user = |without: &str| format!("{without} on >secret ~* &* +@all -{without}");
+    let options = ["wait", "del", "set"]
+        .iter()
+        .fold(Options::new(), |options, right| options.user(&user(right)));
+    let cluster = Cluster::start_with(&options);
+    let open = |user: &str| ClusterStore::open(&cluster.url_as(user, "secret"));
+    let error = open("wait").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains("'wait'"), "{error}");
+    let store = open("del").unwrap();
+    store.mark_seen("a").unwrap();
+    let error = store.forget("a").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "within the script: {error}");
+    assert!(error.to_string().contains("rights"), "{error}");
+    let error = open("set").unwrap().mark_seen("b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_not_polled_holds_up_no_other() {
     needs_server!();
