@@ -1,17 +1,17 @@
 //! The keys on the servers: which one an id has.
 //!
-//! Owns the form of a key: `seen{}:scope:id`, where `seen` is the name space of the URL. What always holds: two ids, in any
+//! Owns the form of a key: `seen{}:scope:id`, where `seen` is the namespace of the URL. What always holds: two ids, in any
 //! scopes, never have one key, and the keys of all ids spread over all slots. The braces see to that: a cluster hashes what
 //! is between the first `{` and the next `}`, or all of the key if that is nothing (the cluster specification of Redis, "Hash
 //! tags"). So braces in an id mean nothing.
 
-/// The name space of a store, which is the beginning of all its keys.
+/// The namespace of a store, which is the beginning of all its keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: String,
 }
 
-/// The name space of a URL without one.
+/// The namespace of a URL without one.
 pub(crate) const DEFAULT_NAMESPACE: &str = "seen";
 
 impl Keys {

@@ -90,6 +90,8 @@ pub(crate) enum Replicated {
 /// How long the replicas of a new cluster may take to connect, and to tell their masters that they have copied all.
 const REPLICAS_MAY_TAKE: Duration = Duration::from_secs(10);
 const ASKED_FOR_REPLICAS: Duration = Duration::from_millis(100);
+/// How long a replica that is connected may take to say what it has.
+const REPLICA_ANSWERS_WITHIN_MS: u64 = 250;
 
 impl Nodes {
     /// Finds the cluster and connects to its masters.
@@ -158,8 +160,8 @@ impl Nodes {
     ) -> Result<Option<u32>, NodeError> {
         let wanted = self.cluster.settings().min_replicas;
         let mut count = redis::cmd("WAIT");
-        // This connection has written nothing, so all replicas that are connected have it.
-        count.arg(wanted).arg(1);
+        // They are asked up to where the master is now, also on a connection that has written nothing.
+        count.arg(wanted).arg(REPLICA_ANSWERS_WITHIN_MS);
         match self.on_master(&master.member.address, count, deadline).await {
             Ok(Value::Int(found)) => Ok(Some(u32::try_from(found).unwrap_or(0))),
             Ok(_) => Ok(Some(0)),

@@ -15,7 +15,7 @@ use crate::nodes::{Settings, Tls};
 
 /// The port of a host without one.
 const DEFAULT_PORT: u16 = 6_379;
-/// The longest name space, in bytes: it is part of each key.
+/// The longest namespace, in bytes: it is part of each key.
 const LONGEST_NAMESPACE: usize = 64;
 
 /// What a URL says.
@@ -83,7 +83,7 @@ impl ClusterUrl {
         let is_number = namespace.bytes().all(|byte| byte.is_ascii_digit());
         if namespace.len() > LONGEST_NAMESPACE || !namespace.bytes().all(is_fine) || is_number {
             return Err(invalid(
-                "after the hosts comes a name space, of at most 64 letters, digits and any of `._-`, which begins each key; \
+                "after the hosts comes a namespace, of at most 64 letters, digits and any of `._-`, which begins each key; \
                  it is no number, for a cluster has no numbered databases",
             ));
         }
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_servers_user_name_space_and_options() {
+    fn a_url_says_servers_user_namespace_and_options() {
         let url = "redis://bot:p%40ss@a:7000,b,[::1]:7002,[::2]/alerts?min_replicas=2&wait_timeout_ms=50&timeout_ms=7000";
         let ClusterUrl { settings, namespace, name } = ClusterUrl::parse(url).unwrap();
         let hosts: Vec<_> =
@@ -219,9 +219,9 @@ mod tests {
             ("redis://bot:hunter2@a:x", "port"),
             ("redis://bot:hunter2@a:0", "port"),
             ("redis://bot:hunter2@[::1", "]"),
-            ("redis://bot:hunter2@a/0/1", "name space"),
+            ("redis://bot:hunter2@a/0/1", "namespace"),
             ("redis://bot:hunter2@a/0", "numbered"),
-            ("redis://bot:hunter2@a/a%20b", "name space"),
+            ("redis://bot:hunter2@a/a%20b", "namespace"),
             ("redis://bot:hunter2%FF@a", "UTF-8"),
             ("redis://bot:hun/ter2@a", "%2F"),
             ("redis://bot:hunter2?x@a", "%3F"),

@@ -10,7 +10,7 @@ use contract_suite::{Opened, Place};
 use seen_cluster::ClusterStore;
 use seen_store::Config;
 
-/// One cluster for all tests. Each store has a name space of its own.
+/// One cluster for all tests. Each store has a namespace of its own.
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 
 struct Servers;

@@ -27,7 +27,7 @@ fn use_all(store: &ClusterStore) {
 }
 
 #[test]
-fn a_user_with_the_rights_of_the_readme_uses_its_name_space_and_no_other() {
+fn a_user_with_the_rights_of_the_readme_uses_its_namespace_and_no_other() {
     needs_server!();
     let user = format!("bot on >{PASSWORD} ~alerts{{}}:* -@all {RIGHTS}");
     let cluster =

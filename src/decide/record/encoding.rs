@@ -101,7 +101,7 @@ fn corrupt(name: impl Fn() -> String) -> Error {
     Error::new(
         ErrorKind::Corrupt,
         format!(
-            "{}: it holds something that no store wrote; another program uses these keys: choose another name space",
+            "{}: it holds something that no store wrote; another program uses these keys: choose another namespace",
             name()
         ),
     )

@@ -32,7 +32,7 @@ fn an_id_is_marked_checked_and_forgotten_by_the_url_of_an_option_and_of_the_envi
     let url = format!("{}marks", CLUSTER.url());
     Told::from(site.place.seen(&["check", "a", "--db", &url]).output().unwrap()).assert(0, &[]);
     site.told(&["check", "a", "--scope", "other"]).assert(1, &[]);
-    // Another name space.
+    // Another namespace.
     Site::new("marks.2").told(&["check", "a"]).assert(1, &[]);
     site.printed(&["forget", "a"]);
     site.told(&["check", "a"]).assert(1, &[]);

@@ -1,6 +1,6 @@
 //! The command `seen` on a real Redis Cluster: the same commands, with a URL in the place of a path.
 //!
-//! All tests but those that break something share one cluster, with a name space each.
+//! All tests but those that break something share one cluster, with a namespace each.
 #![cfg(unix)]
 
 mod claims;
@@ -26,7 +26,7 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     Cluster::start_with(&Options::new().user(&format!("bot on >{PASSWORD} ~* +@all")))
 });
 
-/// A name space on the cluster.
+/// A namespace on the cluster.
 struct Site {
     place: Place,
     url: String,
@@ -38,7 +38,7 @@ impl Site {
         Self { place: Place::new(), url }
     }
 
-    /// `seen ARGUMENTS...` on the name space.
+    /// `seen ARGUMENTS...` on the namespace.
     fn seen(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.seen(arguments);
         command.env("SEEN_DB_PATH", &self.url);

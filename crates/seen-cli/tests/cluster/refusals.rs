@@ -30,8 +30,8 @@ fn a_wrong_url_is_an_error_that_says_what_is_wrong_and_shows_no_password() {
     for (url, named) in [
         (format!("redis://bot:{PASSWORD}@"), "no host"),
         (format!("redis://bot:{PASSWORD}@127.0.0.1:x/"), "port"),
-        (format!("redis://bot:{PASSWORD}@127.0.0.1/0/1"), "name space"),
-        (format!("redis://bot:{PASSWORD}@127.0.0.1/a b"), "name space"),
+        (format!("redis://bot:{PASSWORD}@127.0.0.1/0/1"), "namespace"),
+        (format!("redis://bot:{PASSWORD}@127.0.0.1/a b"), "namespace"),
         (format!("redis://bot:{PASSWORD}@127.0.0.1/a?min_replica=1"), "min_replica"),
         (format!("redis://bot:{PASSWORD}/@127.0.0.1/a"), "%2F"),
         (format!("redis:/bot:{PASSWORD}@127.0.0.1/a"), "redis:"),

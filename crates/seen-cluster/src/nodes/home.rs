@@ -1,6 +1,7 @@
 //! The runtime that the connections belong to.
 //!
-//! Owns where calls run: their sockets, timers and tasks are that runtime's, on any thread that polls or drops the call. What always holds: nothing of one caller depends on the runtime of another, which may stand still or end; a call
+//! Owns where calls run: their sockets, timers and tasks are that runtime's, on any thread that polls or drops the call.
+//! What always holds: nothing of one caller depends on the runtime of another, which may stand still or end; a call
 //! is over at once when the home runtime has ended. Knows nothing of servers.
 
 use std::future::Future;

@@ -391,7 +391,7 @@ pub(super) fn error_of(store: &str, e: NodeError) -> Error {
             "; the server is out of memory: raise its maxmemory, or use shorter TTLs"
         }
         (ErrorKind::Corrupt, _) => {
-            "; another program uses these keys: choose another name space in the URL"
+            "; another program uses these keys: choose another namespace in the URL"
         }
         (ErrorKind::PermissionDenied, Some("NOAUTH" | "WRONGPASS")) => {
             "; check the user and the password in the URL"

@@ -58,7 +58,7 @@ impl AsyncClusterStore {
     /// Lists the marks and claims of all scopes that the filter selects: see
     /// [`SeenStore::entries`](seen_store::SeenStore::entries).
     ///
-    /// Goes through all keys of the name space on all servers, 500 at a time, and reads each. While slots are moved to
+    /// Goes through all keys of the namespace on all servers, 500 at a time, and reads each. While slots are moved to
     /// another server, entries in them may be missed.
     pub fn entries(&self, filter: Filter) -> AsyncClusterEntries {
         let scan = self.scan(filter.scope_name());

@@ -150,7 +150,7 @@ impl AsyncClusterStore {
     }
 
     /// Returns the figures of the store, in all scopes: see [`SeenStore::stats`](seen_store::SeenStore::stats). What is about
-    /// a file or an index is 0. Reads all keys of the name space, unlike the other stores.
+    /// a file or an index is 0. Reads all keys of the namespace, unlike the other stores.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// One cluster for all tests.
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 
-/// Opens a store with a name space of its own.
+/// Opens a store with a namespace of its own.
 async fn store() -> AsyncClusterStore {
     static NAMESPACES: AtomicU32 = AtomicU32::new(0);
     let url = format!("{}tasks{}", CLUSTER.url(), NAMESPACES.fetch_add(1, Relaxed));
@@ -35,7 +35,7 @@ async fn granted(store: &AsyncClusterStore, id: &str) -> AsyncClusterLease {
     }
 }
 
-/// Opens another store with the same name space.
+/// Opens another store with the same namespace.
 async fn again(store: &AsyncClusterStore) -> AsyncClusterStore {
     let shown = format!("{store:?}");
     let url = shown.split('"').find(|part| part.starts_with("redis://")).unwrap();

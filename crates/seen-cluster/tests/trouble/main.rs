@@ -29,7 +29,7 @@ fn inject(cluster: &Cluster, fault: &Fault) -> Vec<Injected> {
     cluster.proxies().iter().map(|proxy| proxy.inject(fault.clone())).collect()
 }
 
-/// Returns the master that has this id of the default scope, in the name space of a URL without one.
+/// Returns the master that has this id of the default scope, in the namespace of a URL without one.
 fn master_of<'a>(cluster: &'a Cluster, id: &str) -> &'a Node {
     cluster.master_of_slot(cluster.slot_of(&format!("seen{{}}::{id}")))
 }

@@ -1,4 +1,4 @@
-//! Keys of other programs in the name space, and URLs that are none.
+//! Keys of other programs in the namespace, and URLs that are none.
 
 use std::time::Duration;
 
