@@ -19,7 +19,7 @@ use seen_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use self::wait::wait;
+use self::wait::{also_at_the_end_of_a_thread, wait};
 use crate::store::{AsyncClusterClaim, AsyncClusterEntries, AsyncClusterStore};
 
 /// A store whose ids are on a Redis or Valkey Cluster.
@@ -494,7 +494,8 @@ impl Granter for ClusterStore {
     }
 
     fn release(&self, id: &[u8], token: &Token) -> Result<()> {
-        ClusterStore::release(self, id, token)
+        // A lease may be dropped by a destructor.
+        also_at_the_end_of_a_thread(|| ClusterStore::release(self, id, token))
     }
 
     fn fail(&self, id: &[u8], token: &Token, failure: Failure) -> Result<()> {

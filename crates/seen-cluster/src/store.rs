@@ -22,6 +22,7 @@ use std::time::Duration;
 use seen_store::backend::{Activities, Policy, error};
 use seen_store::{Abandoned, Config, ErrorKind, Result, Ttl, Window};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::claims::AsyncClusterClaim;
@@ -37,7 +38,7 @@ use crate::url::ClusterUrl;
 ///
 /// A cheap handle, as that of [`SeenStore`](seen_store::SeenStore), with the same verbs and the same answers: see
 /// [the crate](crate) for the differences. It belongs to the Tokio runtime in which it was opened: connections and
-/// background work live there.
+/// background work live there. That runtime must run while calls are made, wherever that is: without it no call ends.
 ///
 /// A call whose future is dropped before it is ready was done, or was not:
 ///
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     /// Nothing begins any more; what ends claims goes on until it is closed.
     is_closing: AtomicBool,
     is_closed: AtomicBool,
+    /// Is cancelled when closing is over.
+    closed: CancellationToken,
     /// The process that opened it.
     process: u32,
     /// Where what is carried on runs when a future or a lease is dropped.
@@ -135,6 +138,7 @@ impl AsyncClusterStore {
                 must_replicate,
                 is_closing: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
+                closed: CancellationToken::new(),
                 process: std::process::id(),
                 runtime,
                 tasks: TaskTracker::new(),

@@ -39,3 +39,13 @@ pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
         }
     }
 }
+
+/// Calls here, or on another thread if this one is ending: then it can enter no runtime any more.
+pub(super) fn also_at_the_end_of_a_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+    if !Handle::try_current().is_err_and(|e| e.is_thread_local_destroyed()) {
+        return call();
+    }
+    thread::scope(|threads| {
+        threads.spawn(call).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

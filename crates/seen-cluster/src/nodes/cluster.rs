@@ -27,7 +27,6 @@ const REFRESH_INTERVAL_US: i64 = 50_000;
 const REDIRECT_REFRESH_INTERVAL_US: i64 = 1_000_000;
 
 pub(super) struct Cluster {
-    home: Arc<Home>,
     opening: SharedOpening,
     seeds: Vec<Address>,
     map: RwLock<Arc<SlotMap>>,
@@ -72,7 +71,6 @@ impl Cluster {
             .collect();
         let map = survey::first_map(nodes.values().cloned().collect(), deadline).await?;
         let cluster = Arc::new(Self {
-            home: Home::current(),
             opening,
             seeds,
             map: RwLock::new(Arc::new(map)),
@@ -90,7 +88,7 @@ impl Cluster {
     }
 
     pub(super) fn home(&self) -> &Arc<Home> {
-        &self.home
+        &self.opening.home
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -117,7 +115,7 @@ impl Cluster {
     /// other's replies.
     pub(super) fn check_usable(&self) -> Result<(), NodeError> {
         if std::process::id() == self.process {
-            return if self.home.has_ended() { Err(NodeError::ended()) } else { Ok(()) };
+            return if self.home().has_ended() { Err(NodeError::ended()) } else { Ok(()) };
         }
         Err(NodeError::new(
             NodeErrorKind::Forked,
@@ -182,7 +180,7 @@ impl Cluster {
         *is_refreshing = true;
         drop(is_refreshing);
         let refreshing = Refreshing(Arc::clone(self));
-        self.home.spawn(async move { refreshing.0.ask_for_map().await });
+        self.home().spawn(async move { refreshing.0.ask_for_map().await });
         true
     }
 

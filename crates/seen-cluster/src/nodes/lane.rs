@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use redis::Value;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::group::Group;
@@ -141,7 +140,7 @@ impl Lane {
                 return answer.ok();
             }
             let lead = node.lane(purpose).state.lock().lead.clone();
-            if lead.is_none_or(|lead| lead.take_over(&Handle::current())) {
+            if lead.is_none_or(|lead| lead.take_over(node.runtime())) {
                 return answer.await.ok();
             }
         }
@@ -163,7 +162,8 @@ impl Lane {
             let own = Some((request, ticket.clone()));
             let node = node.clone();
             let mut turn = Turn { node, purpose, wire, own, is_handed_on: false };
-            let pipeline = Led::new(async move { turn.lead().await });
+            let runtime = turn.node.runtime().clone();
+            let pipeline = Led::new(runtime, async move { turn.lead().await });
             state.lead = Some(pipeline.lead());
             return Entered::Leads(pipeline);
         }
@@ -302,7 +302,6 @@ fn usable(mut wire: Wire) -> Option<Wire> {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let runtime = Handle::try_current();
         let mut state = self.node.lane(self.purpose).state.lock();
         if state.waiting.is_empty() {
             state.is_busy = false;
@@ -311,19 +310,18 @@ impl Drop for Turn {
             }
             return;
         }
-        let runtime = runtime.ok().filter(|_| !self.is_handed_on);
-        let Some(runtime) = runtime else {
-            // Dropped outside of the runtime, or unused by it: it has ended or is about to.
+        if self.is_handed_on {
+            // The runtime did not use it: it has ended or is about to.
             state.is_busy = false;
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
             fail_all(waiting, &NodeError::ended());
             return;
-        };
+        }
         drop(state);
         let wire = self.wire.take();
         let (node, purpose) = (self.node.clone(), self.purpose);
         let mut turn = Turn { node, purpose, wire, own: None, is_handed_on: true };
-        runtime.spawn(async move { turn.serve().await });
+        self.node.runtime().spawn(async move { turn.serve().await });
     }
 }

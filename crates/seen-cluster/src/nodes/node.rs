@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::address::Address;
 use super::clock::{Deadline, ServerClock};
 use super::error::NodeError;
@@ -52,6 +54,10 @@ impl Node {
 
     pub(super) fn clock(&self) -> &ServerClock {
         &self.clock
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        self.opening.home.runtime()
     }
 
     pub(super) fn settings(&self) -> &Settings {

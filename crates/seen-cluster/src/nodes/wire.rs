@@ -16,10 +16,12 @@ use tokio::net::TcpStream;
 use super::address::Address;
 use super::clock::{ASKED_AGAIN, ServerClock, steady_us};
 use super::error::{NodeError, NodeErrorKind, server_text};
+use super::home::Home;
 use super::settings::Settings;
 
 /// What every connection of a cluster is opened with.
 pub(super) struct Opening {
+    pub(super) home: Arc<Home>,
     pub(super) settings: Settings,
     #[cfg(feature = "tls")]
     encryption: Option<super::tls::Encryption>,
@@ -43,6 +45,7 @@ impl Opening {
             ));
         }
         Ok(Self {
+            home: Home::current(),
             settings,
             #[cfg(feature = "tls")]
             encryption,

@@ -12,6 +12,7 @@ use seen_store::backend::{
     Outcome, Policy, Record, TurnedAway, error, unknown_outcome, with_token,
 };
 use seen_store::{Error, ErrorKind, Item, Result, Token};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::AsyncClusterStore;
 use crate::attempt::{Attempt, Basis, Failed, Manner, Step, Unknown, add};
@@ -43,8 +44,13 @@ impl AsyncClusterStore {
         self.check(&self.shared.is_closed)
     }
 
-    fn check_for<T>(&self, manner: &Manner<T>) -> Result<()> {
-        if manner.goes_on_while_closing { self.check_not_closed() } else { self.check_open() }
+    /// Checks that a call may begin. Closing waits for those that end claims.
+    fn begin<T>(&self, manner: &Manner<T>) -> Result<Option<TaskTrackerToken>> {
+        if !manner.goes_on_while_closing {
+            return self.check_open().map(|()| None);
+        }
+        let under_way = self.shared.tasks.token();
+        self.check_not_closed().map(|()| Some(under_way))
     }
 
     fn check(&self, is_over: &AtomicBool) -> Result<()> {
@@ -107,7 +113,7 @@ impl AsyncClusterStore {
         mut verb: impl FnMut(&Policy, &mut Record, &Item<'_>, i64) -> Result<Outcome<T>>,
     ) -> Result<T> {
         self.policy.check_item(item)?;
-        self.check_for(&manner)?;
+        let _under_way = self.begin(&manner)?;
         let key = self.key(item);
         let pending = self.shared.counts.take(&key);
         let must = self.shared.must_replicate;
@@ -161,7 +167,7 @@ impl AsyncClusterStore {
         mut verb: impl FnMut(&Policy, &mut Record, usize, i64) -> Result<Outcome<T>>,
     ) -> Result<Vec<T>> {
         items.iter().try_for_each(|item| self.policy.check_item(item))?;
-        self.check_for(&manner)?;
+        let _under_way = self.begin(&manner)?;
         let mut groups = self.groups(items, token, basis, manner);
         let (deadline, nodes) = (self.deadline(), &self.shared.nodes);
         let mut answers: Vec<Option<T>> = items.iter().map(|_| None).collect();
@@ -313,7 +319,12 @@ impl AsyncClusterStore {
 
     /// Part of a batch may have been written, and nobody was told.
     fn failed_batch(&self, failed: Failed, token: Token, has_written: bool) -> Error {
-        let is_decision = matches!(failed, Failed::Decision(_));
+        let is_decision = match &failed {
+            Failed::Decision(_) => true,
+            // The key is another program's, and stays so.
+            Failed::Refused(e) => e.code() == Some("WRONGTYPE"),
+            Failed::Unknown(_) => false,
+        };
         let e = self.failed(failed, token);
         if is_decision {
             // To ask again would bring the same. With the token, the others tell their verdicts without this one.

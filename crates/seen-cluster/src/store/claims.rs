@@ -1,11 +1,14 @@
 //! The verbs of claims.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use seen_store::backend::{
-    EndOfClaim, Granted, Outcome, Policy, Record, TurnedAway, ownership, with_token,
+    EndOfClaim, Granted, Outcome, Policy, Record, TurnedAway, error, ownership, unknown_outcome,
+    with_token,
 };
 use seen_store::{
     Claim, Error, ErrorKind, Failure, Item, Known, Ownership, Resolution, Result, Token,
@@ -104,7 +107,9 @@ impl AsyncClusterStore {
         self.policy.check_item(item)?;
         Policy::prolonging(length)?;
         let (store, item) = (self.clone(), item.clone().into_owned());
-        self.carry_on(async move {
+        let grant = Arc::new(Mutex::new(None));
+        let may_have = Arc::clone(&grant);
+        let claimed = self.carry_on(move || *may_have.lock(), async move {
             let (write, mut granted) = (store.policy.make_token(), None);
             let decided = store.decide(
                 &item,
@@ -115,6 +120,7 @@ impl AsyncClusterStore {
                     let decided = policy.claim(record, item, length, now_ms)?;
                     if let Claim::Granted(claim) = &decided.answer {
                         granted = Some(claim.token);
+                        *grant.lock() = granted;
                     }
                     Ok(decided)
                 },
@@ -122,8 +128,8 @@ impl AsyncClusterStore {
             let decided = decided.await;
             let decided = decided.map_err(|e| told_by(e, granted))?;
             Ok(store.to_claim(&item, decided, length))
-        })
-        .await
+        });
+        claimed.await
     }
 
     /// Claims many ids: see [`SeenStore::claim_all`](seen_store::SeenStore::claim_all).
@@ -140,8 +146,9 @@ impl AsyncClusterStore {
         Policy::prolonging(lease)?;
         items.iter().try_for_each(|item| self.policy.check_item(item))?;
         let store = self.clone();
-        let claims = self.carry_on(async move {
-            let (token, deadline) = (store.policy.make_token(), store.deadline());
+        let token = self.policy.make_token();
+        let claims = self.carry_on(move || Some(token), async move {
+            let deadline = store.deadline();
             let manner = Manner {
                 stands: |claims: &Vec<Decided>, record| {
                     claims.iter().any(|claim| holds(claim, record))
@@ -182,7 +189,7 @@ impl AsyncClusterStore {
                         .collect::<Vec<_>>();
                     let releasing = store.clone();
                     let released =
-                        store.carry_on(async move { releasing.release_all(claims).await });
+                        store.carry_on(|| None, async move { releasing.release_all(claims).await });
                     // Goes on after the deadline.
                     _ = deadline.limit(released).await;
                     Err(e)
@@ -245,7 +252,7 @@ impl AsyncClusterStore {
         self.policy.check_item(item)?;
         let (store, item, receipt) =
             (self.clone(), item.clone().into_owned(), receipt.map(<[u8]>::to_vec));
-        self.carry_on(async move {
+        let confirmed = self.carry_on(move || Some(token), async move {
             let late = store.decide(
                 &item,
                 token,
@@ -258,8 +265,8 @@ impl AsyncClusterStore {
             let late = late.await?;
             store.shared.activities.add_confirmed(late.is_some());
             late.ok_or_else(|| store.lost(&item))
-        })
-        .await
+        });
+        confirmed.await
     }
 
     fn lost(&self, item: &Item<'_>) -> Error {
@@ -315,7 +322,7 @@ impl AsyncClusterStore {
     ) -> Result<i64> {
         self.policy.check_item(item)?;
         let (store, item) = (self.clone(), item.clone().into_owned());
-        self.carry_on(async move {
+        let ended = self.carry_on(move || Some(token), async move {
             // A token of its own for the write: the claim keeps its token while it is renewed.
             let write = store.policy.make_token();
             let until_ms = store.decide(
@@ -328,8 +335,8 @@ impl AsyncClusterStore {
             let until_ms = until_ms.await.map_err(|e| told_by(e, Some(token)))?;
             store.shared.activities.add_end(&end, until_ms.is_some());
             until_ms.ok_or_else(|| store.lost(&item))
-        })
-        .await
+        });
+        ended.await
     }
 
     /// Renews a lease on behalf of its holder. Returns when it ends, in unix milliseconds; `None`: the claim is lost.
@@ -467,12 +474,20 @@ impl AsyncClusterStore {
         Ok(record.holds_claim(token, now_ms))
     }
 
-    /// Runs a call to its end, also when the caller's future is dropped: then its answer is dropped.
+    /// Runs a call to its end, also when the caller's future is dropped: then its answer is dropped. `may_have` returns the
+    /// token of the claim that the call may have written, if it did not come to its end.
     async fn carry_on<T: Send + 'static>(
         &self,
+        may_have: impl FnOnce() -> Option<Token>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.check_not_closed()?;
+        let begun = Arc::new(AtomicBool::new(false));
+        let is_begun = Arc::clone(&begun);
+        let call = async move {
+            is_begun.store(true, SeqCst);
+            call.await
+        };
         let task = self.shared.tasks.spawn_on(call, &self.shared.runtime);
         task.await.unwrap_or_else(|e| {
             if let Ok(panic) = e.try_into_panic() {
@@ -480,7 +495,10 @@ impl AsyncClusterStore {
             }
             let message =
                 format!("{}: the runtime of the store was shut down", self.policy.store_name());
-            Err(seen_store::backend::error(ErrorKind::Closed, message, None))
+            Err(match may_have().filter(|_| begun.load(SeqCst)) {
+                Some(token) => unknown_outcome(token, message, None),
+                None => error(ErrorKind::Closed, message, None),
+            })
         })
     }
 }

@@ -198,6 +198,10 @@ impl AsyncClusterLease {
 
 impl AsyncClusterStore {
     pub(crate) fn stop_renewing(&self, token: Token) {
+        if self.is_forked() {
+            // The tasks are the parent's, and so may be the locks.
+            return;
+        }
         self.shared.renewals.stop(token);
     }
 }

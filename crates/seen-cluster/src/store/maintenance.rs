@@ -88,6 +88,7 @@ impl AsyncClusterStore {
     ///
     /// Those of [`mark_seen`](Self::mark_seen). What was removed before the error stays removed.
     pub async fn cleanup_old_entries(&self, older_than: Duration) -> Result<u64> {
+        self.check_open()?;
         self.remove_selected(self.policy.older(older_than, self.now_ms())).await
     }
 
@@ -98,6 +99,7 @@ impl AsyncClusterStore {
     ///
     /// Those of [`mark_seen`](Self::mark_seen). What was removed before the error stays removed.
     pub async fn remove(&self, filter: Filter) -> Result<u64> {
+        self.check_open()?;
         self.remove_selected(self.policy.selected(filter, self.now_ms())).await
     }
 
@@ -140,6 +142,7 @@ impl AsyncClusterStore {
     ///
     /// Those of [`try_is_seen`](Self::try_is_seen).
     pub async fn count(&self, filter: Filter) -> Result<u64> {
+        self.check_open()?;
         let (selected, mut count) = (self.policy.selected(filter, self.now_ms()), 0);
         let walked = self.walk(Some(selected.scope()), |policy, item, record, now_ms| {
             count += policy.count(record, item, &selected, now_ms)?;
@@ -171,41 +174,52 @@ impl AsyncClusterStore {
 
     /// Writes what was turned away, ends what is carried on, and closes the store for all its handles: see
     /// [`SeenStore::close`](seen_store::SeenStore::close). Takes up to 5 seconds. Meanwhile claims can be ended, and all else
-    /// is refused. Carried on when its future is dropped.
+    /// is refused. Carried on when its future is dropped; to close again waits for that.
     ///
     /// # Errors
     ///
     /// [`Closed`](ErrorKind::Closed) when it is closed already.
     pub async fn close(&self) -> Result<()> {
-        self.check_open()?;
-        if self.shared.is_closing.swap(true, SeqCst) {
+        if self.is_forked() {
             return self.check_open();
         }
-        let store = self.clone();
+        if self.shared.is_closing.swap(true, SeqCst) {
+            // The first one may be at it, or was dropped and is carried on.
+            self.shared.closed.cancelled().await;
+            return self.check_open();
+        }
+        let (store, closed) = (self.clone(), self.shared.closed.clone().drop_guard());
         // Carried on when this future is dropped. If the runtime has ended, there is nothing left to close.
-        _ = self.shared.runtime.spawn(async move { store.end().await }).await;
+        let ended = self.shared.runtime.spawn(async move {
+            let _closed = closed;
+            store.end().await;
+        });
+        _ = ended.await;
         Ok(())
     }
 
     async fn end(&self) {
         let shared = &self.shared;
-        shared.renewals.stop_all();
         shared.tasks.close();
         let deadline = Deadline::after(CLOSING);
-        // The ends of claims that were begun are carried on.
-        if deadline.limit(shared.tasks.wait()).await.is_none() {
-            let name = self.policy.store_name();
-            log::warn!(store = name; "{name}: closed before some claims could be ended; they end with their leases");
-        }
-        let handle = self.busy_timeout(self.policy.timeout().min(deadline.remaining()));
-        let flushed = deadline.limit(handle.flush()).await.unwrap_or_else(|| {
+        // A server that does not answer leaves the ends of claims on the others their time.
+        let (flushing, limit) = (deadline.within(CLOSING / 2), CLOSING / 2);
+        let handle = self.busy_timeout(self.policy.timeout().min(limit));
+        let flushed = flushing.limit(handle.flush()).await.unwrap_or_else(|| {
             Err(error(
                 ErrorKind::Unavailable,
                 "the servers did not answer in time".to_owned(),
                 None,
             ))
         });
+        // The ends of claims that were begun are carried on; then none begins any more.
+        _ = deadline.limit(shared.tasks.wait()).await;
         shared.is_closed.store(true, SeqCst);
+        if deadline.limit(shared.tasks.wait()).await.is_none() {
+            let name = self.policy.store_name();
+            log::warn!(store = name; "{name}: closed before some claims could be ended; they end with their leases");
+        }
+        shared.renewals.stop_all();
         shared.nodes.close().await;
         if let Err(e) = flushed {
             let name = self.policy.store_name();

@@ -18,6 +18,8 @@ impl AsyncClusterStore {
     ///
     /// Two commands for each entry, in pipelines for 1,000 entries.
     ///
+    /// Beside an id whose key cannot be read, an entry that was added may be counted as unchanged.
+    ///
     /// # Errors
     ///
     /// Those of [`mark_seen`](Self::mark_seen), except for errors that come from one entry. What was restored before the error

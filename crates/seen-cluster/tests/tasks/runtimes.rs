@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cluster_harness::{Cluster, Fault, Injected, Options, needs_server};
 use seen_cluster::{AsyncClusterStore, ClusterStore};
-use seen_store::{Config, ErrorKind, Verdict};
+use seen_store::{Claim, Config, ErrorKind, Verdict};
 use tokio::runtime::{Builder, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -192,4 +192,66 @@ fn a_call_needs_no_runtime_around_it_and_is_closed_with_that_of_its_store() {
     let error = other.block_on(bench.store.check_and_mark("late")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_end_that_its_runtime_cut_off_is_unknown_and_not_called_closed() {
+    needs_server!();
+    for round in 0..3 {
+        let mut bench = Bench::new();
+        let (other, id) = (on_threads(1), bench.id());
+        let claimed = bench.home.block_on(bench.store.claim(&id, 60 * SECOND)).unwrap();
+        let Claim::Granted(lease) = claimed else { panic!("{claimed:?}") };
+        let token = lease.into_token();
+        let held =
+            bench.cluster.proxy(0).inject(Fault::hold_answer().on(&["EVALSHA", "EVAL", "SET"]));
+        let (store, new) = (bench.store.clone(), bench.id());
+        let call = other.spawn(async move {
+            match round {
+                0 => store.confirm(&id, &token).await,
+                1 => store.fail(&id, &token, "503").await,
+                _ => store.claim(&new, 60 * SECOND).await.map(drop),
+            }
+        });
+        while held.hits() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(bench.home);
+        let error = other.block_on(call).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{round}: {error}");
+        assert!(error.token().is_some_and(|told| round == 2 || told == token), "{round}");
+    }
+}
+
+#[test]
+fn what_a_thread_that_ends_still_holds_is_given_back() {
+    thread_local! {
+        static HELD: std::cell::RefCell<Vec<Box<dyn std::any::Any>>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    needs_server!();
+    let mut bench = Bench::new();
+    let (id, begun, other) = (bench.id(), bench.id(), bench.id());
+    let store = ClusterStore::open(&format!("{}?min_replicas=0", bench.cluster.url())).unwrap();
+    let (its, store_of_tasks) = (store.clone(), bench.store.clone());
+    let slow = bench.slow(Duration::from_millis(100));
+    let (lease_id, home) = (id.clone(), bench.home.handle().clone());
+    std::thread::spawn(move || {
+        // It is dropped after what the runtimes keep of this thread.
+        HELD.with_borrow_mut(|held| held.push(Box::new(())));
+        let Claim::Granted(lease) = its.claim(&lease_id, 60 * SECOND).unwrap() else { panic!() };
+        let mut call = Box::pin(async move { store_of_tasks.check_and_mark(begun).await });
+        home.block_on(async {
+            assert!(tokio::time::timeout(Duration::from_millis(5), &mut call).await.is_err());
+        });
+        HELD.with_borrow_mut(|held| {
+            held.push(Box::new(lease));
+            held.push(Box::new(call));
+        });
+    })
+    .join()
+    .unwrap();
+    slow.remove();
+    let again = store.waiting(5 * SECOND).claim(&id, 60 * SECOND).unwrap();
+    assert!(matches!(again, Claim::Granted(_)), "{again:?}");
+    assert_eq!(bench.home.block_on(bench.store.check_and_mark(&other)).unwrap(), Verdict::New);
 }

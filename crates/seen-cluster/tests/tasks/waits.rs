@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use cluster_harness::needs_server;
-use seen_store::{Claim, ErrorKind};
+use cluster_harness::{Cluster, Fault, Injected, Options, needs_server};
+use seen_cluster::AsyncClusterStore;
+use seen_store::{Claim, ErrorKind, Ownership};
 
-use super::{MINUTE, granted, store};
+use super::{MINUTE, again, granted, store};
 
 #[cfg(target_os = "linux")]
 fn threads() -> usize {
@@ -92,4 +93,36 @@ async fn a_close_refuses_new_claims_and_lets_those_in_flight_end() {
         assert_eq!(task.await.unwrap(), ErrorKind::Closed);
     }
     assert_eq!(store.close().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_waits_for_ends_of_claims_by_batches_and_a_second_close_for_the_first() {
+    needs_server!();
+    let cluster = Cluster::start_with(&Options::new().announce_through_proxies(true));
+    let store = AsyncClusterStore::open(&cluster.url()).await.unwrap();
+    let mut claims = Vec::new();
+    for id in ["a", "b", "c"] {
+        claims.push((id, granted(&store, id).await.into_token()));
+    }
+    // The script is known then.
+    granted(&store, "d").await.confirm().await.unwrap();
+    let late = Fault::delay_answer(Duration::from_millis(300)).on(&["GET", "EVALSHA"]);
+    let slow: Vec<_> = cluster.proxies().iter().map(|proxy| proxy.inject(late.clone())).collect();
+    let confirming = {
+        let (store, claims) = (store.clone(), claims.clone());
+        tokio::spawn(async move { store.confirm_all(claims).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (first, second) = (store.clone(), store.clone());
+    let first = tokio::spawn(async move { first.close().await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(second.close().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(confirming.is_finished(), "both wait for it");
+    first.await.unwrap().unwrap();
+    assert_eq!(confirming.await.unwrap().unwrap(), [Ownership::Held; 3]);
+    slow.iter().for_each(Injected::remove);
+    let store = again(&store).await;
+    for (id, _) in claims {
+        assert!(store.is_seen(id).await);
+    }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use cluster_harness::{Cluster, needs_server};
 use seen_cluster::{ClusterStore, open_url_with};
-use seen_store::{Config, ErrorKind, Filter, SeenStore};
+use seen_store::{Config, Entry, ErrorKind, Filter, Item, SeenStore, State, Verdict};
 
-use super::MINUTE;
+use super::{MINUTE, master_of};
 
 fn put(cluster: &Cluster, key: &str, command: &[&str]) {
     let node = cluster.master_of_slot(cluster.slot_of(key));
@@ -74,4 +74,27 @@ fn a_url_that_is_spelled_otherwise_makes_no_file_and_shows_no_password() {
         let text = format!("{e} {e:?}");
         assert!(!text.contains("hunter2"), "{url}: {text}");
     }
+}
+
+#[test]
+fn a_key_of_another_type_is_told_by_its_own_error_and_stops_no_other() {
+    needs_server!();
+    let cluster = Cluster::start();
+    let store = ClusterStore::open(&cluster.url()).unwrap();
+    let pushed = master_of(&cluster, "b").command(&["RPUSH", "seen{}::b", "1"]);
+    assert!(!pushed.is_error(), "{pushed:?}");
+    let e = store.check_and_mark_all(["a", "b", "c"]).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    let again = ["a", "c"].map(|id| Item::new(id).retry_of(e.token()));
+    assert_eq!(store.check_and_mark_all(again).unwrap(), [Verdict::New; 2]);
+    let entries = ["d", "b", "e"].map(|id| {
+        let mut entry = Entry::new("", id, std::time::UNIX_EPOCH);
+        entry.state = State::Seen;
+        entry
+    });
+    let restored = store.restore(entries).unwrap();
+    // One that was written before the bad one was met is unchanged when it is restored alone.
+    let [refused] = &restored.refused[..] else { panic!("{restored:?}") };
+    assert_eq!((&*refused.id, restored.added + restored.unchanged), (&b"b"[..], 2));
+    assert!(store.is_seen("d") && store.is_seen("e"));
 }

@@ -39,7 +39,7 @@ fn no_verb_is_acknowledged_without_a_replica_however_often_it_is_called() {
     let replica = cluster.replica_of(master);
     replica.pause();
     let e = store.check_and_mark(checked).unwrap_err();
-    assert!(e.to_string().contains("has not reached 1 of the replicas"), "{e}");
+    assert!(e.to_string().contains("1 fewer replicas than min_replicas"), "{e}");
     let made = e.token().unwrap();
     assert_eq!(failure(store.release(released, &releasing)), UNKNOWN);
     // It is known to this store's master, and that is not told as done.

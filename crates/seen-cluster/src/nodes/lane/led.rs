@@ -16,7 +16,11 @@ use tokio::sync::oneshot;
 type Sending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The caller's side: the answer of the pipeline; `None` if the runtime of the task that sent it has ended.
-pub(super) struct Led<T: Send + 'static>(Lead<T>);
+pub(super) struct Led<T: Send + 'static> {
+    lead: Lead<T>,
+    /// Where it goes on when the caller is dropped.
+    runtime: Handle,
+}
 
 /// The side of those that wait meanwhile.
 pub(super) struct Lead<T>(Arc<Mutex<Sender<T>>>);
@@ -59,12 +63,13 @@ impl<T: Send + 'static> Lead<T> {
 
 impl<T: Send + 'static> Led<T> {
     /// Has the caller send.
-    pub(super) fn new(sending: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(Lead(Arc::new(Mutex::new(Sender::Caller(Box::pin(sending), None)))))
+    pub(super) fn new(runtime: Handle, sending: impl Future<Output = T> + Send + 'static) -> Self {
+        let sender = Sender::Caller(Box::pin(sending), None);
+        Self { lead: Lead(Arc::new(Mutex::new(sender))), runtime }
     }
 
     pub(super) fn lead(&self) -> Lead<T> {
-        self.0.clone()
+        self.lead.clone()
     }
 }
 
@@ -73,7 +78,7 @@ impl<T: Send + 'static> Future for Led<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         // Those that wait only try the lock, so it is held while the sending is polled.
-        let mut sender = self.0.0.lock();
+        let mut sender = self.lead.0.lock();
         let polled = match &mut *sender {
             Sender::Caller(sending, waker) => {
                 let polled = sending.as_mut().poll(context).map(Some);
@@ -96,10 +101,9 @@ impl<T: Send + 'static> Future for Led<T> {
 
 impl<T: Send + 'static> Drop for Led<T> {
     fn drop(&mut self) {
-        // Without a runtime the sending is dropped: what was sent counts as lost.
-        let sender = std::mem::replace(&mut *self.0.0.lock(), Sender::Over);
-        if let (Sender::Caller(sending, _), Ok(runtime)) = (sender, Handle::try_current()) {
-            runtime.spawn(sending);
+        let sender = std::mem::replace(&mut *self.lead.0.lock(), Sender::Over);
+        if let Sender::Caller(sending, _) = sender {
+            self.runtime.spawn(sending);
         }
     }
 }
@@ -126,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_polls_sends_itself() {
         let (answer, receiver) = oneshot::channel();
-        let pipeline = Led::new(sending(receiver));
+        let pipeline = Led::new(Handle::current(), sending(receiver));
         answer.send(17).unwrap();
         assert_eq!(pipeline.await, Some(17));
     }
@@ -135,7 +139,7 @@ mod tests {
     async fn a_task_takes_over_what_is_not_polled_and_the_caller_is_told() {
         let (answer, receiver) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let mut pipeline = Led::new(async move {
+        let mut pipeline = Led::new(Handle::current(), async move {
             let answer = receiver.await.unwrap();
             done.send(()).unwrap();
             answer
@@ -154,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_waits_is_woken_by_the_task() {
         let (answer, receiver) = oneshot::channel();
-        let pipeline = Led::new(sending(receiver));
+        let pipeline = Led::new(Handle::current(), sending(receiver));
         let lead = pipeline.lead();
         let caller = tokio::spawn(pipeline);
         tokio::task::yield_now().await;
@@ -167,7 +171,7 @@ mod tests {
     async fn it_goes_on_when_its_caller_is_dropped() {
         let (answer, receiver) = oneshot::channel::<u32>();
         let (done, is_done) = oneshot::channel();
-        let mut pipeline = Led::new(async move {
+        let mut pipeline = Led::new(Handle::current(), async move {
             done.send(receiver.await.unwrap()).unwrap();
             0
         });
