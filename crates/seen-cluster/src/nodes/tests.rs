@@ -6,7 +6,6 @@ mod batches;
 mod connecting;
 mod failures;
 mod grouping;
-mod measure;
 mod redirects;
 mod replicas;
 

@@ -203,8 +203,8 @@ impl AsyncClusterStore {
         shared.tasks.close();
         let deadline = Deadline::after(CLOSING);
         // A server that does not answer leaves the ends of claims on the others their time.
-        let (flushing, limit) = (deadline.within(CLOSING / 2), CLOSING / 2);
-        let handle = self.busy_timeout(self.policy.timeout().min(limit));
+        let flushing = deadline.within(CLOSING / 2);
+        let handle = self.busy_timeout(self.policy.timeout().min(CLOSING / 2));
         let flushed = flushing.limit(handle.flush()).await.unwrap_or_else(|| {
             Err(error(
                 ErrorKind::Unavailable,
