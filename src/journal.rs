@@ -135,16 +135,17 @@ impl Journal {
         now_ms: i64,
     ) -> Result<(Self, Option<u64>)> {
         let connected = open::open(&path, config, now_ms)?;
-        let key = runs::hash_key(&connected.connection);
-        let key = key.map_err(|e| failure("read", &shown(&path), e))?;
+        // Each read waits: another process may be recovering the log now, or closing the file. No other thread has this
+        // journal yet, so waiting here blocks nothing.
+        let key = retry_while_busy(config.busy_timeout, || {
+            runs::hash_key(&connected.connection).map_err(|e| failure("read", &shown(&path), e))
+        })?;
         let hasher = key.map_or_else(KeyHasher::random, KeyHasher::with_key);
         let location = Location::File { path, files: connected.files, checked: Stopwatch::start() };
         let mut journal = Self::new(location, config, &hasher);
         (journal.connection, journal.upgrade) = (Some(connected.connection), connected.upgrade);
         journal.created = connected.created;
         journal.watch_log()?;
-        // Another process may be recovering the log now. No other thread has this journal yet, so waiting here
-        // blocks nothing.
         let patience = config.busy_timeout.min(LONGEST_WAIT_FOR_A_TAIL);
         if let Err(e) = retry_while_busy(patience, || journal.write_long_tail_first()) {
             let file = journal.name();

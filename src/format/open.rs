@@ -5,6 +5,7 @@
 //! recognised. A connection that is refused closes without a checkpoint. A read-only connection leaves no empty
 //! log behind, if the file is writable.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::close::remove_empty_log;
 use super::create::{add_derived, create};
 use super::newer_version_error;
 use super::pragmas::{apply_pragmas, check, pragma_number, pragma_text};
-use super::recognise::{Format, recognise};
+use super::recognise::{Format, recognise, recognise_within};
 use super::sqlite_errors::{failure, is_busy};
 use super::upgrade;
 use crate::backoff::Backoff;
@@ -104,13 +105,11 @@ fn accept_and_configure(
     identity: Identity,
     now_ms: i64,
 ) -> Result<Connected> {
-    let format = retry_while_locked(path, config, "open", || recognise(&connection));
+    let found = retry_while_locked(path, config, "open", || Found::read(&connection, path));
     // A wait may have ended because another file has the name now, and the side files at the path are that file's.
     check_not_replaced_since(path, identity)?;
-    let format = format?;
-    refuse_truncated(&connection, path)?;
     let (mut created, mut upgrade) = (false, None);
-    match accept(path, config, format)? {
+    match found?.accept(path, config)? {
         Accepted::Ready if config.read_only => {}
         Accepted::Ready => {
             retry_while_locked(path, config, "open", || add_derived(&connection))?;
@@ -152,45 +151,55 @@ pub(super) fn opened_files(
     OpenedFiles::record(path, identity, has_log, has_log && locking != "exclusive")
 }
 
-/// Refuses a database that lost a part of its last page: SQLite would fill that page up. SQLite itself notices
-/// only lost whole pages.
+/// What was found at a path, before anything is written.
+pub(super) struct Found {
+    format: Format,
+    is_truncated: io::Result<bool>,
+}
+
+impl Found {
+    /// Reads in one transaction, so that all is of one moment: between two, another process may make an empty file a
+    /// store, whose pages have another size.
+    pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Self> {
+        let transaction = connection.unchecked_transaction()?;
+        let format = recognise_within(&transaction)?;
+        let page_bytes = pragma_number(&transaction, "page_size")?;
+        Ok(Self { format, is_truncated: is_truncated(path, page_bytes) })
+    }
+
+    pub(super) fn accept(self, path: &Path, config: &Config) -> Result<Accepted> {
+        let truncated = self
+            .is_truncated
+            .map_err(|e| Error::io(format!("cannot read the log of {}", shown(path)), e))?;
+        if truncated {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{}: the database is truncated, and was not changed; restore a backup of it",
+                    shown(path)
+                ),
+            ));
+        }
+        accept(path, config, self.format)
+    }
+}
+
+/// Returns whether a database lost a part of its last page: SQLite would fill that page up. SQLite itself notices
+/// only lost whole pages. The caller has a read transaction open: no connection restarts the log meanwhile.
 ///
 /// The loss does no harm if the log holds that page and all later ones: SQLite then reads them from the log,
 /// and the next checkpoint writes them whole. A checkpoint that was interrupted leaves such a database.
-pub(super) fn refuse_truncated(connection: &Connection, path: &Path) -> Result<()> {
-    let page_size = pragma_number(connection, "page_size");
-    let page_size = page_size.map_err(|e| failure("open", &shown(path), e))?.cast_unsigned().max(1);
+fn is_truncated(path: &Path, page_bytes: i64) -> io::Result<bool> {
+    let page_bytes = u32::try_from(page_bytes).unwrap_or(0).max(1);
+    let is_whole = |bytes: u64| bytes.is_multiple_of(page_bytes.into());
     let bytes = file::bytes(path);
-    if bytes.is_multiple_of(page_size) || log_completes(connection, path, page_size, bytes)? {
-        return Ok(());
-    }
-    // Another process may have checkpointed the log before it was read.
-    if file::bytes(path).is_multiple_of(page_size) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!(
-            "{}: the database is truncated, and was not changed; restore a backup of it",
-            shown(path)
-        ),
-    ))
-}
-
-/// Returns whether the log holds all that the database, cut to `bytes`, lacks.
-fn log_completes(connection: &Connection, path: &Path, page_size: u64, bytes: u64) -> Result<bool> {
-    let (Ok(first), Ok(page_bytes)) =
-        (u32::try_from(bytes / page_size + 1), u32::try_from(page_size))
-    else {
+    if is_whole(bytes) {
         return Ok(false);
-    };
-    let fail = |e| failure("open", &shown(path), e);
-    // While this transaction reads from the log, no connection restarts it.
-    let snapshot = connection.unchecked_transaction().map_err(fail)?;
-    snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
-    let committed = Committed::read(path, page_bytes)
-        .map_err(|e| Error::io(format!("cannot read the log of {}", shown(path)), e))?;
-    Ok(committed.has_all_from(first))
+    }
+    // The log can hold only pages that have a number.
+    let Ok(first) = u32::try_from(bytes / u64::from(page_bytes) + 1) else { return Ok(true) };
+    // Again after the log: another process may have copied it before it was read.
+    Ok(!Committed::read(path, page_bytes)?.has_all_from(first) && !is_whole(file::bytes(path)))
 }
 
 /// Opens again a store that was open before. Never creates, upgrades or accepts a replaced file.
@@ -454,6 +463,8 @@ fn is_trusted(version: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
     use super::super::close::close;
     use super::*;
 
@@ -465,6 +476,28 @@ mod tests {
         for broken in [3_040_001, 3_044_005, 3_045_000, 3_050_006, 3_051_002] {
             assert!(!is_trusted(broken));
         }
+    }
+
+    /// The pages of a store are smaller than those that a connection assumes for an empty file.
+    #[test]
+    fn a_file_that_another_process_makes_a_store_meanwhile_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let config = Config::default();
+        let identity = file::prepare(&path, true).unwrap();
+        let mut connection = open_secure(&path, &config).unwrap();
+        let other = Connection::open(&path).unwrap();
+        let hook = move |context: AuthContext<'_>| {
+            if matches!(context.action, AuthAction::Pragma { pragma_name: "page_size", .. }) {
+                // Fails while the file is locked.
+                let _ = other
+                    .execute_batch("PRAGMA page_size = 1024; CREATE TABLE a (b); DROP TABLE a");
+            }
+            Authorization::Allow
+        };
+        connection.authorizer(Some(hook)).unwrap();
+        let opened = accept_and_configure(connection, &path, &config, identity, 1).unwrap();
+        close(opened.connection).unwrap();
     }
 
     /// As after a wait for `format::replace`, which has the old file locked.

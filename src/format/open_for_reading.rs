@@ -14,10 +14,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{
-    accept, has_log_without_shm, open_secure, opened_files, refuse_old_sqlite, refuse_truncated,
-    retry_while_locked, retry_while_locked_unless, secure,
+    Found, has_log_without_shm, open_secure, opened_files, refuse_old_sqlite, retry_while_locked,
+    retry_while_locked_unless, secure,
 };
-use super::recognise::recognise;
 use super::sqlite_errors::failure;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -102,20 +101,19 @@ impl ReadConnection {
 /// reads alone, or if the log is shared by now: determine the mode again after a short pause.
 pub(crate) fn open(path: &Path, config: &Config, mode: ReadMode) -> Result<Option<ReadConnection>> {
     let Some((connection, alone)) = connect(path, config, mode)? else { return Ok(None) };
-    let format = if mode.is_exclusive() {
+    let read = || Found::read(&connection, path);
+    let found = if mode.is_exclusive() {
         // The lock on the log is taken, so no other reader can be the one that has the file locked.
         let no_wait = config.clone().busy_timeout(Duration::ZERO);
-        let read = || recognise(&connection);
         match retry_while_locked_unless(|| has_log_without_shm(path), path, &no_wait, "open", read)
         {
             Err(e) if e.kind() == ErrorKind::Busy && !has_log_without_shm(path) => return Ok(None),
-            format => format?,
+            found => found?,
         }
     } else {
-        retry_while_locked(path, config, "open", || recognise(&connection))?
+        retry_while_locked(path, config, "open", read)?
     };
-    refuse_truncated(&connection, path)?;
-    accept(path, &config.clone().read_only(true), format)?;
+    found.accept(path, &config.clone().read_only(true))?;
     let files = match mode {
         ReadMode::Shared(identity) => Some(opened_files(&connection, path, config, identity)?),
         ReadMode::Immutable(_) | ReadMode::Exclusive(_) => None,

@@ -14,6 +14,7 @@ mod damaged;
 mod file_systems;
 mod foreign;
 mod names;
+mod opened_together;
 mod opening_and_closing;
 mod paths;
 mod replaced;
