@@ -116,7 +116,8 @@ impl Place {
         }
         let name = self.name();
         Err(self.misplaced(format!(
-            "{name}: `seen {command}` is about a store in a file, and this one is on a cluster"
+            "{name}: `seen {command}` is about a store in a file, and this one is on a cluster; give the path of a file, or \
+             copy this store with `seen export` and `seen import`"
         )))
     }
 

@@ -19,6 +19,7 @@ fn commands_about_a_file_refuse_a_url_by_name() {
     ] {
         let named = [command, "a store in a file", "redis://127.0.0.1:", "/files", "SEEN_DB_PATH"];
         site.told(arguments).assert(2, &named);
+        site.told(arguments).assert(2, &["the path of a file", "`seen export` and `seen import`"]);
     }
     site.told(&["purge", "--older-than", "1h", "--dry-run"]).assert(2, &["in a file", "seen list"]);
     assert_eq!(site.place.names(), [""; 0]);
