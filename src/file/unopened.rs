@@ -72,11 +72,12 @@ pub(crate) fn read_unopened<T>(path: &Path, step: impl FnOnce(&File) -> Result<T
 }
 
 /// Runs a step while no store has the database open, in this process or another one, and none can open it. Gives the
-/// step the file, locked; `None` if there is none. The step must not open a connection, nor open and close the file.
+/// step the file, locked; `None` if there was none. An empty file then stands at the path meanwhile, so that there is one
+/// to lock. The step must not open a connection, nor open and close the file.
 ///
 /// # Errors
 ///
-/// `Busy` if a connection to the file is open.
+/// `Busy` if a connection to the file is open, or another process does the same.
 pub(crate) fn while_unopened<T>(
     path: &Path,
     step: impl FnOnce(Option<&File>) -> Result<T>,
@@ -91,25 +92,36 @@ pub(crate) fn while_unopened<T>(
             ),
         )
     };
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return step(None),
-        Err(e) => return Err(super::metadata_error(path, e)),
-        Ok(_) if cfg!(unix) && !is_unopened(path) => return Err(busy()),
-        Ok(_) => {}
+    let was_missing = match super::create_new(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
+        made => made.map(|()| true)?,
+    };
+    if cfg!(unix) && !is_unopened(path) {
+        return Err(busy());
     }
     let file = lock_unopened(path)?.ok_or_else(busy)?;
-    step(Some(&file))
+    let done = step((!was_missing).then_some(&file));
+    if was_missing && done.is_err() && is_at(&file, path) {
+        let _ = fs::remove_file(path); // The caller reports the failure of the step.
+    }
+    done
 }
 
 /// Opens and locks a file that this process has no descriptor of: no connection reads it, by any name, until the result
-/// is closed. `None` if another process has locked a part of it.
+/// is closed. `None` if another process has locked a part of it, or has given the name to another file.
 pub(crate) fn lock_unopened(path: &Path) -> Result<Option<File>> {
     let file = File::options().read(true).write(true).open(path);
     let file = file.map_err(|e| Error::io(format!("cannot open {}", shown(path)), e))?;
-    match lock_whole(&file) {
-        Ok(locked) => Ok(locked.then_some(file)),
-        Err(e) => Err(Error::io(format!("cannot lock {}", shown(path)), e)),
-    }
+    let locked = lock_whole(&file);
+    let locked = locked.map_err(|e| Error::io(format!("cannot lock {}", shown(path)), e))?;
+    // Only now: a file keeps its name while it is locked so, but had not to before.
+    Ok((locked && is_at(&file, path)).then_some(file))
+}
+
+/// Returns whether the path names this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let own = file.metadata().map(|own| Identity::of(&own));
+    own.is_ok_and(|own| super::identity(path).is_ok_and(|named| named == own))
 }
 
 /// Locks the whole file as SQLite locks parts of it; false if a process has locked a part. The lock ends when any

@@ -86,10 +86,35 @@ fn explain_read_only(path: &Path, error: Error) -> Error {
     )
 }
 
+/// Opens the file, and begins anew with another connection where only that helps:
+///
+/// - The file was replaced meanwhile. What was found says nothing of the file that is there now.
+/// - Others are in the way of an exclusive connection. It keeps each lock that it has got, so two of them would wait for
+///   each other.
 fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected> {
     refuse_old_sqlite()?;
     file::refuse_unsafe_names(path)?;
-    let identity = file::prepare(path, config.may_create())?;
+    let mut patience = Patience::new(config);
+    let of_one_try = if config.exclusive { Duration::ZERO } else { config.busy_timeout };
+    let for_one_try = config.clone().busy_timeout(of_one_try);
+    loop {
+        let identity = file::prepare(path, config.may_create())?;
+        let opened = open_file(path, &for_one_try, identity, now_ms);
+        let Err(error) = opened else { return opened };
+        let replaced = file::identity(path).is_ok_and(|found| found != identity);
+        let in_the_way = config.exclusive && error.kind() == ErrorKind::Busy;
+        if !replaced && !in_the_way {
+            return Err(error);
+        }
+        match patience.pause(in_the_way && is_held_exclusively(path)) {
+            Paused::Shortly => {}
+            Paused::ForExclusive => return Err(held_exclusively(path, "open", error)),
+            Paused::TooOften => return Err(error),
+        }
+    }
+}
+
+fn open_file(path: &Path, config: &Config, identity: Identity, now_ms: i64) -> Result<Connected> {
     let connection = open_secure(path, config)?;
     let accepted = accept_and_configure(connection, path, config, identity, now_ms);
     if accepted.is_err() && config.read_only {
@@ -120,9 +145,24 @@ fn accept_and_configure(
         Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(&connection, path, config, now_ms)?,
     }
     check_not_replaced_since(path, identity)?;
-    apply_settings(&connection, path, config)?;
-    let files = opened_files(&connection, path, config, identity)?;
+    let files = settle(&connection, path, config, identity)?;
     Ok(Connected { connection, files, created, upgrade })
+}
+
+/// Applies the settings, and returns the files that the connection has open.
+///
+/// A connection without a write-ahead log has the file locked only while it reads or writes. With one, it keeps a lock
+/// from its first read on, and no replacement gets in. Only what the path names then is certain to stay.
+fn settle(
+    connection: &Connection,
+    path: &Path,
+    config: &Config,
+    identity: Identity,
+) -> Result<OpenedFiles> {
+    apply_settings(connection, path, config)?;
+    let files = opened_files(connection, path, config, identity)?;
+    check_not_replaced_since(path, identity)?;
+    Ok(files)
 }
 
 /// Fails if the file at the path is not the one that is being opened.
@@ -220,8 +260,7 @@ pub(crate) fn reopen(
             ),
         ));
     }
-    apply_settings(&connection, path, config)?;
-    let files = opened_files(&connection, path, config, identity)?;
+    let files = settle(&connection, path, config, identity)?;
     Ok((connection, files))
 }
 
@@ -377,14 +416,17 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
 ///
 /// A store in exclusive mode keeps its lock until it closes, so waiting does not help, and the error comes at
 /// once. Such a store has a log without a `-shm`. So has a [reader](super::open_for_reading) that reads alone,
-/// but that one holds a lock on the log, and is waited for.
+/// but that one holds a lock on the log, and is waited for. A connection that is itself exclusive and must not wait is
+/// tried once: [`open_anywhere`] does the waiting.
 pub(super) fn retry_while_locked<T>(
     path: &Path,
     config: &Config,
     doing: &str,
     step: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
-    retry_while_locked_unless(|| is_held_exclusively(path), path, config, doing, step)
+    let is_tried_once = config.exclusive && config.busy_timeout.is_zero();
+    let is_held = || !is_tried_once && is_held_exclusively(path);
+    retry_while_locked_unless(is_held, path, config, doing, step)
 }
 
 /// Returns whether the file seems to be open in exclusive mode, and not by a reader that reads alone.
@@ -406,38 +448,71 @@ pub(super) fn retry_while_locked_unless<T>(
     doing: &str,
     mut step: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
-    let mut backoff = Backoff::new(config.busy_timeout);
-    let mut exclusive_tries = 0;
+    let mut patience = Patience::new(config);
     loop {
         let error = match step() {
             Ok(done) => return Ok(done),
             Err(error) if is_busy(&error) => error,
             Err(error) => return Err(failure(doing, &shown(path), error)),
         };
-        let exclusive = is_held();
-        exclusive_tries = if exclusive { exclusive_tries + 1 } else { 0 };
-        if exclusive_tries == EXCLUSIVE_TRIES {
-            return Err(Error::with_source(
-                ErrorKind::Busy,
-                format!(
-                    "cannot {doing} {}: another store holds it in exclusive mode; close that one first",
-                    shown(path)
-                ),
-                error,
-            ));
+        match patience.pause(is_held()) {
+            Paused::Shortly => {}
+            Paused::ForExclusive => return Err(held_exclusively(path, doing, error)),
+            Paused::TooOften => return Err(failure(doing, &shown(path), error)),
+        }
+    }
+}
+
+/// How long to try again while others are in the way.
+struct Patience {
+    backoff: Backoff,
+    exclusive_tries: u32,
+}
+
+enum Paused {
+    /// The next try may succeed.
+    Shortly,
+    /// A store in exclusive mode has the file.
+    ForExclusive,
+    /// The busy timeout is over.
+    TooOften,
+}
+
+impl Patience {
+    fn new(config: &Config) -> Self {
+        Self { backoff: Backoff::new(config.busy_timeout), exclusive_tries: 0 }
+    }
+
+    /// Pauses before the next try, if there is to be one. `is_held` tells whether the file seems to be open in exclusive
+    /// mode.
+    fn pause(&mut self, is_held: bool) -> Paused {
+        self.exclusive_tries = if is_held { self.exclusive_tries + 1 } else { 0 };
+        if self.exclusive_tries == EXCLUSIVE_TRIES {
+            return Paused::ForExclusive;
         }
         // These tries are spread over some time: a process that is just closing also leaves a log without a
         // `-shm` for a moment.
-        let paused = if exclusive {
+        if is_held {
             sleep(Duration::from_millis(5));
-            true
-        } else {
-            backoff.pause()
-        };
-        if !paused {
-            return Err(failure(doing, &shown(path), error));
+            return Paused::Shortly;
         }
+        if self.backoff.pause() { Paused::Shortly } else { Paused::TooOften }
     }
+}
+
+fn held_exclusively(
+    path: &Path,
+    doing: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::with_source(
+        ErrorKind::Busy,
+        format!(
+            "cannot {doing} {}: another store holds it in exclusive mode; close that one first",
+            shown(path)
+        ),
+        error,
+    )
 }
 
 /// Refuses a SQLite that can lose committed transactions when a checkpoint runs while the log is restarted
@@ -498,6 +573,31 @@ mod tests {
         connection.authorizer(Some(hook)).unwrap();
         let opened = accept_and_configure(connection, &path, &config, identity, 1).unwrap();
         close(opened.connection).unwrap();
+    }
+
+    /// The connection has no lock then. Its marks would go to a file without a name, and to the log of the other one.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_before_it_gets_its_log_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let (config, new) = (Config::default(), path.with_file_name("new.db"));
+        close(open(&new, &config, 1).unwrap().connection).unwrap();
+        let identity = file::prepare(&path, true).unwrap();
+        let mut connection = open_secure(&path, &config).unwrap();
+        let target = path.clone();
+        let hook = move |context: AuthContext<'_>| {
+            let pragma = ("journal_mode", Some("WAL"));
+            if matches!(context.action, AuthAction::Pragma { pragma_name, pragma_value }
+                if (pragma_name, pragma_value) == pragma)
+            {
+                std::fs::rename(&new, &target).unwrap();
+            }
+            Authorization::Allow
+        };
+        connection.authorizer(Some(hook)).unwrap();
+        let opened = accept_and_configure(connection, &path, &config, identity, 1);
+        assert_eq!(opened.err().unwrap().kind(), ErrorKind::FileReplaced);
     }
 
     /// As after a wait for `format::replace`, which has the old file locked.

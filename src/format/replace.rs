@@ -83,7 +83,9 @@ pub(crate) fn replace_backup(target: &Path, copy: impl FnOnce(&Path) -> Result<(
     };
     file::refuse_irregular(target)?;
     file::refuse_for_next_copy(target)?;
-    file::while_unopened(target, check)?;
+    if file::exists(target) {
+        file::while_unopened(target, check)?;
+    }
     let new = unused_name(target, ".copying");
     let replaced = copy(&new).and_then(|()| file::sync_file(&new)).and_then(|()| {
         file::while_unopened(target, |old| check(old).and_then(|()| file::rename(&new, target)))
@@ -293,25 +295,45 @@ mod tests {
         let connection = store_with(&path, &["id"]);
         copy::copy(&connection, &backup).unwrap();
         close(connection).unwrap();
-        let old = file::identity(&path).unwrap();
-        let open_elsewhere = || {
-            let test = "format::replace::tests::opens_the_store_that_the_environment_names";
-            let child = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", test, "--nocapture"])
-                .env("SEEN_TEST_OPEN", &path)
-                .output();
-            let told = String::from_utf8(child.unwrap().stdout).unwrap();
-            told.lines().find_map(|line| line.split_once('@')).unwrap().1.to_owned()
-        };
-        let mut found = Vec::new();
-        replace(&path, &backup, &mut || {
-            if file::identity(&path).unwrap() != old {
-                found.push(open_elsewhere());
+        assert_eq!(opened_elsewhere_during_a_replacement(&path, &backup), ["Some(Busy)"; 2]);
+        assert_eq!(open_elsewhere(&path), "None");
+    }
+
+    /// Otherwise that store would be replaced with its marks.
+    #[cfg(unix)]
+    #[test]
+    fn no_process_makes_a_store_where_one_is_put_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("seen.db");
+        let backup = path.with_file_name("backup.db");
+        close(store_with(&backup, &["id"])).unwrap();
+        assert_eq!(opened_elsewhere_during_a_replacement(&path, &backup), ["Some(Busy)"; 4]);
+        assert_eq!(ids(&path).unwrap(), ["id"]);
+    }
+
+    /// Returns what a process is told that opens the path, at each step in which another file than before is there.
+    #[cfg(unix)]
+    fn opened_elsewhere_during_a_replacement(path: &Path, backup: &Path) -> Vec<String> {
+        let before = file::identity(path).ok();
+        let mut told = Vec::new();
+        replace(path, backup, &mut || {
+            if file::identity(path).is_ok_and(|found| before != Some(found)) {
+                told.push(open_elsewhere(path));
             }
         })
         .unwrap();
-        assert_eq!(found, ["Some(Busy)", "Some(Busy)"]);
-        assert_eq!(open_elsewhere(), "None");
+        told
+    }
+
+    #[cfg(unix)]
+    fn open_elsewhere(path: &Path) -> String {
+        let test = "format::replace::tests::opens_the_store_that_the_environment_names";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env("SEEN_TEST_OPEN", path)
+            .output();
+        let told = String::from_utf8(child.unwrap().stdout).unwrap();
+        told.lines().find_map(|line| line.split_once('@')).unwrap().1.to_owned()
     }
 
     #[test]

@@ -20,9 +20,9 @@ impl SeenStore {
     ///
     /// The backup is copied beside the store (`<path>.restoring.*`) and checked first. The old store is kept as
     /// `<path>.replaced`, or `<path>.replaced.2` and so on where that name is taken; remove it when you no longer need
-    /// it. A crash at any point leaves the old store or the new one. (If the old file was damaged, or a copy beside
-    /// another file's log, a crash may leave the new file beside the old log: that is refused when it is opened; call
-    /// this again.) Needs room for two copies. A backup in the older format is upgraded when the store is opened.
+    /// it. A crash at any point leaves the old store or the new one. (Where there was none, it may leave an empty file,
+    /// which is opened as a new store. If the old file was damaged, or a copy beside another file's log, a crash may leave
+    /// the new file beside the old log: that is refused when it is opened; call this again.) Needs room for two copies. A backup in the older format is upgraded when the store is opened.
     ///
     /// ```
     /// use seen_store::SeenStore;
@@ -67,7 +67,7 @@ impl SeenStore {
 
     /// Copies the store as [`backup`](Self::backup) does, and puts the copy in the place of an earlier backup in one
     /// step: under its name there is always a whole backup, the earlier one or this one. The copy is made beside it
-    /// (`<path>.copying.*`). Where there is no earlier one, it gets the name just so.
+    /// (`<path>.copying.*`). Where there is no earlier one, an empty file has the name for a moment.
     ///
     /// ```
     /// # use seen_store::{Reader, SeenStore};

@@ -1,19 +1,55 @@
 //! A store whose file is replaced by a backup: what is refused, and what is taken over.
 #![cfg(unix)]
+#![expect(clippy::disallowed_methods, reason = "real processes work for some time")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use seen_store::{Config, ErrorKind, Reader, SeenStore};
+use seen_store::{Config, ErrorKind, Filter, Reader, SeenStore, Verdict};
 
 use crate::common::Place;
-use crate::support_process::Child;
+use crate::support_process::{self, Child, say, variable};
 
 #[test]
 fn child() {
-    if crate::support_process::role().is_some() {
-        crate::support_process::puppet();
+    match support_process::role().as_deref() {
+        Some("mark") => mark_again_and_again(),
+        Some("replace") => replace_again_and_again(),
+        Some(_) => support_process::puppet(),
+        None => {}
+    }
+}
+
+/// How long a child does its work.
+const WORK: Duration = Duration::from_secs(2);
+
+/// Opens a store, marks some ids and closes it, again and again, and says what it has marked.
+fn mark_again_and_again() {
+    let (begun, process) = (Instant::now(), std::process::id());
+    for number in 0.. {
+        if begun.elapsed() > WORK {
+            break;
+        }
+        let store = SeenStore::open(variable("STORE")).unwrap();
+        for part in 0..number % 5 {
+            let id = format!("{process}-{number}-{part}");
+            assert_eq!(store.check_and_mark(&id).unwrap(), Verdict::New);
+            say(id);
+        }
+        store.close().unwrap();
+    }
+}
+
+fn replace_again_and_again() {
+    let begun = Instant::now();
+    while begun.elapsed() < WORK {
+        match SeenStore::replace_with_backup(variable("STORE"), variable("BACKUP")) {
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Busy, "{e}"),
+            Ok(_) => say("replaced"),
+        }
     }
 }
 
@@ -60,6 +96,32 @@ fn a_store_that_is_open_here_or_elsewhere_is_not_replaced() {
     child.kill();
     SeenStore::replace_with_backup(place.path(), &backup).unwrap();
     assert!(place.open(Config::default()).is_seen("old"));
+}
+
+#[test]
+fn a_mark_beside_two_that_replace_the_file_is_in_the_store_or_in_what_is_kept() {
+    let place = Place::in_ram();
+    let backup = store_and_backup(&place);
+    let variables = [("STORE", place.path()), ("BACKUP", &backup)];
+    let children =
+        ["mark", "replace", "mark", "replace"].map(|role| Child::spawn(role, &variables));
+    let told = children.map(|mut child| {
+        let told: Vec<_> = std::iter::from_fn(|| child.hear()).collect();
+        child.finish();
+        told
+    });
+    assert!(told.iter().all(|told| !told.is_empty()));
+    let [marked, _, others, _] = told;
+    let mut missing: BTreeSet<_> = marked.into_iter().chain(others).collect();
+    for name in place.files() {
+        if name == "seen.db" || name.contains(".replaced") && !name.ends_with("-wal") {
+            let reader = Reader::open(place.folder().join(name)).unwrap();
+            for entry in reader.entries(Filter::default()) {
+                missing.remove(&*String::from_utf8(entry.unwrap().id).unwrap());
+            }
+        }
+    }
+    assert_eq!(missing, BTreeSet::new());
 }
 
 #[test]
