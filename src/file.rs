@@ -11,6 +11,7 @@ mod names;
 mod opened;
 mod replacing;
 mod spelling;
+mod temporary;
 mod unopened;
 pub(crate) mod wal;
 
@@ -21,6 +22,7 @@ pub(crate) use replacing::{
     adopt_owner_and_mode, keep_replaced, refuse_irregular, remove_side_file, rename, sync_file,
     sync_folder,
 };
+pub(crate) use temporary::temporary_name;
 pub(crate) use unopened::{lock_unopened, open_database, read_unopened, while_unopened};
 
 use std::ffi::OsString;

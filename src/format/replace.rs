@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -23,7 +22,7 @@ use super::sqlite_errors::failure;
 use super::{APPLICATION_ID, copy, integrity_problems};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, beside, bytes, shown};
+use crate::file::{self, bytes, shown};
 use crate::process::Registered;
 
 /// Replaces the store at `path` by the backup. Returns under which name the old one is kept. `at_step` is called between
@@ -41,7 +40,7 @@ pub(crate) fn replace(
             format!("{} is the store itself; give the path of a backup", shown(backup)),
         ));
     }
-    let new = unused_name(path, ".restoring");
+    let new = file::temporary_name(path, ".restoring");
     let replaced = copy_of_backup(backup, &new)
         .and_then(|()| file::adopt_owner_and_mode(&new, path))
         .and_then(|()| file::sync_file(&new))
@@ -86,7 +85,7 @@ pub(crate) fn replace_backup(target: &Path, copy: impl FnOnce(&Path) -> Result<(
     if file::exists(target) {
         file::while_unopened(target, check)?;
     }
-    let new = unused_name(target, ".copying");
+    let new = file::temporary_name(target, ".copying");
     let replaced = copy(&new).and_then(|()| file::sync_file(&new)).and_then(|()| {
         file::while_unopened(target, |old| check(old).and_then(|()| file::rename(&new, target)))
     });
@@ -116,15 +115,6 @@ fn refuse_no_backup(path: &Path, mut file: &File) -> Result<()> {
             shown(path)
         ),
     ))
-}
-
-fn unused_name(path: &Path, suffix: &str) -> PathBuf {
-    static COPIES: AtomicU32 = AtomicU32::new(0);
-    let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
-    let name = beside(path, &format!("{suffix}.{process}.{number}"));
-    // Left by a process that crashed and had the same number.
-    file::remove_copy(&name);
-    name
 }
 
 /// Copies the backup, and checks the copy.
@@ -197,6 +187,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::file::beside;
 
     fn store_with(path: &Path, ids: &[&str]) -> Registered<Connection> {
         let opened = crate::format::open::open(path, &Config::default(), 1).unwrap();

@@ -59,6 +59,10 @@ pub(crate) fn failure(doing: &str, name: &str, error: rusqlite::Error) -> Error 
             ErrorKind::FileReplaced,
             ": the file was moved or deleted; close the store and open it again",
         ),
+        Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_ROLLBACK => (
+            ErrorKind::ReadOnly,
+            ": a process was killed while it changed the file, and reading does not undo that; open it once for writing",
+        ),
         Some(ErrorCode::ReadOnly) => {
             (ErrorKind::ReadOnly, ": it is read-only; make it and its folder writable")
         }

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -18,7 +17,7 @@ use super::sqlite_errors::failure;
 use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{beside, bytes, create_new, exists, shown};
+use crate::file::{beside, bytes, create_new, exists, shown, temporary_name};
 use crate::id::MAX_ID_BYTES;
 
 /// What opening a store did to a file in the older format.
@@ -99,15 +98,7 @@ fn upgrade_within(
 
 /// Copies the file to a name of its own, so that a file named `.v0.bak` is always a complete copy.
 fn copy(connection: &Connection, path: &Path) -> Result<PathBuf> {
-    static COPIES: AtomicU32 = AtomicU32::new(0);
-    let (process, number) = (std::process::id(), COPIES.fetch_add(1, Relaxed));
-    let unfinished = beside(path, &format!(".v0.bak.{process}.{number}.tmp"));
-    // Left by a process that crashed and had the same number.
-    for left in [beside(&unfinished, "-journal"), unfinished.clone()] {
-        if exists(&left) {
-            remove(&left)?;
-        }
-    }
+    let unfinished = temporary_name(path, ".upgrading");
     super::copy::copy(connection, &unfinished)?;
     Ok(unfinished)
 }

@@ -104,6 +104,14 @@ fn an_old_file_in_rollback_format_with_a_hot_journal_is_opened_and_upgraded() {
     }
     drop(seed);
     assert!(fs::metadata(place.beside("-journal")).unwrap().len() > 0);
+    let reading = Config::default().read_only(true);
+    for error in [
+        SeenStore::open_with(place.path(), reading).unwrap_err(),
+        Reader::open(place.path()).and_then(|reader| reader.try_is_seen("kept")).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+        assert!(error.to_string().contains("open it once for writing"), "{error}");
+    }
     let store = place.open(Config::default().ttl(Ttl::Never));
     assert_eq!(store.upgrade_report().unwrap().unwrap().kept, 1);
 }
