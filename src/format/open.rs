@@ -98,15 +98,15 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
     let of_one_try = if config.exclusive { Duration::ZERO } else { config.busy_timeout };
     let for_one_try = config.clone().busy_timeout(of_one_try);
     loop {
-        let identity = file::prepare(path, config.may_create())?;
-        let opened = open_file(path, &for_one_try, identity, now_ms);
-        let Err(error) = opened else { return opened };
-        let replaced = file::identity(path).is_ok_and(|found| found != identity);
-        let in_the_way = config.exclusive && error.kind() == ErrorKind::Busy;
-        if !replaced && !in_the_way {
-            return Err(error);
-        }
-        match patience.pause(in_the_way && is_held_exclusively(path)) {
+        let (error, is_held) = match open_file(path, &for_one_try, now_ms) {
+            Ok(Some(opened)) => return Ok(opened),
+            Ok(None) => (replaced_while_opened(path), false),
+            Err(e) if config.exclusive && e.kind() == ErrorKind::Busy => {
+                (e, is_held_exclusively(path))
+            }
+            Err(e) => return Err(e),
+        };
+        match patience.pause(is_held) {
             Paused::Shortly => {}
             Paused::ForExclusive => return Err(held_exclusively(path, "open", error)),
             Paused::TooOften => return Err(error),
@@ -114,39 +114,53 @@ fn open_anywhere(path: &Path, config: &Config, now_ms: i64) -> Result<Connected>
     }
 }
 
-fn open_file(path: &Path, config: &Config, identity: Identity, now_ms: i64) -> Result<Connected> {
-    let connection = open_secure(path, config)?;
-    let accepted = accept_and_configure(connection, path, config, identity, now_ms);
-    if accepted.is_err() && config.read_only {
-        file::close_serialized(|| remove_empty_log(path));
+/// Opens the file that is at the path. `None` if another one is there by now.
+fn open_file(path: &Path, config: &Config, now_ms: i64) -> Result<Option<Connected>> {
+    let identity = file::prepare(path, config.may_create())?;
+    let mut connection = open_secure(path, config)?;
+    let accepted = accept_and_configure(&mut connection, path, config, identity, now_ms);
+    // While the connection has the file open, no other file gets its inode.
+    if accepted.is_err() && file::identity(path).is_ok_and(|found| found != identity) {
+        return Ok(None);
     }
-    accepted
+    match accepted {
+        Ok((files, created, upgrade)) => {
+            Ok(Some(Connected { connection, files, created, upgrade }))
+        }
+        Err(e) => {
+            drop(connection);
+            if config.read_only {
+                file::close_serialized(|| remove_empty_log(path));
+            }
+            Err(e)
+        }
+    }
 }
 
+/// Returns the files that the connection has open, whether it made a store, and what it upgraded.
 fn accept_and_configure(
-    mut connection: Registered<Connection>,
+    connection: &mut Connection,
     path: &Path,
     config: &Config,
     identity: Identity,
     now_ms: i64,
-) -> Result<Connected> {
-    let found = retry_while_locked(path, config, "open", || Found::read(&connection, path));
+) -> Result<(OpenedFiles, bool, Option<UpgradeReport>)> {
+    let found = retry_while_locked(path, config, "open", || Found::read(connection, path));
     // A wait may have ended because another file has the name now, and the side files at the path are that file's.
     check_not_replaced_since(path, identity)?;
     let (mut created, mut upgrade) = (false, None);
     match found?.accept(path, config)? {
         Accepted::Ready if config.read_only => {}
         Accepted::Ready => {
-            retry_while_locked(path, config, "open", || add_derived(&connection))?;
+            retry_while_locked(path, config, "open", || add_derived(connection))?;
         }
         Accepted::Create => {
-            created = retry_while_locked(path, config, "create", || create(&mut connection))?;
+            created = retry_while_locked(path, config, "create", || create(connection))?;
         }
-        Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(&connection, path, config, now_ms)?,
+        Accepted::Upgrade => upgrade = upgrade::upgrade_legacy(connection, path, config, now_ms)?,
     }
     check_not_replaced_since(path, identity)?;
-    let files = settle(&connection, path, config, identity)?;
-    Ok(Connected { connection, files, created, upgrade })
+    Ok((settle(connection, path, config, identity)?, created, upgrade))
 }
 
 /// Applies the settings, and returns the files that the connection has open.
@@ -170,10 +184,14 @@ fn check_not_replaced_since(path: &Path, identity: Identity) -> Result<()> {
     if file::identity(path)? == identity {
         return Ok(());
     }
-    Err(Error::new(
+    Err(replaced_while_opened(path))
+}
+
+fn replaced_while_opened(path: &Path) -> Error {
+    Error::new(
         ErrorKind::FileReplaced,
         format!("{} was replaced while it was being opened; open it again", shown(path)),
-    ))
+    )
 }
 
 /// Returns the files that the connection has open. Reads first, because SQLite opens the log only then.
@@ -571,14 +589,14 @@ mod tests {
             Authorization::Allow
         };
         connection.authorizer(Some(hook)).unwrap();
-        let opened = accept_and_configure(connection, &path, &config, identity, 1).unwrap();
-        close(opened.connection).unwrap();
+        drop(accept_and_configure(&mut connection, &path, &config, identity, 1).unwrap());
+        close(connection).unwrap();
     }
 
-    /// The connection has no lock then. Its marks would go to a file without a name, and to the log of the other one.
+    /// The connection has no lock in between. Its marks would go to a file without a name, and to the log of another one.
     #[cfg(unix)]
     #[test]
-    fn a_file_that_is_replaced_before_it_gets_its_log_is_not_opened() {
+    fn a_file_that_gets_its_log_from_another_process_and_is_replaced_then_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap().join("seen.db");
         let (config, new) = (Config::default(), path.with_file_name("new.db"));
@@ -587,16 +605,18 @@ mod tests {
         let mut connection = open_secure(&path, &config).unwrap();
         let target = path.clone();
         let hook = move |context: AuthContext<'_>| {
-            let pragma = ("journal_mode", Some("WAL"));
-            if matches!(context.action, AuthAction::Pragma { pragma_name, pragma_value }
-                if (pragma_name, pragma_value) == pragma)
-            {
+            let is_asked =
+                matches!(context.action, AuthAction::Pragma { pragma_name: "journal_mode", .. });
+            if is_asked && new.exists() {
+                let other = Connection::open(&target).unwrap();
+                assert_eq!(switch_to_log(&other).unwrap(), "wal");
+                drop(other);
                 std::fs::rename(&new, &target).unwrap();
             }
             Authorization::Allow
         };
         connection.authorizer(Some(hook)).unwrap();
-        let opened = accept_and_configure(connection, &path, &config, identity, 1);
+        let opened = accept_and_configure(&mut connection, &path, &config, identity, 1);
         assert_eq!(opened.err().unwrap().kind(), ErrorKind::FileReplaced);
     }
 
@@ -614,10 +634,10 @@ mod tests {
             let identity = file::prepare(&path, true).unwrap();
             Connection::open(&path).unwrap().execute_batch(contents).unwrap();
             let before = std::fs::read(&path).unwrap();
-            let connection = open_secure(&path, &config).unwrap();
+            let mut connection = open_secure(&path, &config).unwrap();
             std::fs::rename(&path, &aside).unwrap();
             std::fs::rename(&new, &path).unwrap();
-            let opened = accept_and_configure(connection, &path, &config, identity, 1);
+            let opened = accept_and_configure(&mut connection, &path, &config, identity, 1);
             assert_eq!(opened.err().unwrap().kind(), ErrorKind::FileReplaced);
             assert!(std::fs::read(aside).unwrap() == before);
             let names =
