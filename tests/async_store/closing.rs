@@ -11,10 +11,13 @@ use crate::polled::{drained, poll};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Waits until the store at this place was closed: its log is gone.
+/// Waits until the store at this place was closed: its log is gone. Of two connections that close at the same moment, each
+/// may leave the log to the other: then nobody else has the file.
 pub(crate) fn closed(place: &Place) {
-    for _ in 0..1_000 {
-        if !place.beside("-wal").exists() {
+    let alone = Config::default().exclusive(true).busy_timeout(Duration::ZERO);
+    for tries in 0..1_000 {
+        let is_alone = || SeenStore::open_with(place.path(), alone.clone()).is_ok();
+        if !place.beside("-wal").exists() || tries > 200 && is_alone() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
