@@ -12,7 +12,7 @@ use crate::polled::{drained, poll};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Waits until the store at this place was closed: its log is gone. Of two connections that close at the same moment, each
-/// may leave the log to the other: then nobody else has the file.
+/// may leave the log to the other: then the file can be opened in exclusive mode.
 pub(crate) fn closed(place: &Place) {
     let alone = Config::default().exclusive(true).busy_timeout(Duration::ZERO);
     for tries in 0..1_000 {
