@@ -15,6 +15,7 @@ mod recognise;
 pub(crate) mod replace;
 pub(crate) mod sqlite_errors;
 pub(crate) mod upgrade;
+mod waiting;
 
 use rusqlite::Connection;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};

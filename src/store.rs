@@ -150,6 +150,8 @@ impl SeenStore {
     /// - [`NewerVersion`](crate::ErrorKind::NewerVersion) for a file of a newer version of this crate;
     /// - [`Busy`](crate::ErrorKind::Busy) when another process held the file for longer than the busy
     ///   timeout, or at once when it holds the file in exclusive mode;
+    /// - [`FileReplaced`](crate::ErrorKind::FileReplaced) when other files took its place for longer than the busy
+    ///   timeout;
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
     ///   [`StorageFull`](crate::ErrorKind::StorageFull), [`ReadOnly`](crate::ErrorKind::ReadOnly) or
     ///   [`Io`](crate::ErrorKind::Io) when the operating system fails a call;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::open::{reader, retry_while_locked};
+use super::open::reader;
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::failure;
+use super::waiting::retry_while_locked;
 use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};

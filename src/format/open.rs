@@ -18,23 +18,19 @@ use super::create::{add_derived, create};
 use super::newer_version_error;
 use super::pragmas::{apply_pragmas, check, pragma_number, pragma_text};
 use super::recognise::{Format, recognise, recognise_within};
-use super::sqlite_errors::{failure, is_busy};
+use super::sqlite_errors::failure;
 use super::upgrade;
-use crate::backoff::Backoff;
+use super::waiting::{Patience, Paused, held_exclusively, is_held_exclusively, retry_while_locked};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wal::{Committed, ExclusiveReadLock};
+use crate::file::wal::Committed;
 use crate::file::{self, Identity, OpenedFiles, shown};
 use crate::format::upgrade::UpgradeReport;
-use crate::machine::sleep;
 use crate::process::{Registered, Registration};
 
 /// The most bytes a value or a row may have: more than a receipt of 1 MiB and an id, a scope and an error of 64 KiB
 /// each need. A hostile file cannot make a read allocate more.
 const MAX_ROW_BYTES: i32 = (1 << 20) + (1 << 18);
-
-/// How often a file that seems to be open in exclusive mode is tried again before the caller gets an error.
-const EXCLUSIVE_TRIES: u32 = 10;
 
 /// The first SQLite version that can report the length of the log without copying it.
 pub(crate) const MIN_NOOP_VERSION: i32 = 3_051_000;
@@ -428,109 +424,6 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
     let mode = rows.next()?.map_or(Ok(String::new()), |row| row.get(0))?;
     rows.next()?;
     Ok(mode)
-}
-
-/// Runs a step again while other processes are in the way, up to the busy timeout.
-///
-/// A store in exclusive mode keeps its lock until it closes, so waiting does not help, and the error comes at
-/// once. Such a store has a log without a `-shm`. So has a [reader](super::open_for_reading) that reads alone,
-/// but that one holds a lock on the log, and is waited for. A connection that is itself exclusive and must not wait is
-/// tried once: [`open_anywhere`] does the waiting.
-pub(super) fn retry_while_locked<T>(
-    path: &Path,
-    config: &Config,
-    doing: &str,
-    step: impl FnMut() -> rusqlite::Result<T>,
-) -> Result<T> {
-    let is_tried_once = config.exclusive && config.busy_timeout.is_zero();
-    let is_held = || !is_tried_once && is_held_exclusively(path);
-    retry_while_locked_unless(is_held, path, config, doing, step)
-}
-
-/// Returns whether the file seems to be open in exclusive mode, and not by a reader that reads alone.
-fn is_held_exclusively(path: &Path) -> bool {
-    has_log_without_shm(path) && !ExclusiveReadLock::is_held(path)
-}
-
-/// Returns whether there is a log without a `-shm`.
-pub(super) fn has_log_without_shm(path: &Path) -> bool {
-    file::exists(&file::beside(path, "-wal")) && !file::exists(&file::beside(path, "-shm"))
-}
-
-/// Runs a step again like [`retry_while_locked`]; `is_held` tells whether the file seems to be open in
-/// exclusive mode.
-pub(super) fn retry_while_locked_unless<T>(
-    is_held: impl Fn() -> bool,
-    path: &Path,
-    config: &Config,
-    doing: &str,
-    mut step: impl FnMut() -> rusqlite::Result<T>,
-) -> Result<T> {
-    let mut patience = Patience::new(config);
-    loop {
-        let error = match step() {
-            Ok(done) => return Ok(done),
-            Err(error) if is_busy(&error) => error,
-            Err(error) => return Err(failure(doing, &shown(path), error)),
-        };
-        match patience.pause(is_held()) {
-            Paused::Shortly => {}
-            Paused::ForExclusive => return Err(held_exclusively(path, doing, error)),
-            Paused::TooOften => return Err(failure(doing, &shown(path), error)),
-        }
-    }
-}
-
-/// How long to try again while others are in the way.
-struct Patience {
-    backoff: Backoff,
-    exclusive_tries: u32,
-}
-
-enum Paused {
-    /// The next try may succeed.
-    Shortly,
-    /// A store in exclusive mode has the file.
-    ForExclusive,
-    /// The busy timeout is over.
-    TooOften,
-}
-
-impl Patience {
-    fn new(config: &Config) -> Self {
-        Self { backoff: Backoff::new(config.busy_timeout), exclusive_tries: 0 }
-    }
-
-    /// Pauses before the next try, if there is to be one. `is_held` tells whether the file seems to be open in exclusive
-    /// mode.
-    fn pause(&mut self, is_held: bool) -> Paused {
-        self.exclusive_tries = if is_held { self.exclusive_tries + 1 } else { 0 };
-        if self.exclusive_tries == EXCLUSIVE_TRIES {
-            return Paused::ForExclusive;
-        }
-        // These tries are spread over some time: a process that is just closing also leaves a log without a
-        // `-shm` for a moment.
-        if is_held {
-            sleep(Duration::from_millis(5));
-            return Paused::Shortly;
-        }
-        if self.backoff.pause() { Paused::Shortly } else { Paused::TooOften }
-    }
-}
-
-fn held_exclusively(
-    path: &Path,
-    doing: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::with_source(
-        ErrorKind::Busy,
-        format!(
-            "cannot {doing} {}: another store holds it in exclusive mode; close that one first",
-            shown(path)
-        ),
-        error,
-    )
 }
 
 /// Refuses a SQLite that can lose committed transactions when a checkpoint runs while the log is restarted

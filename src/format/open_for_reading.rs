@@ -13,11 +13,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::open::{
-    Found, has_log_without_shm, open_secure, opened_files, refuse_old_sqlite, retry_while_locked,
-    retry_while_locked_unless, secure,
-};
+use super::open::{Found, open_secure, opened_files, refuse_old_sqlite, secure};
 use super::sqlite_errors::failure;
+use super::waiting::{has_log_without_shm, retry_while_locked, retry_while_locked_unless};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::wal::ExclusiveReadLock;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::open::{keeps_log_short, retry_while_locked, sqlite_autocheckpoint};
+use super::open::{keeps_log_short, sqlite_autocheckpoint};
+use super::waiting::retry_while_locked;
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::shown;

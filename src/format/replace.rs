@@ -2,7 +2,7 @@
 //!
 //! Owns the order of the steps. What always holds: the backup is copied and checked before anything of the store is
 //! touched, and the file gets its new contents by one rename, while no store has it open. So a crash leaves the old
-//! store or the new one, and the old one is also kept. Where the log cannot be written into the old file first, because
+//! store or the new one, and the old one is also kept; where there was none, it may leave an empty file. Where the log cannot be written into the old file first, because
 //! that is damaged or is a copy that was put beside the log of another file, the log is removed after the rename: a
 //! crash in between leaves the new file beside that log, which each open refuses and another replacement mends.
 
@@ -15,10 +15,11 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::close::close;
-use super::open::{accept, open_secure, retry_while_locked};
+use super::open::{accept, open_secure};
 use super::open_for_reading::open_to_copy;
 use super::recognise::{Format, recognise};
 use super::sqlite_errors::failure;
+use super::waiting::retry_while_locked;
 use super::{APPLICATION_ID, copy, integrity_problems};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};

@@ -11,9 +11,9 @@ use rusqlite::types::ValueRef;
 
 use super::IdValue;
 use super::create::define;
-use super::open::retry_while_locked;
 use super::recognise::{Format, recognise_within};
 use super::sqlite_errors::failure;
+use super::waiting::retry_while_locked;
 use crate::backoff::retry_while_busy;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
